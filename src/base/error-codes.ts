@@ -316,6 +316,13 @@ export const errorRegistry = {
     title: "A program that Kluis needs is not installed",
     action: "Install the package that the message names.",
   },
+  ToolFailed: {
+    http: 500,
+    exit: 3,
+    retry: "backoff",
+    title: "A program that Kluis runs did not do its work",
+    action: "Read what the program said in the message; run the command again.",
+  },
   Internal: {
     http: 500,
     exit: 70,
