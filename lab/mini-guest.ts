@@ -1,0 +1,91 @@
+/**
+ * The mini guest: busybox as init and shell, the guest agent, fio, sqlite3 and flock on ext4. It
+ * boots in a few seconds under emulation and holds what tests need to make and check data.
+ */
+import { copyFile, mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { ensureEntry } from "./cache.ts";
+import {
+  guestFile,
+  hashFiles,
+  installFile,
+  linkBusybox,
+  listGuestFiles,
+  locateProgram,
+  writeExt4Image,
+  writeInitrd,
+  type GuestProgram,
+} from "./guest-tree.ts";
+import { ensureKernel } from "./kernel.ts";
+
+/** Raised when this file changes what it builds. */
+const recipeVersion = 1;
+const rootSizeBytes = 256 * 1024 * 1024;
+
+const busybox: GuestProgram = { name: "busybox", debianPackage: "busybox-static" };
+const programs: readonly GuestProgram[] = [
+  { name: "qemu-ga", debianPackage: "qemu-guest-agent" },
+  { name: "fio", debianPackage: "fio" },
+  { name: "sqlite3", debianPackage: "sqlite3" },
+  { name: "flock", debianPackage: "util-linux" },
+];
+
+/** Files of `guest-files` and where they lie in the guest. */
+const guestFiles: readonly (readonly [string, string])[] = [
+  ["mini-inittab", "/etc/inittab"],
+  ["mini-rc", "/etc/lab/rc"],
+  ["mini-agent", "/etc/lab/agent"],
+  ["mini-shutdown", "/usr/bin/shutdown"],
+  ["acknowledged-writer", "/usr/bin/lab-acknowledged-writer"],
+  ["two-databases-writer", "/usr/bin/lab-two-databases-writer"],
+];
+
+/** Builds the image where it is not cached; the folder holds `vmlinuz`, `initrd` and `root.raw`. */
+export async function ensureMiniImage(): Promise<string> {
+  const kernel = await ensureKernel();
+  const located = await Promise.all([busybox, ...programs].map(locateProgram));
+  const libraries = [...new Set(located.flatMap((program) => program.libraries))].sort();
+  const paths = located.map((program) => program.path);
+  const recipe = {
+    recipeVersion,
+    rootSizeBytes,
+    kernel: kernel.version,
+    files: await hashFiles([...(await listGuestFiles()), ...paths, ...libraries]),
+  };
+  return ensureEntry("mini", recipe, async (directory) => {
+    const tree = join(directory, "tree");
+    await makeFolders(tree);
+    for (const path of [...paths, ...libraries]) await installFile(tree, path, path);
+    for (const [name, to] of guestFiles) await installFile(tree, guestFile(name), to);
+    await linkBusybox(tree);
+    await writeFile(join(tree, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n");
+    await writeFile(join(tree, "etc/group"), "root:x:0:\n");
+    await writeExt4Image(join(directory, "root.raw"), {
+      sizeBytes: rootSizeBytes,
+      label: "lab-root",
+      content: tree,
+    });
+    await writeInitrd(kernel, join(tree, "usr/bin/busybox"), directory);
+    await copyFile(join(kernel.directory, "vmlinuz"), join(directory, "vmlinuz"));
+    await rm(tree, { recursive: true });
+    await rm(join(directory, "initrd-tree"), { recursive: true });
+  });
+}
+
+async function makeFolders(tree: string): Promise<void> {
+  for (const name of ["usr/bin", "usr/lib", "usr/lib64"]) {
+    await mkdir(join(tree, name), { recursive: true });
+  }
+  for (const [name, to] of [
+    ["bin", "usr/bin"],
+    ["sbin", "usr/bin"],
+    ["lib", "usr/lib"],
+    ["lib64", "usr/lib64"],
+    ["usr/sbin", "bin"],
+  ] as const) {
+    await symlink(to, join(tree, name));
+  }
+  for (const name of ["dev", "proc", "sys", "run", "tmp", "data", "etc", "root", "var"]) {
+    await mkdir(join(tree, name));
+  }
+}
