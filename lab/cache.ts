@@ -21,7 +21,11 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { systemClock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
-import { processStartTime } from "./process-table.ts";
+import {
+  isProcessAlive,
+  readProcessIdentity,
+  type ProcessIdentity,
+} from "#drivers/process/process-identity.ts";
 
 /** Where all entries live. */
 export const cacheRoot = fileURLToPath(new URL("../.cache/lab/", import.meta.url));
@@ -34,6 +38,7 @@ const ownerlessLimitMs = 10_000;
 const lockWaitLimitMs = 20 * 60 * 1000;
 const lockPollMs = 100;
 const hashChars = 16;
+const ownerFile = "owner.json";
 
 /** What identifies an entry: any JSON value that changes when the result would. */
 export type Recipe = Readonly<Record<string, unknown>>;
@@ -102,7 +107,8 @@ async function pruneUnused(kind: string, keepName: string): Promise<void> {
     const path = join(cacheRoot, name);
     if (name.startsWith("draft-")) {
       const builder = Number(name.split("-")[1]);
-      if ((await processStartTime(builder)) === undefined) await rm(path, { recursive: true });
+      const isAlive = (await readProcessIdentity(builder)) !== undefined;
+      if (!isAlive) await rm(path, { recursive: true, force: true });
       continue;
     }
     const ofKind = name.startsWith(`${kind}-`) && name.length === kind.length + 1 + hashChars;
@@ -117,8 +123,8 @@ async function acquireLock(path: string): Promise<string> {
   while (systemClock.monotonicMs() < deadlineMs) {
     try {
       await mkdir(path);
-      const started = await processStartTime(process.pid);
-      await writeFile(join(path, "owner"), `${String(process.pid)} ${started ?? ""}`);
+      const owner = await readProcessIdentity(process.pid);
+      await writeFile(join(path, ownerFile), JSON.stringify(owner));
       return path;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
@@ -132,8 +138,8 @@ async function acquireLock(path: string): Promise<string> {
 /** Whether the builder that holds the lock is gone (its pid may belong to another process by now). */
 async function isStaleLock(path: string): Promise<boolean> {
   try {
-    const [pid, started] = (await readFile(join(path, "owner"), "utf8")).split(" ");
-    return (await processStartTime(Number(pid))) !== started;
+    const owner = await readFile(join(path, ownerFile), "utf8");
+    if (owner !== "") return !(await isProcessAlive(JSON.parse(owner) as ProcessIdentity));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
   }

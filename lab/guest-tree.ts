@@ -1,23 +1,17 @@
 /** Building blocks of guest images: a folder tree with programs of this machine, initrd, ext4. */
-import { spawn } from "node:child_process";
 import { chmod, copyFile, mkdir, readFile, readdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { finished } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 import { createHash } from "node:crypto";
-import { createWriteStream } from "node:fs";
-import { KluisError } from "#base/kluis-error.ts";
+import { resolveTool } from "#drivers/process/tool-path.ts";
+import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import type { GuestKernel } from "./kernel.ts";
-import { runTool } from "./tools.ts";
+import { readTool } from "./tools.ts";
 
 const guestFilesRoot = fileURLToPath(new URL("./guest-files/", import.meta.url));
 const executableMode = 0o755;
-
-/** A program of this machine that goes into a guest. */
-export interface GuestProgram {
-  readonly name: string;
-  readonly debianPackage: string;
-}
+const cpioTimeoutMs = 60_000;
+const lddTimeoutMs = 30_000;
 
 /** A program with everything the loader needs to start it. */
 export interface LocatedProgram {
@@ -46,21 +40,12 @@ export async function listGuestFiles(): Promise<readonly string[]> {
   return (await readdir(guestFilesRoot)).sort().map(guestFile);
 }
 
-/** Finds a program and its libraries on this machine. Errors: ToolMissing. */
-export async function locateProgram(program: GuestProgram): Promise<LocatedProgram> {
-  const { name, debianPackage } = program;
-  const found = await runTool("sh", ["-c", `command -v "$1"`, "lab", name]).catch(() => "");
-  const path = found.trim();
-  if (path === "") {
-    throw new KluisError(
-      "ToolMissing",
-      `Cannot put "${name}" into a lab guest: install the package ${debianPackage}`,
-      { details: { package: debianPackage } },
-    );
-  }
-  // A static program makes ldd fail; it has no libraries to bring.
-  const listed = await runTool("ldd", [path]).catch(() => "");
-  return { path, libraries: parseLibraries(listed) };
+/** Finds a program and its libraries on this machine. Errors: ToolMissing names the package. */
+export async function locateProgram(name: string): Promise<LocatedProgram> {
+  const path = await resolveTool(name);
+  // Exit 1 is a static program, which has no libraries to bring.
+  const { stdout } = await runTool("ldd", [path], { timeoutMs: lddTimeoutMs });
+  return { path, libraries: parseLibraries(stdout) };
 }
 
 /** Absolute paths in what ldd printed. */
@@ -78,9 +63,7 @@ export async function installFile(tree: string, from: string, to: string): Promi
 
 /** Makes busybox answer to all its names for which nothing better is in `/usr/bin` of `tree`. */
 export async function linkBusybox(tree: string): Promise<void> {
-  const names = (await runTool("busybox", ["--list"], { debianPackage: "busybox-static" })).split(
-    "\n",
-  );
+  const names = (await readTool("busybox", ["--list"])).split("\n");
   const present = new Set(await readdir(join(tree, "usr/bin")));
   for (const name of names) {
     if (name !== "" && !present.has(name)) await symlink("busybox", join(tree, "usr/bin", name));
@@ -105,24 +88,13 @@ export async function writeInitrd(
 }
 
 async function packCpio(tree: string, names: readonly string[], archive: string): Promise<void> {
-  const cpio = spawn("cpio", ["--quiet", "-o", "-H", "newc", "-R", "0:0"], {
+  const args = ["--quiet", "-o", "-H", "newc", "-R", "0:0", "-F", archive];
+  const result = await runTool("cpio", args, {
     cwd: tree,
-    stdio: ["pipe", "pipe", "inherit"],
+    stdin: `${names.join("\n")}\n`,
+    timeoutMs: cpioTimeoutMs,
   });
-  const ended = new Promise<number | null>((resolve, reject) => {
-    cpio.once("error", reject);
-    cpio.once("close", resolve);
-  });
-  cpio.stdin.end(`${names.join("\n")}\n`);
-  const [code] = await Promise.all([
-    ended,
-    finished(cpio.stdout.pipe(createWriteStream(archive))),
-  ]).catch((error: unknown) => {
-    throw new KluisError("ToolMissing", `Cannot run "cpio": install the package cpio`, {
-      cause: error,
-    });
-  });
-  if (code !== 0) throw new KluisError("Internal", `Cannot pack the initrd: cpio exit ${code}`);
+  assertToolSucceeded("cpio", result);
 }
 
 /** What an ext4 image is to be. */
@@ -141,7 +113,5 @@ export async function writeExt4Image(path: string, options: Ext4Options): Promis
   const args = ["-q", "-F", "-t", "ext4", "-b", "4096", "-L", options.label, "-m", "0"];
   // A journal and inode tables written now, not lazily by the guest while a test measures changes.
   const extended = ["-E", "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,nodiscard"];
-  await runTool("mke2fs", [...args, ...extended, ...content, path, blocks], {
-    debianPackage: "e2fsprogs",
-  });
+  await readTool("mke2fs", [...args, ...extended, ...content, path, blocks]);
 }

@@ -7,7 +7,7 @@ import { basename, join } from "node:path";
 import { gunzipSync, zstdDecompressSync } from "node:zlib";
 import { KluisError } from "#base/kluis-error.ts";
 import { ensureEntry } from "./cache.ts";
-import { runTool } from "./tools.ts";
+import { readTool } from "./tools.ts";
 
 /** Meta packages, the leanest kernel first: Debian's cloud kernel, then Ubuntu's. */
 const metaPackages: readonly string[] = [
@@ -53,7 +53,7 @@ async function fetchKernel(directory: string): Promise<void> {
 /** The package that holds the kernel itself, for example linux-image-6.1.0-9-cloud-amd64. */
 async function findImagePackage(): Promise<string> {
   for (const meta of metaPackages) {
-    const image = parseImagePackage(await runTool("apt-cache", ["depends", meta]).catch(() => ""));
+    const image = parseImagePackage(await readTool("apt-cache", ["depends", meta]).catch(() => ""));
     if (image !== undefined) return image;
   }
   throw new KluisError(
@@ -69,13 +69,13 @@ export function parseImagePackage(depends: string): string | undefined {
 
 async function downloadPackage(name: string, directory: string, into: string): Promise<void> {
   const before = new Set(await readdir(directory));
-  await runTool("apt-get", ["download", "-q", name], { cwd: directory });
+  await readTool("apt-get", ["download", "-q", name], { cwd: directory });
   const fresh = (await readdir(directory)).filter((file) => !before.has(file));
   const archive = fresh.find((file) => file.endsWith(".deb"));
   if (archive === undefined) {
     throw new KluisError("ToolMissing", `Cannot get "${name}": apt-get downloaded nothing`);
   }
-  await runTool("dpkg-deb", ["-x", archive, into], { cwd: directory });
+  await readTool("dpkg-deb", ["-x", archive, into], { cwd: directory });
   await rm(join(directory, archive));
 }
 
@@ -128,7 +128,7 @@ function moduleDependencies(module: Buffer): readonly string[] {
 async function readModule(file: string): Promise<Buffer> {
   if (file.endsWith(".xz")) {
     const plain = file.slice(0, -".xz".length);
-    await runTool("xz", ["-d", "-k", "-f", file], { debianPackage: "xz-utils" });
+    await readTool("xz", ["-d", "-k", "-f", file]);
     return readFile(plain);
   }
   const bytes = await readFile(file);

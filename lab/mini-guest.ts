@@ -14,7 +14,6 @@ import {
   locateProgram,
   writeExt4Image,
   writeInitrd,
-  type GuestProgram,
 } from "./guest-tree.ts";
 import { ensureKernel } from "./kernel.ts";
 
@@ -22,13 +21,8 @@ import { ensureKernel } from "./kernel.ts";
 const recipeVersion = 1;
 const rootSizeBytes = 256 * 1024 * 1024;
 
-const busybox: GuestProgram = { name: "busybox", debianPackage: "busybox-static" };
-const programs: readonly GuestProgram[] = [
-  { name: "qemu-ga", debianPackage: "qemu-guest-agent" },
-  { name: "fio", debianPackage: "fio" },
-  { name: "sqlite3", debianPackage: "sqlite3" },
-  { name: "flock", debianPackage: "util-linux" },
-];
+/** Programs of this machine that go into the guest, with their libraries. */
+const programs: readonly string[] = ["busybox", "qemu-ga", "fio", "sqlite3", "flock"];
 
 /** Files of `guest-files` and where they lie in the guest. */
 const guestFiles: readonly (readonly [string, string])[] = [
@@ -43,7 +37,7 @@ const guestFiles: readonly (readonly [string, string])[] = [
 /** Builds the image where it is not cached; the folder holds `vmlinuz`, `initrd` and `root.raw`. */
 export async function ensureMiniImage(): Promise<string> {
   const kernel = await ensureKernel();
-  const located = await Promise.all([busybox, ...programs].map(locateProgram));
+  const located = await Promise.all(programs.map(locateProgram));
   const libraries = [...new Set(located.flatMap((program) => program.libraries))].sort();
   const paths = located.map((program) => program.path);
   const recipe = {

@@ -16,12 +16,18 @@ const TOOL_PACKAGES: Readonly<Record<string, string>> = {
   blockdev: "util-linux",
   borg: "borgbackup",
   busybox: "busybox-static",
+  cpio: "cpio",
   cryptsetup: "cryptsetup-bin",
+  debugfs: "e2fsprogs",
+  dumpe2fs: "e2fsprogs",
   e2fsck: "e2fsprogs",
+  fio: "fio",
+  flock: "util-linux",
   mke2fs: "e2fsprogs",
   mmdebstrap: "mmdebstrap",
   nbdcopy: "libnbd-bin",
   nbdkit: "nbdkit",
+  "qemu-ga": "qemu-guest-agent",
   "qemu-img": "qemu-utils",
   "qemu-io": "qemu-utils",
   "qemu-nbd": "qemu-utils",
@@ -30,6 +36,8 @@ const TOOL_PACKAGES: Readonly<Record<string, string>> = {
   "qemu-system-x86_64": "qemu-system-x86",
   restic: "restic",
   setpriv: "util-linux",
+  sqlite3: "sqlite3",
+  xz: "xz-utils",
 };
 
 /**
