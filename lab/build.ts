@@ -1,12 +1,14 @@
 /** `node lab/build.ts mini`: builds the image of a lab guest and prints its folder. */
 import { systemClock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
+import { ensureFullImage } from "./full-guest.ts";
+import type { GuestKind } from "./guest-kind.ts";
 import { ensureMiniImage } from "./mini-guest.ts";
 
-/** Kinds of lab guests. */
-export type GuestKind = "mini";
-
-const builders: Readonly<Record<GuestKind, () => Promise<string>>> = { mini: ensureMiniImage };
+const builders: Readonly<Record<GuestKind, () => Promise<string>>> = {
+  mini: ensureMiniImage,
+  full: ensureFullImage,
+};
 
 /**
  * Builds the image of `kind` where the cache has none and returns its folder, which holds `vmlinuz`,

@@ -30,6 +30,7 @@ const guestFiles: readonly (readonly [string, string])[] = [
   ["mini-rc", "/etc/lab/rc"],
   ["mini-agent", "/etc/lab/agent"],
   ["mini-shutdown", "/usr/bin/shutdown"],
+  ["mount-data-disks", "/usr/bin/lab-mount-data-disks"],
   ["acknowledged-writer", "/usr/bin/lab-acknowledged-writer"],
   ["two-databases-writer", "/usr/bin/lab-two-databases-writer"],
 ];
