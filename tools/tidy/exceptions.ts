@@ -1,0 +1,51 @@
+/** One file that one rule leaves alone. */
+export interface TidyException {
+  readonly rule: string;
+  readonly path: string;
+  readonly reason: string;
+}
+
+/** Every exception of every tidy rule. One that is not needed any more fails the tests. */
+export const exceptions: readonly TidyException[] = [];
+
+const partToCome = "the part that raises it is not written yet";
+
+/** Codes of the registry that no product code raises, and why they are there all the same. */
+export const codesWithoutSource: Readonly<Record<string, string>> = {
+  ArgumentInvalid: partToCome,
+  StoreNotFound: partToCome,
+  StoreNotEmpty: partToCome,
+  StoreForeign: partToCome,
+  StoreUnsuitable: partToCome,
+  StoreUnavailable: partToCome,
+  StoreNoSpace: partToCome,
+  StoreDenied: partToCome,
+  ObjectNotFound: partToCome,
+  BlockMissing: partToCome,
+  KeyMissing: partToCome,
+  RecoveryPointNotFound: partToCome,
+  RecoveryPointExists: partToCome,
+  ImageNotFound: partToCome,
+  ImageInvalid: partToCome,
+  ImageInUse: partToCome,
+  ImageChangedDuringRead: partToCome,
+  DiskReadFailed: partToCome,
+  TargetExists: partToCome,
+  TargetTooSmall: partToCome,
+  TargetNoSpace: partToCome,
+  TargetWriteFailed: partToCome,
+  NbdUnavailable: partToCome,
+  NbdProtocol: partToCome,
+  NbdUnsupported: partToCome,
+  VmNotFound: partToCome,
+  VmStateWrong: partToCome,
+  VmStartFailed: partToCome,
+  QmpFailed: partToCome,
+  AgentUnavailable: partToCome,
+  AgentFailed: partToCome,
+  SnapshotFailed: partToCome,
+  SnapshotBaseChanged: partToCome,
+  SnapshotInUse: partToCome,
+  Busy: partToCome,
+  Cancelled: partToCome,
+};

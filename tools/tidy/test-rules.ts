@@ -1,0 +1,102 @@
+/** Rules about tests and unfinished work. Each returns its findings and touches nothing. */
+import type { Finding } from "./findings.ts";
+import { isTest, lineOf, type SourceFile, type TextFile } from "./source-files.ts";
+
+const testCall = /(?<![.\w#])(?:test|it)\(\s*(["'`])((?:[^"'`\\\n]|\\.)*)\1/g;
+const testName = /^[^:\s][^:]*: \S/;
+
+/** Rule `test-names`: `subject: does X when Y`, and no two tests of one name. */
+export function checkTestNames(files: readonly SourceFile[]): readonly Finding[] {
+  const seen = new Map<string, string>();
+  return files
+    .filter((file) => isTest(file.path))
+    .flatMap((file) =>
+      [...file.code.matchAll(testCall)]
+        .filter((match) => file.bare[match.index] !== " ")
+        .flatMap((match) => {
+          const name = match[2] ?? "";
+          const key = name.includes("${") ? `${file.path} ${name}` : name;
+          const line = lineOf(file.text, match.index);
+          const earlier = seen.get(key);
+          seen.set(key, `${file.path}:${line}`);
+          const message = explainName(name, earlier);
+          return message === undefined
+            ? []
+            : [{ rule: "test-names", path: file.path, line, message }];
+        }),
+    );
+}
+
+function explainName(name: string, earlier: string | undefined): string | undefined {
+  if (earlier !== undefined) return `test "${name}" has the name of ${earlier}`;
+  if (testName.test(name) || name.startsWith("${")) return undefined;
+  return `test "${name}" is not named "subject: does X when Y"`;
+}
+
+/** Rule `switched-off`: no test is skipped, left to do, or run alone. */
+export function checkSwitchedOff(files: readonly SourceFile[]): readonly Finding[] {
+  const marker =
+    /\b(?:test|it|describe|suite|t|context)\.(?:skip|only|todo)\b|[{,]\s*(?:skip|only|todo)\s*[:,}]/g;
+  return files
+    .filter((file) => isTest(file.path) || file.path.startsWith("src/testing/"))
+    .flatMap((file) =>
+      [...file.bare.matchAll(marker)].map((match) => ({
+        rule: "switched-off",
+        path: file.path,
+        line: lineOf(file.text, match.index),
+        message: `${match[0].trim()}: a test runs always and everywhere, or is not there`,
+      })),
+    );
+}
+
+// In parts, so that this file keeps its own rule.
+const marks = [
+  ["TO", "DO"],
+  ["FIX", "ME"],
+  ["XX", "X"],
+  ["HA", "CK"],
+].map((parts) => parts.join(""));
+const unfinished = new RegExp(`\\b(?:${marks.join("|")})\\b`, "g");
+
+/** Rule `unfinished`: nothing says that it is not done. */
+export function checkUnfinished(files: readonly TextFile[]): readonly Finding[] {
+  return files
+    .filter((file) => !file.path.endsWith(".json"))
+    .flatMap((file) =>
+      [...file.text.matchAll(unfinished)].map((match) => ({
+        rule: "unfinished",
+        path: file.path,
+        line: lineOf(file.text, match.index),
+        message: `${match[0]}: do it, or open an issue`,
+      })),
+    );
+}
+
+const systemFolders =
+  /^\/(?:bin|boot|dev|etc|home|lib|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)\//;
+
+/** What only the machine has where the checkout lies at `root`: that path, and homes. */
+export function machinePaths(root: string): RegExp {
+  const top = /^\/[^/]+\//.exec(`${root}/`)?.[0] ?? `${root}/`;
+  const checkout = `${escapePattern(root)}\\b`;
+  const own = systemFolders.test(top) ? [checkout] : [checkout, escapePattern(top)];
+  const all = [...own, "/home/\\w+/", "/Users/\\w+/"];
+  return new RegExp(`(?<![\\w.-])(?:${all.join("|")})`, "g");
+}
+
+/** Rule `machine-paths`: no file names a path that only the author's machine has. */
+export function checkMachinePaths(files: readonly TextFile[], root: string): readonly Finding[] {
+  const pattern = machinePaths(root);
+  return files.flatMap((file) =>
+    [...file.text.matchAll(pattern)].map((match) => ({
+      rule: "machine-paths",
+      path: file.path,
+      line: lineOf(file.text, match.index),
+      message: `${match[0]}: take the path from the caller or from the file's own place`,
+    })),
+  );
+}
+
+function escapePattern(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}
