@@ -5,18 +5,18 @@
 import { KluisError } from "#base/kluis-error.ts";
 
 /** Longest name of an object, in characters. */
-export const OBJECT_NAME_CHARS_MAX = 200;
+export const objectNameCharsMax = 200;
 
 /** The first segment that drivers keep for unfinished work; never part of an object's name. */
-export const RESERVED_SEGMENT = "tmp";
+export const reservedSegment = "tmp";
 
 const segmentPattern = /^[a-z0-9_-][a-z0-9._-]*$/;
 
 /** Whether `name` is `segment/segment…` of `[a-z0-9._-]`, no segment starting with a dot. */
 export function isObjectName(name: string): boolean {
-  if (name.length > OBJECT_NAME_CHARS_MAX) return false;
+  if (name.length > objectNameCharsMax) return false;
   const segments = name.split("/");
-  if (segments[0] === RESERVED_SEGMENT) return false;
+  if (segments[0] === reservedSegment) return false;
   return segments.every((segment) => segmentPattern.test(segment));
 }
 
@@ -40,5 +40,5 @@ export function assertObjectPrefix(prefix: string): void {
 
 /** A name in quotes, cut and escaped, so that a hostile one cannot garble a message. */
 function quote(name: string): string {
-  return JSON.stringify(name.slice(0, OBJECT_NAME_CHARS_MAX));
+  return JSON.stringify(name.slice(0, objectNameCharsMax));
 }

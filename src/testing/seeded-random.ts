@@ -1,34 +1,20 @@
 /** Randomness that a test can repeat: every byte follows from one seed. */
-import { createCipheriv, createHash, randomInt, type Cipheriv } from "node:crypto";
+import { createCipheriv, createHash, type Cipheriv } from "node:crypto";
 
 import { assert, present } from "#base/assert.ts";
 import type { RandomSource } from "#base/random.ts";
+import { testSeed } from "./seed.ts";
 
-const seedMax = 0x7fff_ffff;
-let processSeed: number | undefined;
-
-/**
- * The seed of this test process: KLUIS_SEED where it is set, else a random one. It is printed once,
- * so that a failure can be repeated.
- */
+/** The seed of this test process (KLUIS_SEED), printed once; also for `fc.assert(…, { seed })`. */
 export function readTestSeed(): number {
-  if (processSeed !== undefined) return processSeed;
-  const given = process.env["KLUIS_SEED"];
-  const seed = given === undefined || given === "" ? randomInt(1, seedMax) : Number(given);
-  assert(
-    Number.isSafeInteger(seed) && seed >= 0 && seed <= seedMax,
-    "KLUIS_SEED is an integer from 0 to 2147483647",
-  );
-  console.log(`KLUIS_SEED=${seed}`);
-  processSeed = seed;
-  return seed;
+  return testSeed();
 }
 
 /**
- * A generator for one test. `seed` is by default that of the process; `label` (the test's name)
+ * A generator for one test. `seed` is by default that of the process (KLUIS_SEED); `label` (the test's name)
  * makes the generators of different tests independent.
  */
-export function createSeededRandom(label: string, seed: number = readTestSeed()): SeededRandom {
+export function createSeededRandom(label: string, seed: number = testSeed()): SeededRandom {
   return new SeededRandom(`${seed}/${label}`);
 }
 

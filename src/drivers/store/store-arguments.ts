@@ -4,13 +4,13 @@ import { KluisError } from "#base/kluis-error.ts";
 import type { ByteRange } from "#ports/object-store.ts";
 
 /** Most bytes of one object. */
-export const OBJECT_BYTES_MAX = 64 * 1024 * 1024;
+export const objectBytesMax = 64 * 1024 * 1024;
 
 /** Total length of `parts`, which is within the limit. */
 export function measureParts(parts: readonly Uint8Array[]): number {
   let sizeBytes = 0;
   for (const part of parts) sizeBytes += part.byteLength;
-  assert(sizeBytes <= OBJECT_BYTES_MAX, "an object has at most 64 MiB");
+  assert(sizeBytes <= objectBytesMax, "an object has at most 64 MiB");
   return sizeBytes;
 }
 
@@ -19,7 +19,7 @@ export function assertRange(range: ByteRange): void {
   const { offsetBytes, lengthBytes } = range;
   assert(Number.isSafeInteger(offsetBytes) && offsetBytes >= 0, "a range has an offset");
   assert(Number.isSafeInteger(lengthBytes) && lengthBytes >= 0, "a range has a length");
-  assert(lengthBytes <= OBJECT_BYTES_MAX, "a range has at most 64 MiB");
+  assert(lengthBytes <= objectBytesMax, "a range has at most 64 MiB");
 }
 
 /** The error for an object that is not there. */

@@ -1,0 +1,140 @@
+/** Names of a vault's objects and ids of recovery points; docs/design/vault-format.md §2. */
+import { assert } from "#base/assert.ts";
+import { fromHex, toHex } from "#base/bytes.ts";
+import type { Clock } from "#base/clock.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import type { RandomSource } from "#base/random.ts";
+
+/** The object that makes a place a vault. */
+export const vaultHeaderName = "vault.json";
+/** Prefixes for listing. */
+export const slotPrefix = "keys/";
+export const packPrefix = "packs/";
+export const mapPackPrefix = "maps/";
+export const indexPrefix = "index/";
+export const pointPrefix = "points/";
+
+/** Bytes of a name that is the SHA-256 of content. */
+export const sha256Bytes = 32;
+/** Bytes of the keyed hash that stands for a protected item. */
+export const itemHashBytes = 16;
+
+/** What the name of an object says. */
+export type StoreName =
+  | { readonly kind: "vault-header" }
+  | { readonly kind: "slot" | "pack" | "map-pack" | "index-segment"; readonly sha256: Uint8Array }
+  | { readonly kind: "manifest"; readonly item: string; readonly point: string };
+
+/** `keys/<sha256>`. */
+export function slotName(sha256: Uint8Array): string {
+  return `${slotPrefix}${hashText(sha256)}`;
+}
+
+/** `packs/<hh>/<sha256>`. */
+export function packName(sha256: Uint8Array): string {
+  return fannedName(packPrefix, sha256);
+}
+
+/** `maps/<hh>/<sha256>`. */
+export function mapPackName(sha256: Uint8Array): string {
+  return fannedName(mapPackPrefix, sha256);
+}
+
+/** `index/<sha256>`. */
+export function indexSegmentName(sha256: Uint8Array): string {
+  return `${indexPrefix}${hashText(sha256)}`;
+}
+
+/** `points/<item>/`: the prefix of all manifests of one item. `item` is 32 hex digits. */
+export function itemPrefix(item: string): string {
+  assert(itemPattern.test(item), "an item is 32 hex digits");
+  return `${pointPrefix}${item}/`;
+}
+
+/** `points/<item>/<point>`: a manifest. `item` is 32 hex digits, `point` a recovery point id. */
+export function pointName(item: string, point: string): string {
+  assert(isPointId(point), "a recovery point id");
+  return `${itemPrefix(item)}${point}`;
+}
+
+/** The item of {@link pointName}: the keyed hash, 16 bytes, as text. */
+export function toItemText(itemHash: Uint8Array): string {
+  assert(itemHash.byteLength === itemHashBytes, "an item hash has 16 bytes");
+  return toHex(itemHash);
+}
+
+/** What `name` says; `undefined` where no vault of this version has such a name. */
+export function parseStoreName(name: string): StoreName | undefined {
+  if (name === vaultHeaderName) return { kind: "vault-header" };
+  const segments = name.split("/");
+  const [folder, second, third] = segments;
+  if (folder === "points") return parsePointSegments(segments);
+  if (folder === "keys" || folder === "index") {
+    if (segments.length !== 2) return undefined;
+    return hashed(folder === "keys" ? "slot" : "index-segment", second);
+  }
+  if (folder === "packs" || folder === "maps") {
+    if (segments.length !== 3 || third?.slice(0, 2) !== second) return undefined;
+    return hashed(folder === "packs" ? "pack" : "map-pack", third);
+  }
+  return undefined;
+}
+
+/**
+ * A new recovery point id: 12 hex digits of milliseconds since 1970, `-`, 16 random hex digits. The
+ * time serves people only; that ids differ rests on the random part.
+ */
+export function createPointId(clock: Clock, random: RandomSource): string {
+  const timeMs = Math.min(Math.max(Math.trunc(clock.nowMs()), 0), pointTimeMsMax);
+  return `${timeMs.toString(16).padStart(12, "0")}-${toHex(random.bytes(8))}`;
+}
+
+/** Whether `text` is a recovery point id. */
+export function isPointId(text: string): boolean {
+  return pointPattern.test(text);
+}
+
+/** Checks an id that a user typed; ArgumentInvalid (after-change). */
+export function parsePointId(text: string): string {
+  if (isPointId(text)) return text;
+  throw new KluisError(
+    "ArgumentInvalid",
+    `Cannot use ${JSON.stringify(text.slice(0, 64))} as a recovery point id: ` +
+      "it is not 12 hex digits, a hyphen and 16 hex digits",
+  );
+}
+
+/** When the point was named, in milliseconds since 1970; for people only. */
+export function pointIdTimeMs(point: string): number {
+  assert(isPointId(point), "a recovery point id");
+  return Number.parseInt(point.slice(0, 12), 16);
+}
+
+const pointTimeMsMax = 2 ** 48 - 1;
+const pointPattern = /^[0-9a-f]{12}-[0-9a-f]{16}$/;
+const itemPattern = /^[0-9a-f]{32}$/;
+
+function parsePointSegments(segments: readonly string[]): StoreName | undefined {
+  const [, item, point] = segments;
+  if (segments.length !== 3 || item === undefined || point === undefined) return undefined;
+  if (!itemPattern.test(item) || !isPointId(point)) return undefined;
+  return { kind: "manifest", item, point };
+}
+
+function hashed(
+  kind: "slot" | "pack" | "map-pack" | "index-segment",
+  text: string | undefined,
+): StoreName | undefined {
+  const sha256 = text?.length === sha256Bytes * 2 ? fromHex(text) : undefined;
+  return sha256 === undefined ? undefined : { kind, sha256 };
+}
+
+function fannedName(prefix: string, sha256: Uint8Array): string {
+  const text = hashText(sha256);
+  return `${prefix}${text.slice(0, 2)}/${text}`;
+}
+
+function hashText(sha256: Uint8Array): string {
+  assert(sha256.byteLength === sha256Bytes, "a SHA-256 has 32 bytes");
+  return toHex(sha256);
+}
