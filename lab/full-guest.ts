@@ -9,11 +9,11 @@ import { resolveTool } from "#drivers/process/tool-path.ts";
 import { ensureEntry } from "./cache.ts";
 import {
   guestFile,
-  hashFiles,
+  hashGuestFiles,
   installFile,
-  listGuestFiles,
   writeExt4Image,
   writeInitrd,
+  type GuestFiles,
 } from "./guest-tree.ts";
 import { ensureKernel } from "./kernel.ts";
 import { readTool } from "./tools.ts";
@@ -32,12 +32,14 @@ const packages: readonly string[] = [
 ];
 
 /** Files of `guest-files` and where they lie in the guest. */
-const guestFiles: readonly (readonly [string, string])[] = [
+const guestFiles: GuestFiles = [
   ["mount-data-disks", "/usr/bin/lab-mount-data-disks"],
   ["acknowledged-writer", "/usr/bin/lab-acknowledged-writer"],
   ["two-databases-writer", "/usr/bin/lab-two-databases-writer"],
+  ["two-databases-hook", "/usr/bin/lab-two-databases-hook"],
+  ["freeze-hook", "/usr/bin/lab-freeze-hook"],
+  ["full-data-disks.service", "/etc/systemd/system/lab-data-disks.service"],
 ];
-const dataDisksUnit = "lab-data-disks.service";
 
 /**
  * Builds the image where it is not cached; the folder holds `vmlinuz`, `initrd` and `root.raw`.
@@ -52,7 +54,7 @@ export async function ensureFullImage(): Promise<string> {
     packages,
     distribution,
     kernel: kernel.version,
-    files: await hashFiles(await listGuestFiles()),
+    files: await hashGuestFiles(guestFiles),
   };
   return ensureEntry("full", recipe, async (directory) => {
     const tree = join(directory, "tree");
@@ -106,10 +108,12 @@ async function bootstrap(distribution: Distribution, tree: string): Promise<void
 
 async function configure(tree: string): Promise<void> {
   for (const [name, to] of guestFiles) await installFile(tree, guestFile(name), to);
-  const units = join(tree, "etc/systemd/system");
-  await copyFile(guestFile("full-data-disks.service"), join(units, dataDisksUnit));
-  await mkdir(join(units, "multi-user.target.wants"), { recursive: true });
-  await symlink(`../${dataDisksUnit}`, join(units, "multi-user.target.wants", dataDisksUnit));
+  const wanted = join(tree, "etc/systemd/system/multi-user.target.wants");
+  await mkdir(wanted, { recursive: true });
+  await symlink("../lab-data-disks.service", join(wanted, "lab-data-disks.service"));
   await writeFile(join(tree, "etc/fstab"), "/dev/vda / ext4 noatime 0 1\n");
   await writeFile(join(tree, "etc/hostname"), "lab\n");
+  await mkdir(join(tree, "etc/qemu"), { recursive: true });
+  const agentOptions = "[general]\nfsfreeze-hook=/usr/bin/lab-freeze-hook\n";
+  await writeFile(join(tree, "etc/qemu/qemu-ga.conf"), agentOptions);
 }

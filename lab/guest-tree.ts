@@ -9,6 +9,7 @@ import type { GuestKernel } from "./kernel.ts";
 import { readTool } from "./tools.ts";
 
 const guestFilesRoot = fileURLToPath(new URL("./guest-files/", import.meta.url));
+const initramfsInit = "initramfs-init";
 const executableMode = 0o755;
 const cpioTimeoutMs = 60_000;
 const lddTimeoutMs = 30_000;
@@ -35,9 +36,12 @@ export async function hashFiles(paths: readonly string[]): Promise<string> {
   return hash.digest("hex");
 }
 
-/** Paths of all files of `lab/guest-files`, sorted. */
-export async function listGuestFiles(): Promise<readonly string[]> {
-  return (await readdir(guestFilesRoot)).sort().map(guestFile);
+/** Files of `lab/guest-files` by name, and where they lie in a guest. */
+export type GuestFiles = readonly (readonly [name: string, to: string])[];
+
+/** SHA-256 over the files of a guest and over what both initial RAM disks hold. */
+export function hashGuestFiles(files: GuestFiles): Promise<string> {
+  return hashFiles([initramfsInit, ...files.map(([name]) => name)].map(guestFile));
 }
 
 /** Finds a program and its libraries on this machine. Errors: ToolMissing names the package. */
@@ -78,7 +82,7 @@ export async function writeInitrd(
 ): Promise<void> {
   const tree = join(directory, "initrd-tree");
   await installFile(tree, busybox, "bin/busybox");
-  await installFile(tree, guestFile("initramfs-init"), "init");
+  await installFile(tree, guestFile(initramfsInit), "init");
   await mkdir(join(tree, "modules"));
   for (const name of await readdir(join(kernel.directory, "modules"))) {
     await copyFile(join(kernel.directory, "modules", name), join(tree, "modules", name));

@@ -100,6 +100,11 @@ export class JsonChannel implements Disposable {
     }
   }
 
+  /** Sends a command that has no answer, as guest-shutdown. */
+  post(command: string, args?: JsonObject): void {
+    this.#send(command, args);
+  }
+
   [Symbol.dispose](): void {
     this.#socket.destroy();
   }

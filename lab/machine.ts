@@ -2,6 +2,7 @@
 import { access } from "node:fs/promises";
 import { join } from "node:path";
 import { KluisError } from "#base/kluis-error.ts";
+import { waitForProcessEnd } from "#drivers/process/process-identity.ts";
 import { spawnDaemon, type Daemon } from "#drivers/process/daemon.ts";
 import {
   planQemuArguments,
@@ -18,6 +19,7 @@ const qemu = "qemu-system-x86_64";
 const socketTimeoutMs = 60_000;
 /** A systemd guest under emulation on a loaded machine takes a minute. */
 const agentTimeoutMs = 180_000;
+const shutDownTimeoutMs = 90_000;
 
 /** How a machine is started. */
 export interface MachineOptions {
@@ -35,6 +37,8 @@ export interface Machine extends AsyncDisposable {
   readonly qmp: JsonChannel;
   readonly agent: JsonChannel;
   readonly exec: GuestExec;
+  /** Has the guest power off and waits until QEMU ended. Errors: VmStateWrong where it stays on. */
+  shutDown(): Promise<void>;
 }
 
 /** Starts the machine and waits until its guest agent answers. Errors: ToolMissing, VmStartFailed. */
@@ -67,8 +71,15 @@ export async function startMachine(
     qmp,
     agent,
     exec: createGuestExec(agent),
+    shutDown: () => shutDown(daemon, agent),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
+}
+
+async function shutDown(daemon: Daemon, agent: JsonChannel): Promise<void> {
+  agent.post("guest-shutdown");
+  if (await waitForProcessEnd(daemon.identity, { timeoutMs: shutDownTimeoutMs })) return;
+  throw new KluisError("VmStateWrong", "Cannot shut the lab VM down: its guest does not power off");
 }
 
 async function isPresent(path: string): Promise<boolean> {

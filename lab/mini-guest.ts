@@ -8,12 +8,13 @@ import { ensureEntry } from "./cache.ts";
 import {
   guestFile,
   hashFiles,
+  hashGuestFiles,
   installFile,
   linkBusybox,
-  listGuestFiles,
   locateProgram,
   writeExt4Image,
   writeInitrd,
+  type GuestFiles,
 } from "./guest-tree.ts";
 import { ensureKernel } from "./kernel.ts";
 
@@ -25,7 +26,7 @@ const rootSizeBytes = 256 * 1024 * 1024;
 const programs: readonly string[] = ["busybox", "qemu-ga", "fio", "sqlite3", "flock"];
 
 /** Files of `guest-files` and where they lie in the guest. */
-const guestFiles: readonly (readonly [string, string])[] = [
+const guestFiles: GuestFiles = [
   ["mini-inittab", "/etc/inittab"],
   ["mini-rc", "/etc/lab/rc"],
   ["mini-agent", "/etc/lab/agent"],
@@ -33,6 +34,8 @@ const guestFiles: readonly (readonly [string, string])[] = [
   ["mount-data-disks", "/usr/bin/lab-mount-data-disks"],
   ["acknowledged-writer", "/usr/bin/lab-acknowledged-writer"],
   ["two-databases-writer", "/usr/bin/lab-two-databases-writer"],
+  ["two-databases-hook", "/usr/bin/lab-two-databases-hook"],
+  ["freeze-hook", "/usr/bin/lab-freeze-hook"],
 ];
 
 /** Builds the image where it is not cached; the folder holds `vmlinuz`, `initrd` and `root.raw`. */
@@ -45,7 +48,8 @@ export async function ensureMiniImage(): Promise<string> {
     recipeVersion,
     rootSizeBytes,
     kernel: kernel.version,
-    files: await hashFiles([...(await listGuestFiles()), ...paths, ...libraries]),
+    programs: await hashFiles([...paths, ...libraries]),
+    files: await hashGuestFiles(guestFiles),
   };
   return ensureEntry("mini", recipe, async (directory) => {
     const tree = join(directory, "tree");

@@ -41,8 +41,19 @@ export interface Template {
   readonly incoming: string;
 }
 
+/** What this process looked up already: an entry in use stays in the cache. */
+const known = new Map<string, Promise<Template>>();
+
 /** Returns the template for `options`, booted and saved first where the cache has none. */
-export async function ensureTemplate(options: TemplateOptions): Promise<Template> {
+export function ensureTemplate(options: TemplateOptions): Promise<Template> {
+  const key = JSON.stringify([options.guest, options.dataDisksMiB]);
+  const template = known.get(key) ?? findTemplate(options);
+  known.set(key, template);
+  template.catch(() => known.delete(key));
+  return template;
+}
+
+async function findTemplate(options: TemplateOptions): Promise<Template> {
   const image = await ensureImage(options.guest);
   const accelerator = await ensureAccelerator();
   const names = diskNames(options.dataDisksMiB.length);
