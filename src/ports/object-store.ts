@@ -2,8 +2,10 @@
  * Where a vault keeps its objects: a flat space of names, each written once.
  *
  * Names are `segment/segment…` of `[a-z0-9._-]`, at most 200 characters; no segment starts with a
- * dot and the first is not `tmp` (`src/formats/object-name.ts`). No object is ever overwritten: what a vault writes is immutable, and {@link ObjectStore.put} is put-if-absent, the
- * one commit primitive. Every driver passes `src/testing/suites/object-store-suite.ts`.
+ * dot and the first is not `tmp` (`src/formats/object-name.ts`; any other name is ArgumentInvalid).
+ * No object is ever overwritten: what a vault writes is immutable, and {@link ObjectStore.put} is
+ * put-if-absent, the one commit primitive. Every driver passes
+ * `src/testing/suites/object-store-suite.ts`.
  */
 
 /** Name and size of one stored object. */
