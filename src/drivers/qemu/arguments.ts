@@ -39,6 +39,8 @@ export interface RuntimePaths {
   readonly qmpSocket: string;
   readonly agentSocket: string;
   readonly ackSocket: string;
+  /** A second monitor, for whoever must act while the first one is taken; none without. */
+  readonly rescueSocket?: string;
   readonly pidFile: string;
 }
 
@@ -66,6 +68,7 @@ export function planRuntimePaths(directory: string): RuntimePaths {
     qmpSocket: join(directory, "qmp.sock"),
     agentSocket: join(directory, "agent.sock"),
     ackSocket: join(directory, "ack.sock"),
+    rescueSocket: join(directory, "rescue.sock"),
     pidFile: join(directory, "qemu.pid"),
   };
 }
@@ -142,6 +145,7 @@ function planChannels(description: VmDescription, runtime: QemuRuntime): string[
   const channels = [
     ...pair("-chardev", planSocket("qmp0", paths.qmpSocket)),
     ...pair("-mon", "chardev=qmp0,mode=control"),
+    ...planRescueMonitor(paths),
     ...pair("-chardev", console),
     ...pair("-device", "isa-serial,id=serial0,chardev=console0"),
     ...pair("-device", "virtio-serial-pci,id=channels,bus=pcie.0,addr=0x4,max_ports=4"),
@@ -153,6 +157,14 @@ function planChannels(description: VmDescription, runtime: QemuRuntime): string[
     ...channels,
     ...pair("-chardev", planSocket("ack0", paths.ackSocket)),
     ...pair("-device", `${port},id=ack,nr=2,chardev=ack0,name=kluis.lab.ack`),
+  ];
+}
+
+function planRescueMonitor(paths: RuntimePaths): string[] {
+  if (paths.rescueSocket === undefined) return [];
+  return [
+    ...pair("-chardev", planSocket("qmp1", paths.rescueSocket)),
+    ...pair("-mon", "chardev=qmp1,mode=control"),
   ];
 }
 
@@ -207,21 +219,28 @@ export type BlockNode = Readonly<Record<string, unknown>>;
  *
  * Flushes of the guest reach the disk (`no-flush` off: a snapshot syncs its base only then), reads
  * and writes go through the host's page cache (frozen layers are read back from it, and every file
- * system allows it), and discards free space in the layer.
+ * system allows it), and discards and written zeros free space in the layer. The file is opened for
+ * writing only while the layer is written (`auto-read-only`), so that a commit can write a frozen
+ * one and others can read it until then.
  */
 export function planLayerNodes(diskName: string, layer: DiskLayer, place: LayerPlace): BlockNode[] {
-  const common = {
-    "read-only": place.isReadOnly,
-    discard: "unmap",
-    cache: { direct: false, "no-flush": false },
-  };
+  const common = { discard: "unmap", cache: { direct: false, "no-flush": false } };
   const file = fileNodeName(diskName, layer.number);
   return [
-    { driver: "file", "node-name": file, filename: layer.path, aio: "threads", ...common },
+    {
+      driver: "file",
+      "node-name": file,
+      filename: layer.path,
+      aio: "threads",
+      "auto-read-only": true,
+      ...common,
+    },
     {
       driver: layer.format,
       "node-name": nodeName(diskName, layer.number),
       file,
+      "read-only": place.isReadOnly,
+      "detect-zeroes": "unmap",
       ...common,
       ...(place.backing === undefined ? {} : { backing: place.backing }),
     },
