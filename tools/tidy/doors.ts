@@ -51,7 +51,7 @@ export const moduleDoors: readonly Door[] = [
   {
     what: "the machine",
     pattern: /^node:(os|process)$/,
-    allowed: ["src/drivers/", "src/bin/"],
+    allowed: ["src/drivers/", "src/vault/", "src/bin/"],
     instead: "a value that bin passes in",
   },
   {

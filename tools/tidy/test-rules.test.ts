@@ -33,6 +33,16 @@ test("test-names: finds a bad name and a name used twice", () => {
   );
 });
 
+test("test-names: takes the subject of a test inside a describe from there", () => {
+  const inside = 'describe("lab", () => {\n  test("boots", f);\n  test("ends", f);\n});\n';
+  const other = 'describe("agent", () => {\n  test("boots", f);\n});\ntest("boots", f);\n';
+  const found = checkTestNames([createSourceFile("src/base/x.test.ts", inside + other)]);
+  assert.deepEqual(
+    found.map((finding) => finding.line),
+    [8],
+  );
+});
+
 test("test-names: does not take another object's test method for a test", () => {
   const text = 'pattern.test("works"); // test("works")\n';
   assert.equal(checkTestNames([createSourceFile("src/base/x.test.ts", text)]).length, 0);

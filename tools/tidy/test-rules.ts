@@ -2,29 +2,37 @@
 import type { Finding } from "./findings.ts";
 import { isTest, lineOf, type SourceFile, type TextFile } from "./source-files.ts";
 
-const testCall = /(?<![.\w#])(?:test|it)\(\s*(["'`])((?:[^"'`\\\n]|\\.)*)\1/g;
+const testCall = /(?<![.\w#])(test|it|describe)\(\s*(["'`])((?:[^"'`\\\n]|\\.)*)\2/g;
 const testName = /^[^:\s][^:]*: \S/;
 
-/** Rule `test-names`: `subject: does X when Y`, and no two tests of one name. */
+/**
+ * Rule `test-names`: `subject: does X when Y`, and no two tests of one name. A test inside a
+ * `describe` takes its subject from there.
+ */
 export function checkTestNames(files: readonly SourceFile[]): readonly Finding[] {
   const seen = new Map<string, string>();
-  return files
-    .filter((file) => isTest(file.path))
-    .flatMap((file) =>
-      [...file.code.matchAll(testCall)]
-        .filter((match) => file.bare[match.index] !== " ")
-        .flatMap((match) => {
-          const name = match[2] ?? "";
-          const key = name.includes("${") ? `${file.path} ${name}` : name;
-          const line = lineOf(file.text, match.index);
-          const earlier = seen.get(key);
-          seen.set(key, `${file.path}:${line}`);
-          const message = explainName(name, earlier);
-          return message === undefined
-            ? []
-            : [{ rule: "test-names", path: file.path, line, message }];
-        }),
-    );
+  return files.filter((file) => isTest(file.path)).flatMap((file) => testNamesOf(file, seen));
+}
+
+/** Adds the names of `file` to `seen`, which maps names to places. */
+function testNamesOf(file: SourceFile, seen: Map<string, string>): readonly Finding[] {
+  let suite: string | undefined;
+  return [...file.code.matchAll(testCall)].flatMap((match) => {
+    if (file.bare[match.index] === " ") return [];
+    const [, call, , name = ""] = match;
+    const line = lineOf(file.text, match.index);
+    const isNested = /^[ \t]$/.test(file.text[match.index - 1] ?? "");
+    const fullName =
+      isNested && call !== "describe" && suite !== undefined ? `${suite}: ${name}` : name;
+    if (call === "describe") {
+      suite = name;
+      return [];
+    }
+    const key = fullName.includes("${") ? `${file.path} ${fullName}` : fullName;
+    const message = explainName(fullName, seen.get(key));
+    seen.set(key, `${file.path}:${line}`);
+    return message === undefined ? [] : [{ rule: "test-names", path: file.path, line, message }];
+  });
 }
 
 function explainName(name: string, earlier: string | undefined): string | undefined {
