@@ -37,9 +37,9 @@ function startByInstalledNode() {
 }
 
 function installedNode() {
-  // Beside this package when it is checked out, or beside it in another's node_modules.
-  const places = ["../node_modules/.bin/node", "../../.bin/node"];
-  return places
+  // Below this folder where it is checked out, beside it where it is installed as a package.
+  return ["../node_modules/", "../../"]
+    .map((place) => `${place}node-linux-${process.arch}/bin/node`)
     .map((place) => fileURLToPath(new URL(place, import.meta.url)))
     .find((path) => existsSync(path));
 }

@@ -100,15 +100,19 @@ is_new_enough() {
     { [ "$major" -eq $node_least_major ] && [ "$minor" -ge $node_least_minor ]; }
 }
 
-# npm puts node_modules/.bin before everything else on the PATH of its scripts.
-check_node() {
-  local version
+# npm puts node_modules/.bin before everything else on the PATH of its scripts. npm 9 installs our
+# Node but removes its link there, together with that of the package for the other architecture.
+set_up_node() {
+  local node version
+  for node in node_modules/node-linux-*/bin/node; do
+    [ ! -x "$node" ] || [ -e node_modules/.bin/node ] || ln -sf "../../$node" node_modules/.bin/node
+  done
   version=$(PATH="$PWD/node_modules/.bin:$PATH" node --version 2>/dev/null) || version=v0.0
   is_new_enough "$version" ||
     fail "Kluis needs Node $node_least_major.$node_least_minor or later; this machine has $version" \
-      "npm did not bring one (package node-linux-$(uname -m) is optional); install it from https://nodejs.org"
+      "npm brought none (it leaves optional packages out?); install one from https://nodejs.org"
 }
 
 set_up_system_packages
 set_up_npm_packages
-check_node
+set_up_node
