@@ -57,15 +57,16 @@ export async function ensureEntry(
   kind: string,
   recipe: Recipe,
   build: (directory: string) => Promise<void>,
+  root: string = cacheRoot,
 ): Promise<string> {
   const name = entryName(kind, recipe);
-  const final = join(cacheRoot, name);
+  const final = join(root, name);
   if (await isUsable(final)) return final;
-  await mkdir(cacheRoot, { recursive: true });
+  await mkdir(root, { recursive: true });
   const lock = await acquireLock(`${final}.lock`);
   try {
     if (await isUsable(final)) return final;
-    const draft = await mkdtemp(join(cacheRoot, `draft-${String(process.pid)}-`));
+    const draft = await mkdtemp(join(root, `draft-${String(process.pid)}-`));
     try {
       await build(draft);
       await writeFile(join(draft, "recipe.json"), `${JSON.stringify(recipe, undefined, 1)}\n`);
@@ -73,7 +74,7 @@ export async function ensureEntry(
     } finally {
       await rm(draft, { recursive: true, force: true });
     }
-    await pruneUnused(kind, name);
+    await pruneUnused(root, kind, name);
   } finally {
     await rm(lock, { recursive: true, force: true });
   }
@@ -102,9 +103,9 @@ async function isUsable(directory: string): Promise<boolean> {
 }
 
 /** Removes entries of `kind` that nobody used for long, and drafts of builders that died. */
-async function pruneUnused(kind: string, keepName: string): Promise<void> {
-  for (const name of await readdir(cacheRoot)) {
-    const path = join(cacheRoot, name);
+async function pruneUnused(root: string, kind: string, keepName: string): Promise<void> {
+  for (const name of await readdir(root)) {
+    const path = join(root, name);
     if (name.startsWith("draft-")) {
       const builder = Number(name.split("-")[1]);
       const isAlive = (await readProcessIdentity(builder)) !== undefined;
