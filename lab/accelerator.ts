@@ -1,8 +1,10 @@
 /**
  * Whether guests run on KVM here. /dev/kvm may open and still not run a guest (a host that nests
- * virtualisation only halfway), so the answer comes from a boot, once per boot of this machine.
+ * virtualisation only halfway), so the answer comes from a boot of the mini guest, once per boot of
+ * this machine.
  */
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import { access, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { QemuRuntime } from "#drivers/qemu/arguments.ts";
@@ -22,7 +24,8 @@ const resultFile = "accelerator";
 /** `kvm` where a guest booted on it and its agent answered, else `tcg`. */
 export async function ensureAccelerator(): Promise<Accelerator> {
   const recipe = {
-    format: 1,
+    format: 2,
+    user: process.getuid?.() ?? 0,
     boot: (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim(),
     qemu: await readTool("qemu-system-x86_64", ["--version"]),
   };
@@ -32,7 +35,21 @@ export async function ensureAccelerator(): Promise<Accelerator> {
   return (await readFile(join(directory, resultFile), "utf8")) === "kvm" ? "kvm" : "tcg";
 }
 
+/** Whether a boot on KVM is worth trying: the processor can, and this user may. */
+async function mayHaveKvm(): Promise<boolean> {
+  const processors = await readFile("/proc/cpuinfo", "utf8");
+  if (!/^flags\s*:.*\b(?:vmx|svm)\b/mu.test(processors)) return false;
+  try {
+    await access("/dev/kvm", constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    // Absent and forbidden are the same answer here: guests are emulated.
+    return false;
+  }
+}
+
 async function probe(): Promise<Accelerator> {
+  if (!(await mayHaveKvm())) return "tcg";
   const image = await ensureMiniImage();
   const directory = await mkdtemp(join(tmpdir(), "kluis-lab-probe-"));
   try {

@@ -25,6 +25,8 @@ const rootSizeBytes = 1024 * 1024 * 1024;
 const packages: readonly string[] = [
   "systemd-sysv",
   "udev",
+  // guest-shutdown asks logind over it.
+  "dbus",
   "qemu-guest-agent",
   "fio",
   "sqlite3",
