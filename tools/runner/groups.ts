@@ -23,6 +23,7 @@ export const testGroups: readonly TestGroup[] = [
     ],
     alone: false,
   },
+  { name: "conformance", globs: ["test/conformance/**/*.test.ts"], alone: false },
   { name: "property", globs: ["test/property/**/*.test.ts"], alone: false },
   { name: "model", globs: ["test/model/**/*.test.ts"], alone: false },
   { name: "integration", globs: ["test/integration/**/*.test.ts"], alone: false },
