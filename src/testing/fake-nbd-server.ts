@@ -37,9 +37,13 @@ import {
 import type { MemoryDisk } from "./memory-disk.ts";
 import type { Prng } from "./seed.ts";
 
-/** What the server does with one request instead of answering it. */
+/**
+ * What the server does with one request instead of answering it: sends these bytes (later), stays
+ * silent, hangs up after what it has said so far, or answers with an error.
+ */
 export type FakeAnswer =
   | Uint8Array
+  | Promise<Uint8Array>
   | "silence"
   | "hang-up"
   | { readonly errno: number }
@@ -225,7 +229,10 @@ class FakeConnection {
     const answer = onRequest?.(request, this.#fake.requests.length);
     if (answer === "silence") return true;
     if (answer === "hang-up" || request.command === nbdCommand.disconnect) {
-      this.#socket.destroy();
+      this.#socket.end();
+      return false;
+    } else if (answer instanceof Promise) {
+      void answer.then((bytes) => this.#socket.write(bytes));
     } else if (answer instanceof Uint8Array) {
       this.#socket.write(answer);
     } else if (answer !== undefined) {
