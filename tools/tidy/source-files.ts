@@ -21,13 +21,13 @@ export interface SourceFile extends TextFile {
 export const repositoryRoot = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 
 const foldersLeftOut = new Set(["node_modules", ".git", ".kluis", ".cache"]);
-const textFile = /(?:\.(?:ts|mjs|sh|md|json|txt|c|py|service|conf)|\/run|LICENSE)$/;
 
 /** Every text file of the repository, sorted by path. */
 export function readTextFiles(root: string = repositoryRoot): readonly TextFile[] {
   return listFiles(root)
-    .filter((path) => textFile.test(path) && !path.endsWith("package-lock.json"))
-    .map((path) => ({ path, text: readFileSync(join(root, path), "utf8") }));
+    .filter((path) => path !== "package-lock.json")
+    .map((path) => ({ path, text: readFileSync(join(root, path), "utf8") }))
+    .filter((file) => !file.text.includes("\0"));
 }
 
 /** The TypeScript files among `files`. */
