@@ -65,12 +65,16 @@ export async function installFile(tree: string, from: string, to: string): Promi
   await chmod(target, executableMode);
 }
 
-/** Makes busybox answer to all its names for which nothing better is in `/usr/bin` of `tree`. */
-export async function linkBusybox(tree: string): Promise<void> {
-  const names = (await readTool("busybox", ["--list"])).split("\n");
+/** Names that busybox answers to on this machine; distributions build it with different ones. */
+export async function listBusyboxApplets(): Promise<readonly string[]> {
+  return (await readTool("busybox", ["--list"])).split("\n").filter((name) => name !== "");
+}
+
+/** Makes busybox answer to `applets` where nothing better is in `/usr/bin` of `tree`. */
+export async function linkBusybox(tree: string, applets: readonly string[]): Promise<void> {
   const present = new Set(await readdir(join(tree, "usr/bin")));
-  for (const name of names) {
-    if (name !== "" && !present.has(name)) await symlink("busybox", join(tree, "usr/bin", name));
+  for (const name of applets) {
+    if (!present.has(name)) await symlink("busybox", join(tree, "usr/bin", name));
   }
 }
 

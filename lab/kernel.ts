@@ -18,8 +18,17 @@ const metaPackages: readonly string[] = [
   "linux-image-amd64",
 ];
 
-/** Modules a guest needs to reach its disks and channels; their dependencies are looked up. */
-const neededModules: readonly string[] = ["virtio_pci", "virtio_blk", "virtio_console", "ext4"];
+/**
+ * Modules a guest needs to reach its disks and channels; their dependencies are looked up. ext4 asks
+ * for crc32c by name, which is no dependency that its module tells.
+ */
+const neededModules: readonly string[] = [
+  "virtio_pci",
+  "virtio_blk",
+  "virtio_console",
+  "crc32c_generic",
+  "ext4",
+];
 
 /** A kernel in the cache: `vmlinuz`, and under `modules` a file `order` and the modules in it. */
 export interface GuestKernel {

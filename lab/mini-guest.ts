@@ -11,6 +11,7 @@ import {
   hashGuestFiles,
   installFile,
   linkBusybox,
+  listBusyboxApplets,
   locateProgram,
   writeExt4Image,
   writeInitrd,
@@ -24,6 +25,9 @@ const rootSizeBytes = 256 * 1024 * 1024;
 
 /** Programs of this machine that go into the guest, with their libraries. */
 const programs: readonly string[] = ["busybox", "qemu-ga", "fio", "sqlite3", "flock"];
+
+/** Tools that not every busybox has; this machine's own go in where it lacks them. */
+const wantedTools: readonly string[] = ["fsfreeze", "fstrim", "setsid", "sha256sum", "timeout"];
 
 /** Files of `guest-files` and where they lie in the guest. */
 const guestFiles: GuestFiles = [
@@ -41,7 +45,9 @@ const guestFiles: GuestFiles = [
 /** Builds the image where it is not cached; the folder holds `vmlinuz`, `initrd` and `root.raw`. */
 export async function ensureMiniImage(): Promise<string> {
   const kernel = await ensureKernel();
-  const located = await Promise.all(programs.map(locateProgram));
+  const applets = await listBusyboxApplets();
+  const tools = wantedTools.filter((name) => !applets.includes(name));
+  const located = await Promise.all([...programs, ...tools].map(locateProgram));
   const libraries = [...new Set(located.flatMap((program) => program.libraries))].sort();
   const paths = located.map((program) => program.path);
   const recipe = {
@@ -56,7 +62,7 @@ export async function ensureMiniImage(): Promise<string> {
     await makeFolders(tree);
     for (const path of [...paths, ...libraries]) await installFile(tree, path, path);
     for (const [name, to] of guestFiles) await installFile(tree, guestFile(name), to);
-    await linkBusybox(tree);
+    await linkBusybox(tree, applets);
     await writeFile(join(tree, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n");
     await writeFile(join(tree, "etc/group"), "root:x:0:\n");
     await writeExt4Image(join(directory, "root.raw"), {
