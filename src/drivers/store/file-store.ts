@@ -1,0 +1,327 @@
+/**
+ * A store in a folder of a file system: one file per object, under the object's name.
+ *
+ * A put writes a file in `tmp/`, fsyncs it, gives it its name by link(2) and fsyncs the directory.
+ * link(2) never replaces anything, on local file systems and on NFS alike, which makes it
+ * put-if-absent; a name therefore only ever stands for whole, durable content. See
+ * docs/adr/0003-keys-and-stores.md.
+ */
+import type { BigIntStats } from "node:fs";
+import { link, readdir, stat, type FileHandle } from "node:fs/promises";
+import { dirname, isAbsolute, join } from "node:path";
+
+import { assert } from "#base/assert.ts";
+import { systemClock, type Clock } from "#base/clock.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import { systemRandom, type RandomSource } from "#base/random.ts";
+import {
+  assertObjectName,
+  assertObjectPrefix,
+  isObjectName,
+  reservedSegment,
+} from "#formats/object-name.ts";
+import type { ByteRange, ObjectInfo, ObjectStore, PutOutcome } from "#ports/object-store.ts";
+import { DirectorySyncs } from "./directory-syncs.ts";
+import { errnoOf, translated } from "./file-errors.ts";
+import {
+  fileSize,
+  isAbsence,
+  openForReading,
+  readFolder,
+  readRange,
+  readWhole,
+} from "./file-reads.ts";
+import { assertRange, measureParts, objectNotFound } from "./store-arguments.ts";
+import { makeDirectoriesDurably, StoreDirectories } from "./store-directories.ts";
+import {
+  createFile,
+  fillFile,
+  removeFile,
+  removeFileAfterFailure,
+  TempFiles,
+} from "./temp-files.ts";
+
+/** How a file store is opened. */
+export interface FileStoreOptions {
+  /** Makes the folder where there is none, and refuses one that holds foreign files. */
+  readonly create?: boolean;
+  readonly clock?: Clock;
+  readonly random?: RandomSource;
+}
+
+/** Writers that a probe races against each other. */
+const probeWriters = 8;
+/** Files whose size a listing asks for at once. */
+const listStatsInFlight = 32;
+/** What a freshly made file system may hold beside a vault. */
+const harmlessEntries = new Set(["lost+found"]);
+
+/**
+ * Opens the store in the folder `path` (absolute). Opening changes nothing, unless `create` is
+ * given and the folder is missing; so a store on a read-only mount can be read.
+ *
+ * Errors: StoreNotFound (after-change) where there is no folder; StoreForeign (after-change) where
+ * `create` finds foreign files; StoreDenied, StoreUnavailable.
+ */
+export async function openFileStore(
+  path: string,
+  options: FileStoreOptions = {},
+): Promise<ObjectStore> {
+  assert(isAbsolute(path), "the path of a store is absolute");
+  const syncs = new DirectorySyncs();
+  const folder = await translated(`open the store "${path}"`, async () => {
+    if (options.create === true) await makeDirectoriesDurably(path, syncs);
+    const found = await readFolder(path);
+    if (found === undefined) {
+      throw new KluisError("StoreNotFound", `Cannot open the store "${path}": there is no folder`);
+    }
+    if (options.create === true) await assertNoForeignFiles(path);
+    return found;
+  });
+  return new FileStore({ path, folder, syncs }, options);
+}
+
+/** The folder of a store and what keeps it durable. */
+interface StoreFolder {
+  readonly path: string;
+  /** As it was at opening: another one at the same path is another store. */
+  readonly folder: BigIntStats;
+  readonly syncs: DirectorySyncs;
+}
+
+class FileStore implements ObjectStore {
+  readonly location: string;
+  readonly #folder: BigIntStats;
+  readonly #syncs: DirectorySyncs;
+  readonly #directories: StoreDirectories;
+  readonly #temps: TempFiles;
+
+  constructor({ path, folder, syncs }: StoreFolder, options: FileStoreOptions) {
+    this.location = path;
+    this.#folder = folder;
+    this.#syncs = syncs;
+    this.#directories = new StoreDirectories(path, syncs);
+    this.#temps = new TempFiles(path, {
+      clock: options.clock ?? systemClock,
+      random: options.random ?? systemRandom,
+    });
+  }
+
+  async put(name: string, parts: readonly Uint8Array[], signal?: AbortSignal): Promise<PutOutcome> {
+    assertObjectName(name);
+    measureParts(parts);
+    signal?.throwIfAborted();
+    const directory = dirname(name);
+    return translated(`write object "${name}"`, async () => {
+      this.#syncs.assertHealthy();
+      return this.#putFile(join(this.location, name), parts, {
+        prepare: () => this.#directories.ensure(directory === "." ? "" : directory),
+        signal,
+      });
+    });
+  }
+
+  async get(name: string, range?: ByteRange, signal?: AbortSignal): Promise<Uint8Array> {
+    assertObjectName(name);
+    if (range !== undefined) assertRange(range);
+    signal?.throwIfAborted();
+    return translated(`read object "${name}"`, async () => {
+      await using handle = await this.#openObject(name);
+      const bytes =
+        range === undefined ? await readWhole(handle, name) : await readRange(handle, name, range);
+      signal?.throwIfAborted();
+      return bytes;
+    });
+  }
+
+  async stat(name: string, signal?: AbortSignal): Promise<ObjectInfo | undefined> {
+    assertObjectName(name);
+    signal?.throwIfAborted();
+    return translated(`look up object "${name}"`, async () => {
+      const sizeBytes = await fileSize(join(this.location, name));
+      if (sizeBytes !== undefined) return { name, sizeBytes };
+      await this.#assertPresent();
+      return undefined;
+    });
+  }
+
+  async *list(prefix: string, signal?: AbortSignal): AsyncGenerator<ObjectInfo> {
+    assertObjectPrefix(prefix);
+    const folders = [prefix];
+    for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
+      signal?.throwIfAborted();
+      const { files, inner } = await this.#readFolder(folder);
+      folders.push(...inner);
+      for (let at = 0; at < files.length; at += listStatsInFlight) {
+        signal?.throwIfAborted();
+        yield* await this.#statAll(files.slice(at, at + listStatsInFlight));
+      }
+    }
+    await translated("list objects", () => this.#assertPresent());
+  }
+
+  async remove(name: string, signal?: AbortSignal): Promise<void> {
+    assertObjectName(name);
+    signal?.throwIfAborted();
+    const path = join(this.location, name);
+    await translated(`remove object "${name}"`, async () => {
+      await this.#assertPresent();
+      if ((await readFolder(dirname(path))) === undefined) return;
+      this.#syncs.assertHealthy();
+      await removeFile(path);
+      // Also where it was gone: whoever removed it may not have synced yet.
+      await this.#syncs.sync(dirname(path));
+    });
+  }
+
+  async probe(signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    await translated(`prepare the store "${this.location}"`, async () => {
+      await this.#assertPresent();
+      const target = await this.#temps.createPath();
+      const contents = Array.from({ length: probeWriters }, (_, at) => Uint8Array.of(at, at, at));
+      const options = { prepare: () => Promise.resolve(), signal };
+      const races = contents.map((content) => this.#putFile(target, [content], options));
+      const results = await Promise.allSettled(races);
+      try {
+        await this.#judgeProbe(results, { target, contents });
+      } finally {
+        await removeFile(target);
+      }
+    });
+  }
+
+  /** One winner, and what it wrote is there: then link(2) is put-if-absent here. */
+  async #judgeProbe(
+    results: readonly PromiseSettledResult<PutOutcome>[],
+    race: { readonly target: string; readonly contents: readonly Uint8Array[] },
+  ): Promise<void> {
+    const failed = results.find((result) => result.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
+    const winners = race.contents.filter((_, at) => {
+      const result = results[at];
+      return result?.status === "fulfilled" && result.value === "created";
+    });
+    await using handle = await openForReading(race.target);
+    const stored = await readWhole(handle, "probe");
+    if (winners.length === 1 && Buffer.compare(stored, winners[0] ?? new Uint8Array()) === 0)
+      return;
+    throw new KluisError(
+      "StoreUnsuitable",
+      `Cannot use the store "${this.location}": ${winners.length} of ${probeWriters} ` +
+        "writers of one name were told that they had created it",
+    );
+  }
+
+  /** Writes a file of final path `path` unless one is there; durable on return in both cases. */
+  async #putFile(
+    path: string,
+    parts: readonly Uint8Array[],
+    options: { readonly prepare: () => Promise<void>; readonly signal: AbortSignal | undefined },
+  ): Promise<PutOutcome> {
+    await this.#assertPresent();
+    const temp = await this.#temps.createPath();
+    const handle = await createFile(temp);
+    try {
+      try {
+        await Promise.all([fillFile(handle, parts, options.signal), options.prepare()]);
+      } finally {
+        await handle.close();
+      }
+      options.signal?.throwIfAborted();
+      const outcome = await this.#linkFile(temp, path);
+      await removeFile(temp);
+      await this.#syncs.sync(dirname(path));
+      return outcome;
+    } catch (error) {
+      await removeFileAfterFailure(temp);
+      throw error;
+    }
+  }
+
+  async #linkFile(temp: string, path: string): Promise<PutOutcome> {
+    try {
+      await link(temp, path);
+      return "created";
+    } catch (error) {
+      if (errnoOf(error) !== "EEXIST") throw error;
+    }
+    await using handle = await openForReading(path);
+    const ours = await stat(temp, { bigint: true });
+    const there = await handle.stat({ bigint: true });
+    // NFS repeats a link whose answer was lost, and then finds its own.
+    if (ours.ino === there.ino && ours.dev === there.dev) return "created";
+    if (!there.isFile()) {
+      throw new KluisError("StoreForeign", `Cannot write "${path}": something else has that name`);
+    }
+    // Its writer synced it before it got its name; somebody who copied the store may not have.
+    await this.#syncs.syncHandle(handle);
+    return "exists";
+  }
+
+  async #openObject(name: string): Promise<FileHandle> {
+    try {
+      return await openForReading(join(this.location, name));
+    } catch (error) {
+      if (!isAbsence(error)) throw error;
+    }
+    await this.#assertPresent();
+    throw objectNotFound(name);
+  }
+
+  /**
+   * A store that was unmounted must not look like one without objects, and nothing may be written
+   * into the empty folder below its mount point.
+   */
+  async #assertPresent(): Promise<void> {
+    const now = await readFolder(this.location);
+    if (now?.dev === this.#folder.dev && now.ino === this.#folder.ino) return;
+    throw new KluisError(
+      "StoreUnavailable",
+      `Cannot reach the store "${this.location}": its folder is gone or was replaced`,
+    );
+  }
+
+  /** Names of files and prefixes of folders directly below `prefix`; what is no object's is left out. */
+  async #readFolder(prefix: string): Promise<{ files: string[]; inner: string[] }> {
+    const files: string[] = [];
+    const inner: string[] = [];
+    const entries = await translated(`list objects of "${prefix}"`, async () => {
+      try {
+        return await readdir(join(this.location, prefix), { withFileTypes: true });
+      } catch (error) {
+        if (isAbsence(error)) return [];
+        throw error;
+      }
+    });
+    for (const entry of entries) {
+      const name = `${prefix}${entry.name}`;
+      if (!isObjectName(name)) continue;
+      if (entry.isFile()) files.push(name);
+      else if (entry.isDirectory()) inner.push(`${name}/`);
+    }
+    return { files, inner };
+  }
+
+  async #statAll(names: readonly string[]): Promise<ObjectInfo[]> {
+    const infos = await Promise.all(
+      names.map(async (name) => {
+        const sizeBytes = await translated(`look up object "${name}"`, () =>
+          fileSize(join(this.location, name)),
+        );
+        return sizeBytes === undefined ? [] : [{ name, sizeBytes }];
+      }),
+    );
+    return infos.flat();
+  }
+}
+
+async function assertNoForeignFiles(path: string): Promise<void> {
+  for (const name of await readdir(path)) {
+    if (isObjectName(name) || name === reservedSegment || harmlessEntries.has(name)) continue;
+    throw new KluisError(
+      "StoreForeign",
+      `Cannot create a store in "${path}": it holds ${JSON.stringify(name)}, which is not Kluis's`,
+    );
+  }
+}

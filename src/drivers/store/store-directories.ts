@@ -1,0 +1,99 @@
+/** The directories of a file store and their durability; internal to this folder. */
+import { mkdir, readdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
+
+import type { DirectorySyncs } from "./directory-syncs.ts";
+import { errnoOf } from "./file-errors.ts";
+
+/** Most directories that are remembered as durable; beyond, all are looked at again. */
+const directoriesMax = 65_536;
+
+/** Only the owner: slots invite guessing, and sizes of objects tell what changed. */
+export const directoryMode = 0o700;
+
+/**
+ * Makes sure that directories exist and are durable, that is, that the entry of each in its parent
+ * is: one that another process has just made may not be yet. A parent is synced once per store and
+ * again only for a directory that is new.
+ */
+export class StoreDirectories {
+  readonly #root: string;
+  readonly #syncs: DirectorySyncs;
+  /** Relative to the root, as `packs/00`. */
+  readonly #durable = new Set<string>();
+
+  constructor(root: string, syncs: DirectorySyncs) {
+    this.#root = root;
+    this.#syncs = syncs;
+  }
+
+  /** Resolves when `directory` (relative, `""` the root itself) exists durably. */
+  async ensure(directory: string): Promise<void> {
+    if (directory === "" || this.#durable.has(directory)) return;
+    const missing = ancestry(directory).filter((one) => !this.#durable.has(one));
+    for (const one of missing) await makeDirectory(join(this.#root, one));
+    const siblings = await Promise.all(missing.map((one) => this.#syncParent(one)));
+    if (this.#durable.size > directoriesMax) this.#durable.clear();
+    for (const one of [...missing, ...siblings.flat()]) this.#durable.add(one);
+  }
+
+  /** Makes the entry of `directory` durable; returns all directories for which that now holds. */
+  async #syncParent(directory: string): Promise<string[]> {
+    const parent = parentOf(directory);
+    const path = join(this.#root, parent);
+    // Listed before the sync, which covers what was there when it began.
+    const siblings = this.#durable.has(directory) ? [] : await listDirectories(path);
+    await this.#syncs.sync(path);
+    return siblings.map((name) => (parent === "" ? name : `${parent}/${name}`));
+  }
+}
+
+/**
+ * Creates a folder (absolute) and its missing parents, all durably. Where it is there already its
+ * own entry is made durable, because its maker may have died before that.
+ */
+export async function makeDirectoriesDurably(path: string, syncs: DirectorySyncs): Promise<void> {
+  const first = await mkdir(path, { recursive: true, mode: directoryMode });
+  if (first === undefined) {
+    await syncIfReadable(dirname(path), syncs);
+    return;
+  }
+  // Upwards to the first folder that was made: the entry of each is in its parent.
+  for (let made = path; made.length >= first.length; made = dirname(made)) {
+    await syncs.sync(dirname(made));
+  }
+}
+
+/** Whoever may not read the parent did not make the folder: an administrator did, long before. */
+async function syncIfReadable(path: string, syncs: DirectorySyncs): Promise<void> {
+  try {
+    await syncs.sync(path);
+  } catch (error) {
+    if (errnoOf(error) !== "EACCES") throw error;
+  }
+}
+
+/** `a/b/c` → `a`, `a/b`, `a/b/c`. */
+function ancestry(directory: string): string[] {
+  const segments = directory.split("/");
+  return segments.map((_, at) => segments.slice(0, at + 1).join("/"));
+}
+
+function parentOf(directory: string): string {
+  const end = directory.lastIndexOf("/");
+  return end === -1 ? "" : directory.slice(0, end);
+}
+
+/** mkdir(2) of one level; no error where it is there. Whether that is a folder, its use will tell. */
+export async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { mode: directoryMode });
+  } catch (error) {
+    if (errnoOf(error) !== "EEXIST") throw error;
+  }
+}
+
+async function listDirectories(path: string): Promise<string[]> {
+  const entries = await readdir(path, { withFileTypes: true });
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+}
