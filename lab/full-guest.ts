@@ -3,7 +3,7 @@
  * agent service. Slower to build and to boot than the mini guest; for long tests.
  */
 import { copyFile, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { KluisError } from "#base/kluis-error.ts";
 import { resolveTool } from "#drivers/process/tool-path.ts";
 import { ensureEntry } from "./cache.ts";
@@ -55,7 +55,7 @@ export async function ensureFullImage(): Promise<string> {
     rootSizeBytes,
     packages,
     distribution,
-    kernel: kernel.version,
+    kernel: basename(kernel.directory),
     files: await hashGuestFiles(guestFiles),
   };
   return ensureEntry("full", recipe, async (directory) => {

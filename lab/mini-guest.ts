@@ -3,7 +3,7 @@
  * boots in a few seconds under emulation and holds what tests need to make and check data.
  */
 import { copyFile, mkdir, rm, symlink, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { ensureEntry } from "./cache.ts";
 import {
   guestFile,
@@ -53,7 +53,7 @@ export async function ensureMiniImage(): Promise<string> {
   const recipe = {
     recipeVersion,
     rootSizeBytes,
-    kernel: kernel.version,
+    kernel: basename(kernel.directory),
     programs: await hashFiles([...paths, ...libraries]),
     files: await hashGuestFiles(guestFiles),
   };
