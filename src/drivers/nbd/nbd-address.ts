@@ -65,12 +65,13 @@ export function formatNbdUri(address: NbdAddress): string {
 
 function readSocketPath(text: string, search: string): string | undefined {
   // Not URLSearchParams: that is for forms, where "+" means a blank.
+  let socketPath: string | undefined;
   for (const pair of search.replace(/^\?/, "").split("&")) {
     const [key, ...value] = pair.split("=");
-    if (key === "socket" && value.length > 0) return decode(text, value.join("="));
-    if (key !== "") throw invalid(text, `"${key ?? ""}" is not supported`);
+    if (key === "socket" && value.length > 0) socketPath = decode(text, value.join("="));
+    else if (key !== "") throw invalid(text, `"${key ?? ""}" is not supported`);
   }
-  return undefined;
+  return socketPath;
 }
 
 function decode(text: string, part: string): string {
