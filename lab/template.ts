@@ -97,7 +97,7 @@ async function machineRecipe(
 }
 
 /** `vda` and one more name for each data disk. */
-export function diskNames(dataDisks: number): readonly string[] {
+function diskNames(dataDisks: number): readonly string[] {
   return Array.from(
     { length: dataDisks + 1 },
     (_, index) => `vd${String.fromCharCode(97 + index)}`,
@@ -180,6 +180,6 @@ async function migrateToFile(machine: Machine, path: string): Promise<void> {
 }
 
 /** `text` as one word of the shell that QEMU's `exec:` runs. */
-export function quoteForShell(text: string): string {
+function quoteForShell(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
