@@ -178,6 +178,8 @@ test("map builder: reads each level with one call when the windows are prepared"
   assert.equal(store.calls, 3);
   const reads = store.reads;
   for (const window of touched) {
+    const leaf = await builder.readLeaf(Math.floor(window / leafWindows));
+    assert.deepEqual(leaf?.windows[window % leafWindows], wholeWindow(window));
     assert.deepEqual(await builder.read(window), wholeWindow(window));
     await builder.update(window, wholeWindow(window + 5));
   }

@@ -122,6 +122,15 @@ export class MapBuilder {
     });
   }
 
+  /** What the base holds at a leaf of which no window was updated; `undefined` where all is zeros. */
+  readLeaf(leafIndex: number): Promise<Leaf | undefined> {
+    return this.#run(async () => {
+      const leaf = await this.#openLeaf(leafIndex * leafWindows);
+      await this.#readLeaf(leaf);
+      return leaf.base;
+    });
+  }
+
   /** Sets what a window holds; `undefined` for zeros. Once a window. */
   update(windowIndex: number, window: WindowMap | undefined): Promise<void> {
     return this.#run(async () => {
