@@ -5,8 +5,9 @@ import { test } from "node:test";
 import { isKluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import { vaultHeaderName } from "#formats/store-names.ts";
-import type { ObjectStore } from "#ports/object-store.ts";
+import type { ObjectStore, PutOutcome } from "#ports/object-store.ts";
 import { flipObjectBit, replaceObject } from "#testing/damage.ts";
+import { FaultyStore, injectedError } from "#testing/faulty-store.ts";
 import { RecordingStore } from "#testing/recording-store.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { createKeyFileSecret, toPassphraseSecret, toRecoverySecret } from "./key-secret.ts";
@@ -25,6 +26,13 @@ async function names(store: ObjectStore): Promise<string[]> {
   const found: string[] = [];
   for await (const { name } of store.list("")) found.push(name);
   return found.sort();
+}
+
+/** Repeats a put that failed, as a store behind a network will. */
+class RetryingStore extends FaultyStore {
+  override async put(...args: Parameters<ObjectStore["put"]>): Promise<PutOutcome> {
+    return super.put(...args).catch(() => super.put(...args));
+  }
 }
 
 test("vault files: a new vault opens with every key, by default a recovery key too", async () => {
@@ -76,24 +84,15 @@ test("vault files: of racing creations one wins, and the vault is that one's", a
 });
 
 test("vault files: a lost answer to the commit is not taken for another's vault", async () => {
-  const inner = createMemoryStore();
-  const store: ObjectStore = Object.create(inner, {
-    location: { value: "retrying" },
-    put: {
-      value: async (...args: Parameters<ObjectStore["put"]>) => {
-        await inner.put(...args);
-        return inner.put(...args);
-      },
-    },
-    ...Object.fromEntries(
-      (["get", "stat", "list", "probe"] as const).map((method) => [
-        method,
-        { value: inner[method].bind(inner) },
-      ]),
-    ),
-  }) as ObjectStore;
-  const created = await createVaultFiles(store, keyFileOnly);
-  assert.deepEqual((await openVaultFiles(inner, secret)).keys, created.keys);
+  const faulty = new FaultyStore(createMemoryStore());
+  faulty.inject({
+    method: "put",
+    name: /^vault\.json$/,
+    fault: { kind: "lost-answer", error: injectedError() },
+  });
+  const created = await createVaultFiles(new RetryingStore(faulty), keyFileOnly);
+  assert.equal(faulty.injected, 1);
+  assert.deepEqual((await openVaultFiles(faulty, secret)).keys, created.keys);
 });
 
 test("vault files: a place that is not empty is refused and not touched", async () => {
