@@ -106,16 +106,23 @@ export async function setGuestTime(exec: GuestExec, epochSeconds: number): Promi
   await runInGuest(exec, 'date -s "@$1"', [String(Math.trunc(epochSeconds))]);
 }
 
-/** Starts a program of the guest in a session of its own; returns the pid that leads it. */
+/**
+ * Starts a program of the guest in a session of its own; returns the pid that leads it. (The shell
+ * waits until it does: a signal to the group would find nobody before.)
+ */
 export async function startInGuest(exec: GuestExec, command: readonly string[]): Promise<number> {
-  const script = 'setsid "$@" </dev/null >/dev/null 2>&1 & echo $!';
+  const script =
+    'setsid "$@" </dev/null >/dev/null 2>&1 & pid=$!; tries=0; ' +
+    'until grep -qs ") [A-Z] [0-9]* $pid " /proc/$pid/stat || [ ! -e /proc/$pid ]; do ' +
+    "sleep 0.01; tries=$((tries + 1)); [ $tries -lt 1000 ] || exit 1; done; echo $pid";
   return Number(await runInGuest(exec, script, command));
 }
 
-/** Kills what {@link startInGuest} started, with all its children, and waits until it is gone. */
+/** Kills what {@link startInGuest} started, with all its children, and waits until they are gone. */
 export async function killInGuest(exec: GuestExec, pid: number): Promise<void> {
   const script =
-    'kill -KILL -- "-$1"; tries=0; while [ -e "/proc/$1" ] && [ $tries -lt 500 ]; do ' +
-    "sleep 0.01; tries=$((tries + 1)); done; [ ! -e /proc/$1 ]";
+    'kill -KILL -- "-$1"; tries=0; ' +
+    'while grep -qs ") [^ZX] [0-9]* $1 " /proc/[0-9]*/stat; do ' +
+    "sleep 0.01; tries=$((tries + 1)); [ $tries -lt 1000 ] || exit 1; done";
   await runInGuest(exec, script, [String(pid)]);
 }
