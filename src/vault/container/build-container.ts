@@ -1,0 +1,18 @@
+/** Seals one text as a container of its own: an index segment or a manifest. */
+import type { RandomSource } from "#base/random.ts";
+import { frameBytesMax } from "#formats/geometry.ts";
+import { ContainerBuilder, type SealedContainer } from "#vault/container/container-builder.ts";
+import type { ContainerType, VaultKeys } from "#vault/keys/vault-keys.ts";
+
+/** Seals `plain` (1 byte or more) in as many frames as it takes. */
+export function buildContainer(
+  type: ContainerType,
+  plain: Uint8Array,
+  deps: { readonly keys: VaultKeys; readonly random: RandomSource },
+): SealedContainer {
+  const builder = new ContainerBuilder({ type, ...deps });
+  for (let at = 0; at < plain.byteLength; at += frameBytesMax) {
+    builder.addFrame(plain.subarray(at, at + frameBytesMax), { compress: true });
+  }
+  return builder.finish();
+}

@@ -1,0 +1,152 @@
+/** Builds one container in memory; docs/design/vault-format.md §4. */
+import { createHash } from "node:crypto";
+
+import { assert } from "#base/assert.ts";
+import type { RandomSource } from "#base/random.ts";
+import {
+  containerHeaderBytes,
+  encodeContainerHeader,
+  encodeTrailer,
+  type FrameHeader,
+  frameOverheadBytes,
+  sealedBytesMax,
+  trailerBytes,
+} from "#formats/container.ts";
+import { frameBytesMax } from "#formats/geometry.ts";
+import { type ContainerSeal, sealFrame } from "#vault/container/frame.ts";
+import {
+  containerTypes,
+  type ContainerType,
+  currentEpoch,
+  deriveContainerKey,
+  type VaultKeys,
+} from "#vault/keys/vault-keys.ts";
+
+const saltBytes = 32;
+
+/** A container that is ready to be put. */
+export interface SealedContainer {
+  /** The whole object. */
+  readonly bytes: Uint8Array;
+  /** SHA-256 of `bytes`, 32 bytes: its name in the store. */
+  readonly name: Uint8Array;
+}
+
+/** What a frame looks like to an index. */
+export interface PlacedFrame {
+  readonly header: FrameHeader;
+  /** Where the frame starts in the container. */
+  readonly offsetBytes: number;
+}
+
+/**
+ * Appends sealed frames to one buffer.
+ *
+ * Frame numbers count from 0 under a fresh key, so no nonce is used twice. The buffer grows where
+ * it must; one that was handed in and is large enough is used as it is.
+ */
+export class ContainerBuilder {
+  readonly type: ContainerType;
+  readonly epoch: number;
+  readonly salt: Uint8Array;
+  readonly seal: ContainerSeal;
+  readonly #hash = createHash("sha256");
+  #buffer: Uint8Array;
+  #length = 0;
+  #frames = 0;
+  #finished = false;
+
+  /** @param options.buffer Owned by the builder until the container was taken. */
+  constructor(options: {
+    readonly type: ContainerType;
+    readonly keys: VaultKeys;
+    readonly random: RandomSource;
+    readonly buffer?: ArrayBuffer;
+  }) {
+    const { type, keys } = options;
+    this.type = type;
+    this.epoch = currentEpoch(keys);
+    this.salt = options.random.bytes(saltBytes);
+    const header = encodeContainerHeader({
+      typeByte: containerTypes[type],
+      epoch: this.epoch,
+      salt: this.salt,
+      vaultId: keys.vaultId,
+    });
+    this.seal = { key: deriveContainerKey(keys, this), header };
+    this.#buffer =
+      options.buffer === undefined ? new Uint8Array(64 * 1024) : new Uint8Array(options.buffer);
+    this.#buffer.set(header, 0);
+    this.#length = containerHeaderBytes;
+    this.#hash.update(header);
+  }
+
+  /** Bytes so far. */
+  get sizeBytes(): number {
+    return this.#length;
+  }
+
+  /** Frames so far. */
+  get frames(): number {
+    return this.#frames;
+  }
+
+  /** Seals `plain` (1 byte to 1 MiB) as the next frame. */
+  addFrame(plain: Uint8Array, options: { readonly compress: boolean }): PlacedFrame {
+    return this.#add(plain, "content", options.compress);
+  }
+
+  /** The bytes of a frame that was placed, from its header to its tag; valid until the next call. */
+  frameBytes(placed: PlacedFrame): Uint8Array {
+    const { offsetBytes, header } = placed;
+    return this.#buffer.subarray(
+      offsetBytes,
+      offsetBytes + header.sealedBytes + frameOverheadBytes,
+    );
+  }
+
+  /** Seals `footer`, if any, ends the container and names it. The builder is done. */
+  finish(footer?: Uint8Array): SealedContainer {
+    let footerOffset = 0;
+    if (footer !== undefined) {
+      footerOffset = this.#length;
+      for (let at = 0; at < footer.byteLength; at += frameBytesMax) {
+        this.#add(footer.subarray(at, at + frameBytesMax), "footer", true);
+      }
+    }
+    const trailer = encodeTrailer(footerOffset);
+    this.#reserve(trailerBytes);
+    this.#buffer.set(trailer, this.#length);
+    this.#hash.update(trailer);
+    this.#length += trailerBytes;
+    this.#finished = true;
+    return {
+      bytes: this.#buffer.subarray(0, this.#length),
+      name: new Uint8Array(this.#hash.digest()),
+    };
+  }
+
+  #add(plain: Uint8Array, kind: FrameHeader["kind"], compress: boolean): PlacedFrame {
+    assert(!this.#finished, "a finished container takes no frame");
+    this.#reserve(Math.min(plain.byteLength, sealedBytesMax) + frameOverheadBytes);
+    const offsetBytes = this.#length;
+    const header = sealFrame(
+      this.seal,
+      plain,
+      { frame: this.#frames, kind, compress },
+      { target: this.#buffer, at: offsetBytes },
+    );
+    this.#frames++;
+    this.#length += header.sealedBytes + frameOverheadBytes;
+    this.#hash.update(this.#buffer.subarray(offsetBytes, this.#length));
+    return { header, offsetBytes };
+  }
+
+  #reserve(moreBytes: number): void {
+    const needed = this.#length + moreBytes;
+    if (needed <= this.#buffer.byteLength) return;
+    const grown = new Uint8Array(Math.max(needed, this.#buffer.byteLength * 2));
+    grown.set(this.#buffer.subarray(0, this.#length));
+    this.#buffer = grown;
+  }
+}

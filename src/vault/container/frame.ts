@@ -1,0 +1,142 @@
+/** Sealing and opening of frames: zstd, then AES-256-GCM; docs/design/vault-format.md §4. */
+import { createCipheriv, createDecipheriv } from "node:crypto";
+import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+
+import { assert } from "#base/assert.ts";
+import {
+  corrupt,
+  type FrameHeader,
+  frameHeaderBytes,
+  frameOverheadBytes,
+  frameTagBytes,
+  writeFrameHeader,
+} from "#formats/container.ts";
+import { frameBytesMax } from "#formats/geometry.ts";
+
+/** Compressed frames must save at least 1/64, or they are stored: decompressing costs restores. */
+const savingShare = 64;
+const compressionOptions = {
+  chunkSize: frameBytesMax + 16 * 1024,
+  params: {
+    [constants.ZSTD_c_compressionLevel]: 1,
+    [constants.ZSTD_c_checksumFlag]: 0,
+    [constants.ZSTD_c_contentSizeFlag]: 1,
+  },
+} as const;
+const probeBytes = 16 * 1024;
+
+/** What seals the frames of one container: its key and its 64-byte header. */
+export interface ContainerSeal {
+  readonly key: Uint8Array;
+  readonly header: Uint8Array;
+}
+
+/** Whether `block` looks worth compressing: one cheap try on 16 KiB from its middle. */
+export function isCompressible(block: Uint8Array): boolean {
+  if (block.byteLength <= probeBytes) return true;
+  const start = (block.byteLength - probeBytes) >>> 1;
+  const sample = block.subarray(start, start + probeBytes);
+  return zstdCompressSync(sample, compressionOptions).byteLength < probeBytes - probeBytes / 32;
+}
+
+/**
+ * Seals `plain` as frame number `frame` into `target` at `at`.
+ *
+ * @param plain 1 byte to 1 MiB, contiguous.
+ * @param target Has room for the plaintext and {@link frameOverheadBytes}.
+ * @returns The frame's header; the frame takes `sealedBytes` + 32 bytes of `target`.
+ */
+export function sealFrame(
+  seal: ContainerSeal,
+  plain: Uint8Array,
+  options: {
+    readonly frame: number;
+    readonly kind: FrameHeader["kind"];
+    readonly compress: boolean;
+  },
+  place: { readonly target: Uint8Array; readonly at: number },
+): FrameHeader {
+  assert(plain.byteLength >= 1 && plain.byteLength <= frameBytesMax, "a frame holds 1 B to 1 MiB");
+  const packed = options.compress ? zstdCompressSync(plain, compressionOptions) : plain;
+  const pays = packed.byteLength <= plain.byteLength - plain.byteLength / savingShare;
+  const body = options.compress && pays ? packed : plain;
+  const header: FrameHeader = {
+    sealedBytes: body.byteLength,
+    plainBytes: plain.byteLength,
+    frame: options.frame,
+    kind: options.kind,
+    codec: body === plain ? "stored" : "zstd",
+  };
+  const { target, at } = place;
+  assert(at + body.byteLength + frameOverheadBytes <= target.byteLength, "the frame has room");
+  writeFrameHeader(target, at, header);
+  const cipher = createCipheriv("aes-256-gcm", seal.key, frameNonce(options.frame));
+  cipher.setAAD(seal.header);
+  cipher.setAAD(target.subarray(at, at + frameHeaderBytes));
+  target.set(cipher.update(body), at + frameHeaderBytes);
+  cipher.final();
+  target.set(cipher.getAuthTag(), at + frameHeaderBytes + body.byteLength);
+  return header;
+}
+
+/**
+ * Opens one frame: checks the tag over header and ciphertext, then decompresses to exactly the
+ * length that the header names.
+ *
+ * @param frame The frame's bytes, from its header to its tag, whose header was parsed to `header`.
+ * @returns The plaintext, owned by the caller. ObjectCorrupt (never) where anything is off.
+ */
+export function openFrame(
+  seal: ContainerSeal,
+  header: FrameHeader,
+  frame: Uint8Array,
+  objectName: string,
+): Uint8Array {
+  if (frame.byteLength !== header.sealedBytes + frameOverheadBytes) {
+    throw corrupt(objectName, `frame ${header.frame} is cut off`);
+  }
+  const bodyEnd = frameHeaderBytes + header.sealedBytes;
+  const decipher = createDecipheriv("aes-256-gcm", seal.key, frameNonce(header.frame), {
+    authTagLength: frameTagBytes,
+  });
+  decipher.setAAD(seal.header);
+  decipher.setAAD(frame.subarray(0, frameHeaderBytes));
+  decipher.setAuthTag(frame.subarray(bodyEnd, bodyEnd + frameTagBytes));
+  const body = decipher.update(frame.subarray(frameHeaderBytes, bodyEnd));
+  try {
+    decipher.final();
+  } catch (cause) {
+    throw tagMismatch(objectName, header.frame, cause);
+  }
+  if (header.codec === "stored") return body;
+  const plain = decompress(body, header, objectName);
+  if (plain.byteLength !== header.plainBytes) {
+    throw corrupt(objectName, `frame ${header.frame} has another length than its header names`);
+  }
+  return plain;
+}
+
+function decompress(body: Uint8Array, header: FrameHeader, objectName: string): Uint8Array {
+  try {
+    return zstdDecompressSync(body, {
+      chunkSize: Math.max(64, header.plainBytes),
+      maxOutputLength: header.plainBytes,
+    });
+  } catch (cause) {
+    const error = corrupt(objectName, `frame ${header.frame} does not decompress`);
+    error.cause = cause;
+    throw error;
+  }
+}
+
+function tagMismatch(objectName: string, frame: number, cause: unknown): Error {
+  const error = corrupt(objectName, `frame ${frame} does not match its authentication tag`);
+  error.cause = cause;
+  return error;
+}
+
+function frameNonce(frame: number): Uint8Array {
+  const nonce = Buffer.alloc(12);
+  nonce.writeUInt32BE(frame, 8);
+  return nonce;
+}

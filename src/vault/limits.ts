@@ -1,0 +1,31 @@
+/** Every bound of the vault engine; memory of a session follows from them (docs/design/vault-engine.md). */
+import { frameBytesMax, windowBytes } from "#formats/geometry.ts";
+
+/** Bytes of a segment: what is read, hashed and stored as one task. */
+export const segmentBytes = 16 * windowBytes;
+/** Segments in flight for each worker thread. */
+export const segmentsPerWorker = 3;
+/** Changed pages of a segment: new and old content share its buffer. */
+export const segmentPages = segmentBytes / 2 / 4096;
+/** Worker threads at most, whatever the machine has. */
+export const workersMax = 16;
+/** Pack buffers beyond one for each worker. */
+export const sparePackBuffers = 1;
+/** Packs that are being put at once. */
+export const putsInFlight = 4;
+/** Entries that may wait for an index segment. */
+export const pendingEntriesMax = 64 * 1024;
+/** Map nodes are flushed to the store when this many bytes wait. */
+export const mapBufferBytes = 24 * 1024 * 1024;
+/** Bytes of decoded frames that a restore keeps. */
+export const frameCacheBytes = 128 * frameBytesMax;
+/** Frames that a restore fetches ahead for each worker thread. */
+export const framesAheadPerWorker = 6;
+/** Fetches of neighbouring frames are joined up to this many bytes. */
+export const fetchBytesMax = 4 * frameBytesMax;
+/** A restore writes regions of this size as one. */
+export const restoreSegmentBytes = 16 * windowBytes;
+/** Bytes of map frames that are kept decoded. */
+export const nodeCacheBytes = 32 * frameBytesMax;
+/** Reads of single runs of pages in flight for a disk. */
+export const pageReadsInFlight = 16;

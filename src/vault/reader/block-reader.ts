@@ -1,0 +1,211 @@
+/**
+ * Reads pieces of disks: fetches the frames that hold them, opens and checks them in the workers,
+ * and copies the pages into place. Frames opened last are kept, since the pages of an increment
+ * lie far apart on the disk but together in a frame.
+ */
+import { ByteCache } from "#base/byte-cache.ts";
+import { bytesEqual, toHex } from "#base/bytes.ts";
+import { present } from "#base/assert.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import { Semaphore } from "#base/semaphore.ts";
+import type { ObjectStore } from "#ports/object-store.ts";
+import { computeId } from "#vault/hashing.ts";
+import type { BlockIndex, BlockLocation } from "#vault/index/block-index.ts";
+import type { VaultKeys } from "#vault/keys/vault-keys.ts";
+import { fetchBytesMax, frameCacheBytes, framesAheadPerWorker } from "#vault/limits.ts";
+import { frameKeyOf, locate, objectNameOf } from "#vault/reader/locate.ts";
+import type { WorkerPool } from "#vault/workers/worker-pool.ts";
+
+/** Pages to be copied from a block. */
+export interface BlockPiece {
+  readonly block: Uint8Array;
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  /** Where they belong in the caller's buffer. */
+  readonly targetOffset: number;
+}
+
+interface OpenedFrame {
+  readonly plain: Uint8Array;
+  /** Offsets of blocks whose ids were checked. */
+  readonly checked: Set<number>;
+}
+
+interface WantedFrame {
+  readonly key: string;
+  readonly location: BlockLocation;
+  readonly pieces: { readonly piece: BlockPiece; readonly location: BlockLocation }[];
+}
+
+/** See the file's head. Calls may overlap. */
+export class BlockReader {
+  readonly #store: ObjectStore;
+  readonly #keys: VaultKeys;
+  readonly #index: BlockIndex;
+  readonly #pool: WorkerPool;
+  readonly #fetches: Semaphore;
+  readonly #cache = new ByteCache<OpenedFrame>(frameCacheBytes);
+  readonly #opening = new Map<string, Promise<OpenedFrame>>();
+
+  constructor(deps: {
+    readonly store: ObjectStore;
+    readonly keys: VaultKeys;
+    readonly index: BlockIndex;
+    readonly pool: WorkerPool;
+    readonly workers: number;
+  }) {
+    this.#store = deps.store;
+    this.#keys = deps.keys;
+    this.#index = deps.index;
+    this.#pool = deps.pool;
+    this.#fetches = new Semaphore(deps.workers * framesAheadPerWorker);
+  }
+
+  /**
+   * Copies pieces into `target`. Every block was decrypted and its id checked before a byte of it
+   * is copied. Errors: BlockMissing, ObjectNotFound, ObjectCorrupt (never), those of the store.
+   */
+  async read(
+    pieces: readonly BlockPiece[],
+    target: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const frames = this.#group(pieces);
+    this.#prefetch(frames, signal);
+    await Promise.all(
+      frames.map(async (frame) => {
+        const opened = await this.#frame(frame, signal);
+        for (const { piece, location } of frame.pieces) {
+          this.#check(opened, piece.block, location);
+          const start = location.offsetBytes + piece.offsetBytes;
+          target.set(opened.plain.subarray(start, start + piece.lengthBytes), piece.targetOffset);
+        }
+      }),
+    );
+  }
+
+  #group(pieces: readonly BlockPiece[]): readonly WantedFrame[] {
+    const frames = new Map<string, WantedFrame>();
+    for (const piece of pieces) {
+      const location = locate(this.#index, piece.block);
+      if (piece.offsetBytes + piece.lengthBytes > location.lengthBytes) {
+        throw blockError(piece.block, location, "it is shorter than the map says");
+      }
+      const key = frameKeyOf(location);
+      const frame = frames.get(key) ?? { key, location, pieces: [] };
+      frame.pieces.push({ piece, location });
+      frames.set(key, frame);
+    }
+    return [...frames.values()];
+  }
+
+  /** Starts opening what is neither kept nor on its way; frames that lie together come in one get. */
+  #prefetch(frames: readonly WantedFrame[], signal: AbortSignal | undefined): void {
+    const missing = frames.filter(
+      ({ key }) => this.#cache.get(key) === undefined && !this.#opening.has(key),
+    );
+    for (const run of joinNeighbours(missing)) {
+      const bytes = this.#fetches.run(() => this.#fetch(run, signal));
+      let at = 0;
+      for (const frame of run) {
+        const start = at;
+        at += frame.location.frameSealedBytes;
+        const end = at;
+        const opening = bytes.then((all) =>
+          this.#open(frame, new Uint8Array(all.subarray(start, end))),
+        );
+        this.#opening.set(frame.key, opening);
+        const forget = (): void => {
+          this.#opening.delete(frame.key);
+        };
+        opening.then(forget, forget);
+      }
+    }
+  }
+
+  async #frame(frame: WantedFrame, signal: AbortSignal | undefined): Promise<OpenedFrame> {
+    const known = this.#opening.get(frame.key) ?? this.#cache.get(frame.key);
+    if (known !== undefined) return await known;
+    this.#prefetch([frame], signal);
+    return await present(this.#opening.get(frame.key), "the frame is on its way");
+  }
+
+  async #fetch(run: readonly WantedFrame[], signal: AbortSignal | undefined): Promise<Uint8Array> {
+    const first = present(run[0], "a run has a frame").location;
+    const last = present(run.at(-1), "a run has a frame").location;
+    const end = last.frameOffsetBytes + last.frameSealedBytes;
+    const offsetBytes = first.frameOffsetBytes;
+    const range = { offsetBytes, lengthBytes: end - offsetBytes };
+    return await this.#store.get(objectNameOf(first), range, signal);
+  }
+
+  async #open(frame: WantedFrame, bytes: Uint8Array): Promise<OpenedFrame> {
+    const { location } = frame;
+    const checked = new Set<number>();
+    const blocks = [];
+    for (const { piece, location: at } of frame.pieces) {
+      if (checked.has(at.offsetBytes)) continue;
+      checked.add(at.offsetBytes);
+      blocks.push({ id: piece.block, offsetBytes: at.offsetBytes, lengthBytes: at.lengthBytes });
+    }
+    const { plain, bad } = await this.#pool.openFrame({
+      buffer: bytes.buffer as ArrayBuffer,
+      sealedBytes: location.frameSealedBytes,
+      plainBytes: location.framePlainBytes,
+      epoch: location.pack.epoch,
+      salt: location.pack.salt,
+      packName: objectNameOf(location),
+      blocks,
+    });
+    const first = bad[0];
+    if (first !== undefined) {
+      const block = present(blocks[first], "a bad block was asked for");
+      throw blockError(block.id, location, "its content does not match its id");
+    }
+    const opened = { plain, checked };
+    this.#cache.set(frame.key, opened, plain.byteLength);
+    return opened;
+  }
+
+  #check(frame: OpenedFrame, id: Uint8Array, location: BlockLocation): void {
+    if (frame.checked.has(location.offsetBytes)) return;
+    const end = location.offsetBytes + location.lengthBytes;
+    const content = frame.plain.subarray(location.offsetBytes, end);
+    if (!bytesEqual(computeId(this.#keys.blockIdKey, content), id)) {
+      throw blockError(id, location, "its content does not match its id");
+    }
+    frame.checked.add(location.offsetBytes);
+  }
+}
+
+function joinNeighbours(frames: readonly WantedFrame[]): readonly (readonly WantedFrame[])[] {
+  const sorted = frames.toSorted((a, b) => {
+    const order = Buffer.compare(a.location.pack.name, b.location.pack.name);
+    return order === 0 ? a.location.frameOffsetBytes - b.location.frameOffsetBytes : order;
+  });
+  const runs: WantedFrame[][] = [];
+  let end = 0;
+  let bytes = 0;
+  for (const frame of sorted) {
+    const { frameOffsetBytes, frameSealedBytes } = frame.location;
+    const run = runs.at(-1);
+    const isNext =
+      run !== undefined &&
+      frameOffsetBytes === end &&
+      bytes + frameSealedBytes <= fetchBytesMax &&
+      bytesEqual(present(run[0], "a run has a frame").location.pack.name, frame.location.pack.name);
+    if (isNext) run.push(frame);
+    else runs.push([frame]);
+    bytes = (isNext ? bytes : 0) + frameSealedBytes;
+    end = frameOffsetBytes + frameSealedBytes;
+  }
+  return runs;
+}
+
+function blockError(id: Uint8Array, location: BlockLocation, reason: string): KluisError {
+  const block = toHex(id);
+  const object = objectNameOf(location);
+  return new KluisError("ObjectCorrupt", `Cannot read block "${block}" of "${object}": ${reason}`, {
+    details: { block, object },
+  });
+}

@@ -1,0 +1,221 @@
+/**
+ * A vault: opens one, lists its recovery points, writes new ones, reads disks back.
+ *
+ * Nothing but the store and one key is needed; the index cache on this host only saves time.
+ */
+import { availableParallelism } from "node:os";
+
+import type { Clock } from "#base/clock.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import type { RandomSource } from "#base/random.ts";
+import { type Manifest, type ManifestDisk, parseManifest } from "#formats/manifest.ts";
+import { parseIndexSegment, type IndexPackColumns } from "#formats/index-segment.ts";
+import {
+  indexPrefix,
+  indexSegmentName,
+  itemPrefix,
+  parseStoreName,
+  pointName,
+  pointPrefix,
+} from "#formats/store-names.ts";
+import type { DiskReader } from "#ports/disk.ts";
+import type { ObjectStore } from "#ports/object-store.ts";
+import { assertContentName, openContainer } from "#vault/container/container-reader.ts";
+import { type BlockIndex, openIndex } from "#vault/index/block-index.ts";
+import { toItemName } from "#vault/item-name.ts";
+import type { VaultKeys } from "#vault/keys/vault-keys.ts";
+import { workersMax } from "#vault/limits.ts";
+import type { DiskMap } from "#vault/map/map-source.ts";
+import { BlockReader } from "#vault/reader/block-reader.ts";
+import { NodeReader } from "#vault/reader/node-reader.ts";
+import { VaultDiskReader } from "#vault/reader/vault-disk-reader.ts";
+import { WorkerPool } from "#vault/workers/worker-pool.ts";
+import { findChanges, type FoundChanges } from "#vault/writer/find-changes.ts";
+import {
+  type PointInput,
+  type TransferProgress,
+  writePoint,
+  type WrittenPoint,
+} from "#vault/writer/point-writer.ts";
+
+/** What a vault is opened with. */
+export interface VaultOptions {
+  readonly store: ObjectStore;
+  readonly keys: VaultKeys;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  /** Where this host keeps index files; without one they live for this process only. */
+  readonly cacheDirectory?: string;
+  /** Worker threads; by default one for each processor. */
+  readonly workers?: number;
+  /** Whether each frame is read back from memory before it is put; by default it is. */
+  readonly verify?: boolean;
+}
+
+/** How to write a point. */
+export interface WriteOptions {
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: TransferProgress) => void;
+}
+
+/** Where a recovery point lies. */
+export interface PointName {
+  /** Keyed name of the protected item. */
+  readonly item: string;
+  readonly pointId: string;
+}
+
+/** An open vault. Calls may overlap; several processes may have the same vault open. */
+export class Vault implements AsyncDisposable {
+  readonly #options: VaultOptions;
+  readonly #index: BlockIndex;
+  readonly #workers: number;
+  readonly #nodes: NodeReader;
+
+  private constructor(options: VaultOptions, index: BlockIndex) {
+    this.#options = options;
+    this.#index = index;
+    this.#workers = Math.min(workersMax, options.workers ?? availableParallelism());
+    this.#nodes = new NodeReader({ ...options, index });
+  }
+
+  /** Opens a vault whose keys are known; reads the index segments that the cache does not have. */
+  static async open(options: VaultOptions, signal?: AbortSignal): Promise<Vault> {
+    const { store, keys } = options;
+    const segmentNames: Uint8Array[] = [];
+    for await (const { name } of store.list(indexPrefix, signal)) {
+      const parsed = parseStoreName(name);
+      if (parsed?.kind === "index-segment") segmentNames.push(parsed.sha256);
+    }
+    const index = await openIndex({
+      segmentNames,
+      readSegment: (name) => readIndexSegment(store, keys, name),
+      ...(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }),
+    });
+    return new Vault(options, index);
+  }
+
+  /** The index, for statistics and verification. */
+  get index(): BlockIndex {
+    return this.#index;
+  }
+
+  /** Names of all recovery points, of one item or of all, oldest first within an item. */
+  async listPoints(itemId?: string, signal?: AbortSignal): Promise<readonly PointName[]> {
+    const { store, keys } = this.#options;
+    const prefix = itemId === undefined ? pointPrefix : itemPrefix(toItemName(keys, itemId));
+    const points: PointName[] = [];
+    for await (const { name } of store.list(prefix, signal)) {
+      const parsed = parseStoreName(name);
+      if (parsed?.kind === "manifest") points.push({ item: parsed.item, pointId: parsed.point });
+    }
+    return points.sort((a, b) => compareText(a.item, b.item) || compareText(a.pointId, b.pointId));
+  }
+
+  /** Reads a recovery point. RecoveryPointNotFound (after-change), ObjectCorrupt (never). */
+  async readPoint(point: PointName, signal?: AbortSignal): Promise<Manifest> {
+    const { store, keys } = this.#options;
+    const name = pointName(point.item, point.pointId);
+    if ((await store.stat(name, signal)) === undefined) {
+      throw new KluisError(
+        "RecoveryPointNotFound",
+        `Cannot read recovery point "${point.pointId}": there is none of that id`,
+      );
+    }
+    const bytes = await store.get(name, undefined, signal);
+    const { content } = openContainer(keys, { name, bytes, type: "manifest" });
+    const manifest = parseManifest(content, name);
+    const isAtPlace =
+      manifest.pointId === point.pointId && toItemName(keys, manifest.itemId) === point.item;
+    if (isAtPlace) return manifest;
+    throw new KluisError(
+      "ObjectCorrupt",
+      `Cannot read "${name}": it is the manifest of another recovery point`,
+    );
+  }
+
+  /** The newest recovery point of an item, by the time in its id. */
+  async readNewestPoint(itemId: string, signal?: AbortSignal): Promise<Manifest | undefined> {
+    const newest = (await this.listPoints(itemId, signal)).at(-1);
+    return newest === undefined ? undefined : await this.readPoint(newest, signal);
+  }
+
+  /** Writes and commits a recovery point; see {@link writePoint}. */
+  async writePoint(input: PointInput, options: WriteOptions = {}): Promise<WrittenPoint> {
+    return await writePoint(input, {
+      ...this.#options,
+      index: this.#index,
+      access: this.#nodes,
+      workers: this.#workers,
+      verify: this.#options.verify ?? true,
+      signal: options.signal,
+      onProgress: options.onProgress ?? (() => {}),
+    });
+  }
+
+  /** Compares a disk with an earlier point by checksums; see {@link findChanges}. */
+  async findChanges(
+    reader: DiskReader,
+    base: DiskMap,
+    options: WriteOptions & { readonly name: string },
+  ): Promise<FoundChanges> {
+    await using pool = this.#startPool();
+    return await findChanges(
+      { reader, base, access: this.#nodes },
+      {
+        pool,
+        workers: this.#workers,
+        signal: options.signal,
+        onProgress: (doneBytes, totalBytes) =>
+          options.onProgress?.({ disk: options.name, doneBytes, totalBytes }),
+      },
+    );
+  }
+
+  /** Opens a disk of a recovery point; the caller disposes the reader. */
+  openDisk(disk: Pick<ManifestDisk, "root" | "sizeBytes">): DiskReader {
+    const pool = this.#startPool();
+    const blocks = new BlockReader({
+      store: this.#options.store,
+      keys: this.#options.keys,
+      index: this.#index,
+      workers: this.#workers,
+      pool,
+    });
+    return new VaultDiskReader(disk, { access: this.#nodes, blocks }, () =>
+      pool[Symbol.asyncDispose](),
+    );
+  }
+
+  /** Closes what the index holds open. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#index.close();
+  }
+
+  #startPool(): WorkerPool {
+    return new WorkerPool({
+      start: { keys: this.#options.keys, verify: false },
+      size: this.#workers,
+      onPack: () => {
+        throw new KluisError("Internal", "Cannot read: a reading pool made a pack");
+      },
+    });
+  }
+}
+
+/** Reads and checks one index segment of a store. ObjectCorrupt, ObjectNotFound (never). */
+export async function readIndexSegment(
+  store: ObjectStore,
+  keys: VaultKeys,
+  sha256: Uint8Array,
+): Promise<IndexPackColumns[]> {
+  const name = indexSegmentName(sha256);
+  const bytes = await store.get(name);
+  assertContentName(bytes, sha256, name);
+  return parseIndexSegment(openContainer(keys, { name, bytes, type: "indexSegment" }).content);
+}
+
+function compareText(a: string, b: string): number {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
+}

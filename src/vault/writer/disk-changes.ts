@@ -1,0 +1,61 @@
+/** What of a disk a backup reads, as page-aligned extents; pure. */
+import { pageBytes, windowBytes } from "#formats/geometry.ts";
+import type { ChangedExtents, Extent } from "#ports/disk.ts";
+
+/**
+ * The extents in which a disk may differ from its base: those that tracking names, cut to the
+ * smaller of both, and what a change of size brings.
+ *
+ * @param tail Extents of the part that a grown disk has beyond its base.
+ */
+export function planResize(
+  changes: ChangedExtents,
+  sizes: { readonly sizeBytes: number; readonly baseSizeBytes: number },
+  tail: readonly Extent[],
+): ChangedExtents {
+  const { sizeBytes, baseSizeBytes } = sizes;
+  const limit = Math.floor(Math.min(sizeBytes, baseSizeBytes) / pageBytes) * pageBytes;
+  const isResized = sizeBytes !== baseSizeBytes;
+  const kept = isResized ? cutAt(changes, limit) : changes;
+  if (sizeBytes > baseSizeBytes) return [...kept, ...alignTail(tail, { limit, sizeBytes })];
+  if (sizeBytes === baseSizeBytes) return kept;
+  // The window that now holds the end must read as zeros behind it.
+  const pageEnd = Math.ceil(sizeBytes / pageBytes) * pageBytes;
+  const windowEnd = Math.ceil(sizeBytes / windowBytes) * windowBytes;
+  const cut: Extent[] = [];
+  if (pageEnd > limit) {
+    cut.push({ offsetBytes: limit, lengthBytes: pageEnd - limit, kind: "data" });
+  }
+  if (windowEnd > pageEnd) {
+    cut.push({ offsetBytes: pageEnd, lengthBytes: windowEnd - pageEnd, kind: "zero" });
+  }
+  return [...kept, ...cut];
+}
+
+function cutAt(extents: ChangedExtents, limit: number): Extent[] {
+  const kept: Extent[] = [];
+  for (const extent of extents) {
+    const lengthBytes = Math.min(extent.lengthBytes, limit - extent.offsetBytes);
+    if (lengthBytes > 0) kept.push({ ...extent, lengthBytes });
+  }
+  return kept;
+}
+
+/** Data extents of the new part, widened to pages; zeros need no entry, the base has none there. */
+function alignTail(
+  tail: readonly Extent[],
+  bounds: { readonly limit: number; readonly sizeBytes: number },
+): Extent[] {
+  const aligned: Extent[] = [];
+  let end = bounds.limit;
+  for (const extent of tail) {
+    if (extent.kind === "zero") continue;
+    const extentEnd = extent.offsetBytes + extent.lengthBytes;
+    const start = Math.max(end, Math.floor(extent.offsetBytes / pageBytes) * pageBytes);
+    const stop = Math.min(Math.ceil(extentEnd / pageBytes) * pageBytes, bounds.sizeBytes);
+    if (stop <= start) continue;
+    aligned.push({ offsetBytes: start, lengthBytes: stop - start, kind: "data" });
+    end = Math.ceil(stop / pageBytes) * pageBytes;
+  }
+  return aligned;
+}

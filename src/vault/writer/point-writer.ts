@@ -1,0 +1,252 @@
+/** Writes one recovery point: all disks in parallel, then the manifest as the one commit. */
+import { present } from "#base/assert.ts";
+import type { Clock } from "#base/clock.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import { leafWindows, windowBytes } from "#formats/geometry.ts";
+import { encodeManifest, type Manifest, type ManifestDisk } from "#formats/manifest.ts";
+import { pointName } from "#formats/store-names.ts";
+import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
+import { buildContainer } from "#vault/container/build-container.ts";
+import { toItemName } from "#vault/item-name.ts";
+import { createMapBuilder } from "#vault/map/map-builder.ts";
+import { type DiskMap, type MapAccess, windowsOf } from "#vault/map/map-source.ts";
+import { RewriteSweep } from "#vault/map/rewrite-rule.ts";
+import { walkMap } from "#vault/map/walk-map.ts";
+import { planResize } from "#vault/writer/disk-changes.ts";
+import { DiskPipeline, type DiskTotals } from "#vault/writer/disk-pipeline.ts";
+import {
+  collectDataWindows,
+  pageChanges,
+  planFull,
+  planIncrement,
+  type Segment,
+  touchedWindows,
+} from "#vault/writer/segment-plan.ts";
+import { planRewrites } from "#vault/writer/rewrite-plan.ts";
+import { type SessionDeps, WriteSession } from "#vault/writer/write-session.ts";
+import type { SinkTotals } from "#vault/writer/pack-sink.ts";
+
+/** A disk at an earlier point, and a reader of its content then. */
+export interface DiskBase {
+  readonly disk: ManifestDisk;
+  /** The frozen base snapshot, or the vault itself. Not disposed here. */
+  readonly reader: DiskReader;
+}
+
+/** One disk of a new recovery point. */
+export interface DiskInput {
+  readonly name: string;
+  /** Content at the instant of the point. Not disposed here. */
+  readonly reader: DiskReader;
+  /** Absent for a full read. Changes are extents in which the disk may differ from the base. */
+  readonly increment?: { readonly base: DiskBase; readonly changes: ChangedExtents };
+  readonly tracking: ManifestDisk["tracking"];
+  readonly trackingReason?: string;
+  /** Bytes read beforehand to find the changes (a comparison by checksum). */
+  readonly examinedBytes?: number;
+  readonly source?: string;
+}
+
+/** What a new recovery point is; the writer adds what it measures. */
+export interface PointInput {
+  readonly point: Omit<Manifest, "disks" | "committedAtMs">;
+  readonly disks: readonly DiskInput[];
+}
+
+/** How far a transfer is. Figures are exact for what has happened. */
+export interface TransferProgress {
+  readonly disk: string;
+  /** Bytes of the plan that are done, and of the whole plan; windows of 256 KiB. */
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** What a session needs beside its input. */
+export interface WriterDeps extends SessionDeps {
+  readonly clock: Clock;
+  readonly access: MapAccess;
+  readonly onProgress: (progress: TransferProgress) => void;
+}
+
+/** A committed point and what it added to the store. */
+export interface WrittenPoint {
+  readonly manifest: Manifest;
+  readonly added: SinkTotals;
+}
+
+/**
+ * Writes and commits a recovery point. Nothing is visible before the manifest is; on any error
+ * nothing was committed and the store stays usable.
+ *
+ * @throws {KluisError} RecoveryPointExists (never) where somebody committed this id; errors of the
+ *   readers and the store.
+ */
+export async function writePoint(input: PointInput, deps: WriterDeps): Promise<WrittenPoint> {
+  await using session = new WriteSession(deps);
+  const disks = await Promise.all(input.disks.map((disk) => writeDisk(disk, session, deps)));
+  await session.flush();
+  for (const { reader } of input.disks) await reader.assertUnchanged();
+  deps.signal?.throwIfAborted();
+  const manifest: Manifest = { ...input.point, committedAtMs: deps.clock.nowMs(), disks };
+  const added = await commit(manifest, session.sink.totals, deps);
+  return { manifest, added };
+}
+
+async function writeDisk(
+  disk: DiskInput,
+  session: WriteSession,
+  deps: WriterDeps,
+): Promise<ManifestDisk> {
+  const { reader, increment } = disk;
+  const { sizeBytes } = reader;
+  const map = createMapBuilder({
+    sizeBytes,
+    base: increment?.base.disk,
+    access: deps.access,
+    emit: (node) => session.map.add(node),
+    signal: deps.signal,
+  });
+  const plan =
+    increment === undefined ? await planWhole(reader, deps) : await planChanges(disk, deps);
+  let doneBytes = 0;
+  const pipeline = new DiskPipeline({
+    session,
+    reader,
+    base: increment?.base.reader,
+    map,
+    checksumKey: deps.keys.checksumKey,
+    signal: deps.signal,
+    onProgress: (bytes) => {
+      doneBytes += bytes;
+      deps.onProgress({ disk: disk.name, doneBytes, totalBytes: plan.totalBytes });
+    },
+  });
+  const totals = await pipeline.run(plan.segments);
+  const built = await map.finish();
+  const base = increment?.base.disk;
+  const kept =
+    base === undefined ? 0 : base.mappedBytes - (await countCutBytes(base, sizeBytes, deps));
+  return {
+    ...describeDisk(disk, built, { ...totals, mappedBytes: kept + totals.mappedBytes }),
+    ...(plan.sweep === undefined ? {} : { rewrite: plan.sweep.state }),
+  };
+}
+
+/** Mapped bytes of the windows that a disk which shrank no longer has. */
+async function countCutBytes(base: DiskMap, sizeBytes: number, deps: WriterDeps): Promise<number> {
+  const firstWindow = windowsOf(sizeBytes);
+  const windowCount = windowsOf(base.sizeBytes) - firstWindow;
+  if (windowCount <= 0) return 0;
+  let windows = 0;
+  const range = { firstWindow, windowCount };
+  for await (const part of walkMap({ map: base, access: deps.access, range })) {
+    for (let at = 0; at < (part.leaf === undefined ? 0 : part.windowCount); at++) {
+      if (part.leaf?.windows[(part.firstWindow + at) % leafWindows] !== undefined) windows++;
+    }
+  }
+  return windows * windowBytes;
+}
+
+function describeDisk(
+  disk: DiskInput,
+  built: { readonly root: Uint8Array | undefined; readonly level: number },
+  totals: DiskTotals,
+): ManifestDisk {
+  return {
+    name: disk.name,
+    sizeBytes: disk.reader.sizeBytes,
+    root: built.root,
+    level: built.level,
+    tracking: disk.tracking,
+    ...(disk.trackingReason === undefined ? {} : { trackingReason: disk.trackingReason }),
+    ...totals,
+    examinedBytes: totals.examinedBytes + (disk.examinedBytes ?? 0),
+    ...(disk.source === undefined ? {} : { source: disk.source }),
+  };
+}
+
+interface Plan {
+  readonly sweep?: RewriteSweep;
+  readonly segments: Iterable<Segment> | AsyncIterable<Segment>;
+  readonly totalBytes: number;
+}
+
+async function planWhole(reader: DiskReader, deps: WriterDeps): Promise<Plan> {
+  const runs = await collectDataWindows(reader.extents(deps.signal));
+  let windows = 0;
+  for (const run of runs) windows += run.windows;
+  return { segments: planFull(runs), totalBytes: windows * windowBytes };
+}
+
+async function planChanges(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
+  const { reader } = disk;
+  const { base, changes } = present(disk.increment, "an increment has a base");
+  const sizes = { sizeBytes: reader.sizeBytes, baseSizeBytes: base.disk.sizeBytes };
+  const tail = sizes.sizeBytes > sizes.baseSizeBytes ? await readTail(reader, sizes, deps) : [];
+  const extents = planResize(changes, sizes, tail);
+  // A second builder serves as a cursor over the base, ahead of the one that builds.
+  const cursor = createMapBuilder({
+    sizeBytes: Math.max(sizes.sizeBytes, sizes.baseSizeBytes),
+    base: base.disk,
+    access: deps.access,
+    emit: () => {
+      throw new KluisError("Internal", "Cannot plan: reading a map made a node");
+    },
+  });
+  const counts = countTouched(extents);
+  const sweep = new RewriteSweep({
+    // Where only whole windows are known to differ, one page of each surely does.
+    changedPages: disk.tracking === "checksum" ? counts.windows : counts.dataPages,
+    state: base.disk.rewrite,
+  });
+  const limit = windowsOf(sizes.sizeBytes);
+  const windows = planRewrites(touchedWindows(extents), sweep, async (window) =>
+    window < limit ? await cursor.read(window) : undefined,
+  );
+  return {
+    sweep,
+    segments: planIncrement(windows, sizes.sizeBytes),
+    totalBytes: counts.windows * windowBytes,
+  };
+}
+
+async function readTail(
+  reader: DiskReader,
+  sizes: { readonly baseSizeBytes: number },
+  deps: WriterDeps,
+): Promise<readonly Extent[]> {
+  const tail: Extent[] = [];
+  for await (const extent of reader.extents(deps.signal)) {
+    const end = extent.offsetBytes + extent.lengthBytes;
+    const start = Math.max(extent.offsetBytes, sizes.baseSizeBytes);
+    if (end > start) tail.push({ ...extent, offsetBytes: start, lengthBytes: end - start });
+  }
+  return tail;
+}
+
+function countTouched(extents: ChangedExtents): { windows: number; dataPages: number } {
+  let windows = 0;
+  let dataPages = 0;
+  for (const { pages } of touchedWindows(extents)) {
+    windows++;
+    for (const change of pages) if (change === pageChanges.data) dataPages++;
+  }
+  return { windows, dataPages };
+}
+
+async function commit(
+  manifest: Manifest,
+  totals: SinkTotals,
+  deps: WriterDeps,
+): Promise<SinkTotals> {
+  const { bytes } = buildContainer("manifest", encodeManifest(manifest), deps);
+  const name = pointName(toItemName(deps.keys, manifest.itemId), manifest.pointId);
+  const outcome = await deps.store.put(name, [bytes], deps.signal);
+  if (outcome === "exists") {
+    throw new KluisError(
+      "RecoveryPointExists",
+      `Cannot commit recovery point "${manifest.pointId}": one of that id exists`,
+    );
+  }
+  return { ...totals, objects: totals.objects + 1, bytes: totals.bytes + bytes.byteLength };
+}
