@@ -59,6 +59,11 @@ const defaultDataDisksMiB: readonly number[] = [512, 512];
 /** Extended L2 entries divide a cluster of 128 KiB into 32 subclusters of 4 KiB. */
 const subclusterLayout = "extended_l2=on,cluster_size=128k";
 const stopGraceMs = 500;
+/** Followed by the pid of the owner. */
+const folderPrefix = "kluis-lab-vm-";
+
+/** Done once in a process, before its first VM. */
+let swept: Promise<void> | undefined;
 
 /** Makes the VM of one test; builds image and template first where the cache has none. */
 export async function createLabVm(options: LabVmOptions = {}): Promise<LabVm> {
@@ -67,7 +72,9 @@ export async function createLabVm(options: LabVmOptions = {}): Promise<LabVm> {
     guest,
     dataDisksMiB: options.dataDisksMiB ?? defaultDataDisksMiB,
   });
-  const directory = await mkdtemp(join(tmpdir(), "kluis-lab-"));
+  swept ??= sweepAbandoned();
+  await swept;
+  const directory = await mkdtemp(join(tmpdir(), `${folderPrefix}${String(process.pid)}-`));
   try {
     const kind = options.disks ?? "overlay";
     const disks = await Promise.all(
@@ -143,6 +150,17 @@ function toLabVm(parts: LabVmParts): LabVm {
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** Removes VMs whose owner was killed before it could dispose of them. */
+async function sweepAbandoned(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const owner = new RegExp(`^${folderPrefix}(\\d+)-`, "u").exec(name)?.[1];
+    if (owner === undefined || (await readProcessIdentity(Number(owner))) !== undefined) continue;
+    const directory = join(tmpdir(), name);
+    await stopProcessesOf(directory);
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 /** Ends every process with `directory` in its arguments; its random name is in no other process. */

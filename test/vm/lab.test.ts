@@ -7,7 +7,9 @@ import assert from "node:assert/strict";
 import { access, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { systemClock } from "#base/clock.ts";
+import { runTool } from "#drivers/process/run-tool.ts";
 import { parseVmDescription } from "#drivers/qemu/description.ts";
 import {
   Acknowledgements,
@@ -136,6 +138,23 @@ test("lab VM: leaves no process and no file", async () => {
   await machine[Symbol.asyncDispose]();
 });
 
+test("lab VM: is removed by the next user when its owner was killed", async () => {
+  const script =
+    'const { createLabVm } = await import("./lab/lab-vm.ts"); const vm = await createLabVm();' +
+    "console.log(vm.directory); await vm.start(); process.kill(process.pid, 'SIGKILL');";
+  const cwd = fileURLToPath(new URL("../..", import.meta.url));
+  const args = ["--input-type=module", "-e", script];
+  const owner = await runTool(process.execPath, args, { cwd, timeoutMs: 120_000 });
+  const directory = owner.stdout.trim();
+  await access(join(directory, "vm.json"));
+  const next =
+    'const { createLabVm } = await import("./lab/lab-vm.ts"); await using vm = await createLabVm();';
+  const nextArgs = ["--input-type=module", "-e", next];
+  const user = await runTool(process.execPath, nextArgs, { cwd, timeoutMs: 120_000 });
+  assert.equal(user.exitCode, 0, user.stderr);
+  await assert.rejects(access(directory), { code: "ENOENT" });
+});
+
 test("lab guest: makes the same seeded content in every guest, and the host reads it back", async () => {
   await using vm = await createLabVm();
   await using other = await createLabVm();
@@ -220,7 +239,10 @@ test("lab guest: ends what it started in the guest", async () => {
   await using machine = await vm.start();
   const pid = await startInGuest(machine.exec, ["sh", "-c", "sleep 1000; true"]);
   await killInGuest(machine.exec, pid);
-  assert.equal(await runInGuest(machine.exec, "pidof sleep || echo none"), "none\n");
+  assert.equal(
+    await runInGuest(machine.exec, 'grep -hs "(sleep) [^ZX]" /proc/[0-9]*/stat || echo none'),
+    "none\n",
+  );
 });
 
 if (process.env["KLUIS_LONG"] === "1") {
