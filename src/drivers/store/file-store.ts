@@ -7,7 +7,7 @@
  * docs/adr/0003-keys-and-stores.md.
  */
 import type { BigIntStats } from "node:fs";
-import { link, readdir, stat, type FileHandle } from "node:fs/promises";
+import { readdir, type FileHandle } from "node:fs/promises";
 import { dirname, isAbsolute, join } from "node:path";
 
 import { assert } from "#base/assert.ts";
@@ -22,7 +22,8 @@ import {
 } from "#formats/object-name.ts";
 import type { ByteRange, ObjectInfo, ObjectStore, PutOutcome } from "#ports/object-store.ts";
 import { DirectorySyncs } from "./directory-syncs.ts";
-import { errnoOf, translated } from "./file-errors.ts";
+import { FileCommitter } from "./file-committer.ts";
+import { translated } from "./file-errors.ts";
 import {
   fileSize,
   isAbsence,
@@ -33,13 +34,7 @@ import {
 } from "./file-reads.ts";
 import { assertRange, measureParts, objectNotFound } from "./store-arguments.ts";
 import { makeDirectoriesDurably, StoreDirectories } from "./store-directories.ts";
-import {
-  createFile,
-  fillFile,
-  removeFile,
-  removeFileAfterFailure,
-  TempFiles,
-} from "./temp-files.ts";
+import { removeFile, TempFiles } from "./temp-files.ts";
 
 /** How a file store is opened. */
 export interface FileStoreOptions {
@@ -49,8 +44,6 @@ export interface FileStoreOptions {
   readonly random?: RandomSource;
 }
 
-/** Writers that a probe races against each other. */
-const probeWriters = 8;
 /** Files whose size a listing asks for at once. */
 const listStatsInFlight = 32;
 /** What a freshly made file system may hold beside a vault. */
@@ -94,17 +87,18 @@ class FileStore implements ObjectStore {
   readonly #folder: BigIntStats;
   readonly #syncs: DirectorySyncs;
   readonly #directories: StoreDirectories;
-  readonly #temps: TempFiles;
+  readonly #committer: FileCommitter;
 
   constructor({ path, folder, syncs }: StoreFolder, options: FileStoreOptions) {
     this.location = path;
     this.#folder = folder;
     this.#syncs = syncs;
     this.#directories = new StoreDirectories(path, syncs);
-    this.#temps = new TempFiles(path, {
+    const temps = new TempFiles(path, {
       clock: options.clock ?? systemClock,
       random: options.random ?? systemRandom,
     });
+    this.#committer = new FileCommitter(temps, syncs);
   }
 
   async put(name: string, parts: readonly Uint8Array[], signal?: AbortSignal): Promise<PutOutcome> {
@@ -114,7 +108,8 @@ class FileStore implements ObjectStore {
     const directory = dirname(name);
     return translated(`write object "${name}"`, async () => {
       this.#syncs.assertHealthy();
-      return this.#putFile(join(this.location, name), parts, {
+      await this.#assertPresent();
+      return this.#committer.commit(join(this.location, name), parts, {
         prepare: () => this.#directories.ensure(directory === "." ? "" : directory),
         signal,
       });
@@ -178,85 +173,8 @@ class FileStore implements ObjectStore {
     signal?.throwIfAborted();
     await translated(`prepare the store "${this.location}"`, async () => {
       await this.#assertPresent();
-      const target = await this.#temps.createPath();
-      const contents = Array.from({ length: probeWriters }, (_, at) => Uint8Array.of(at, at, at));
-      const options = { prepare: () => Promise.resolve(), signal };
-      const races = contents.map((content) => this.#putFile(target, [content], options));
-      const results = await Promise.allSettled(races);
-      try {
-        await this.#judgeProbe(results, { target, contents });
-      } finally {
-        await removeFile(target);
-      }
+      await this.#committer.probe(signal);
     });
-  }
-
-  /** One winner, and what it wrote is there: then link(2) is put-if-absent here. */
-  async #judgeProbe(
-    results: readonly PromiseSettledResult<PutOutcome>[],
-    race: { readonly target: string; readonly contents: readonly Uint8Array[] },
-  ): Promise<void> {
-    const failed = results.find((result) => result.status === "rejected");
-    if (failed !== undefined) throw failed.reason;
-    const winners = race.contents.filter((_, at) => {
-      const result = results[at];
-      return result?.status === "fulfilled" && result.value === "created";
-    });
-    await using handle = await openForReading(race.target);
-    const stored = await readWhole(handle, "probe");
-    if (winners.length === 1 && Buffer.compare(stored, winners[0] ?? new Uint8Array()) === 0)
-      return;
-    throw new KluisError(
-      "StoreUnsuitable",
-      `Cannot use the store "${this.location}": ${winners.length} of ${probeWriters} ` +
-        "writers of one name were told that they had created it",
-    );
-  }
-
-  /** Writes a file of final path `path` unless one is there; durable on return in both cases. */
-  async #putFile(
-    path: string,
-    parts: readonly Uint8Array[],
-    options: { readonly prepare: () => Promise<void>; readonly signal: AbortSignal | undefined },
-  ): Promise<PutOutcome> {
-    await this.#assertPresent();
-    const temp = await this.#temps.createPath();
-    const handle = await createFile(temp);
-    try {
-      try {
-        await Promise.all([fillFile(handle, parts, options.signal), options.prepare()]);
-      } finally {
-        await handle.close();
-      }
-      options.signal?.throwIfAborted();
-      const outcome = await this.#linkFile(temp, path);
-      await removeFile(temp);
-      await this.#syncs.sync(dirname(path));
-      return outcome;
-    } catch (error) {
-      await removeFileAfterFailure(temp);
-      throw error;
-    }
-  }
-
-  async #linkFile(temp: string, path: string): Promise<PutOutcome> {
-    try {
-      await link(temp, path);
-      return "created";
-    } catch (error) {
-      if (errnoOf(error) !== "EEXIST") throw error;
-    }
-    await using handle = await openForReading(path);
-    const ours = await stat(temp, { bigint: true });
-    const there = await handle.stat({ bigint: true });
-    // NFS repeats a link whose answer was lost, and then finds its own.
-    if (ours.ino === there.ino && ours.dev === there.dev) return "created";
-    if (!there.isFile()) {
-      throw new KluisError("StoreForeign", `Cannot write "${path}": something else has that name`);
-    }
-    // Its writer synced it before it got its name; somebody who copied the store may not have.
-    await this.#syncs.syncHandle(handle);
-    return "exists";
   }
 
   async #openObject(name: string): Promise<FileHandle> {

@@ -1,18 +1,16 @@
 /** Unfinished objects: files in `tmp/` that get their final name by link(2); internal to this folder. */
-import { createHash } from "node:crypto";
 import { constants } from "node:fs";
-import { open, readdir, readlink, stat, unlink, type FileHandle } from "node:fs/promises";
+import { open, readdir, stat, unlink, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 
 import { assert } from "#base/assert.ts";
-import { toHex } from "#base/bytes.ts";
 import type { Clock } from "#base/clock.ts";
-import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
-import { isProcessAlive, readProcessIdentity } from "#drivers/process/process-identity.ts";
+import { isProcessAlive } from "#drivers/process/process-identity.ts";
 import { reservedSegment } from "#formats/object-name.ts";
 import { errnoOf } from "./file-errors.ts";
 import { makeDirectory } from "./store-directories.ts";
+import { createTempName, parseTempName, readTempWriter } from "./temp-names.ts";
 
 /** Read-only for the owner: objects never change, and tools should say so to whoever tries. */
 export const objectMode = 0o400;
@@ -24,16 +22,7 @@ export const foreignTempAgeMs = 7 * 24 * 60 * 60 * 1000;
 /** Most buffers of one writev(2); IOV_MAX of Linux. */
 const writevPartsMax = 1024;
 
-/** Who wrote a temporary file: pid and start time are unique in a scope. */
-interface Writer {
-  readonly pid: number;
-  readonly startTicks: number;
-  /** Stands for one boot of one machine and one pid namespace: 16 hex digits. */
-  readonly scope: string;
-  readonly bootId: string;
-}
-
-const namePattern = /^(\d{1,10})-(\d{1,16})-([0-9a-f]{16})-[0-9a-f]{24}$/;
+type Self = Awaited<ReturnType<typeof readTempWriter>>;
 
 /** Writes and removes the temporary files of one store. */
 export class TempFiles {
@@ -41,7 +30,7 @@ export class TempFiles {
   readonly folder: string;
   readonly #clock: Clock;
   readonly #random: RandomSource;
-  #writer: Promise<Writer> | undefined;
+  #writer: Promise<Self> | undefined;
 
   constructor(root: string, options: { readonly clock: Clock; readonly random: RandomSource }) {
     this.folder = join(root, reservedSegment);
@@ -53,18 +42,16 @@ export class TempFiles {
   async createPath(): Promise<string> {
     this.#writer ??= this.#prepare();
     try {
-      const { pid, startTicks, scope } = await this.#writer;
-      const name = `${pid}-${startTicks}-${scope}-${toHex(this.#random.bytes(12))}`;
-      return join(this.folder, name);
+      return join(this.folder, createTempName(await this.#writer, this.#random));
     } catch (error) {
       this.#writer = undefined;
       throw error;
     }
   }
 
-  async #prepare(): Promise<Writer> {
+  async #prepare(): Promise<Self> {
     await makeDirectory(this.folder);
-    const writer = await readWriter();
+    const writer = await readTempWriter();
     for (const name of await readdir(this.folder)) {
       if (await this.#isStale(name, writer)) await removeFile(join(this.folder, name));
     }
@@ -75,15 +62,13 @@ export class TempFiles {
    * Whether nobody can be writing this file. Should that be wrong all the same, its writer's link(2)
    * fails and it reports an error: no object is ever harmed by a sweep.
    */
-  async #isStale(name: string, self: Writer): Promise<boolean> {
-    const [, pidText, startText, scope] = namePattern.exec(name) ?? [];
-    if (scope === undefined) return false;
+  async #isStale(name: string, self: Self): Promise<boolean> {
+    const writer = parseTempName(name);
+    if (writer === undefined) return false;
     const ageMs = await this.#ageMs(join(this.folder, name));
     if (ageMs === undefined) return false;
-    if (scope !== self.scope) return ageMs > foreignTempAgeMs;
-    if (ageMs <= staleTempAgeMs) return false;
-    const [pid, startTicks] = [Number(pidText), Number(startText)];
-    return !(await isProcessAlive({ pid, startTicks, bootId: self.bootId }));
+    if (writer.scope !== self.scope) return ageMs > foreignTempAgeMs;
+    return ageMs > staleTempAgeMs && !(await isProcessAlive({ ...writer, bootId: self.bootId }));
   }
 
   async #ageMs(path: string): Promise<number | undefined> {
@@ -143,14 +128,4 @@ function dropBytes(parts: readonly Uint8Array[], count: number): Uint8Array[] {
  */
 export async function removeFileAfterFailure(path: string): Promise<void> {
   await unlink(path).catch(() => undefined);
-}
-
-async function readWriter(): Promise<Writer> {
-  const identity = await readProcessIdentity(process.pid);
-  if (identity === undefined) {
-    throw new KluisError("StoreUnavailable", "Cannot write to the store: /proc is not mounted");
-  }
-  const space = await readlink("/proc/self/ns/pid");
-  const digest = createHash("sha256").update(`${identity.bootId} ${space}`).digest();
-  return { ...identity, scope: toHex(digest.subarray(0, 8)) };
 }

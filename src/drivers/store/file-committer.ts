@@ -1,0 +1,119 @@
+/** The commit protocol of the file store; internal to this folder. */
+import { link, stat } from "node:fs/promises";
+import { dirname } from "node:path";
+
+import { bytesEqual } from "#base/bytes.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import type { PutOutcome } from "#ports/object-store.ts";
+import type { DirectorySyncs } from "./directory-syncs.ts";
+import { errnoOf } from "./file-errors.ts";
+import { openForReading, readWhole } from "./file-reads.ts";
+import {
+  createFile,
+  fillFile,
+  removeFile,
+  removeFileAfterFailure,
+  type TempFiles,
+} from "./temp-files.ts";
+
+/** Writers that a probe races against each other. */
+const probeWriters = 8;
+
+/** What happens beside the writing of a file. */
+export interface CommitOptions {
+  /** Makes the directory of the final name exist durably; runs while the content is written. */
+  readonly prepare: () => Promise<void>;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * Gives whole files their names: temporary file, fsync, link(2), fsync of the directory. Exactly
+ * two fsyncs, in this order: content before its name, the name before the answer.
+ */
+export class FileCommitter {
+  readonly #temps: TempFiles;
+  readonly #syncs: DirectorySyncs;
+
+  constructor(temps: TempFiles, syncs: DirectorySyncs) {
+    this.#temps = temps;
+    this.#syncs = syncs;
+  }
+
+  /** Writes a file of final path `path` unless one is there; durable on return in both cases. */
+  async commit(
+    path: string,
+    parts: readonly Uint8Array[],
+    options: CommitOptions,
+  ): Promise<PutOutcome> {
+    const temp = await this.#temps.createPath();
+    const handle = await createFile(temp);
+    try {
+      try {
+        await Promise.all([fillFile(handle, parts, options.signal), options.prepare()]);
+      } finally {
+        await handle.close();
+      }
+      options.signal?.throwIfAborted();
+      const outcome = await this.#link(temp, path);
+      await removeFile(temp);
+      await this.#syncs.sync(dirname(path));
+      return outcome;
+    } catch (error) {
+      await removeFileAfterFailure(temp);
+      throw error;
+    }
+  }
+
+  async #link(temp: string, path: string): Promise<PutOutcome> {
+    try {
+      await link(temp, path);
+      return "created";
+    } catch (error) {
+      if (errnoOf(error) !== "EEXIST") throw error;
+    }
+    await using handle = await openForReading(path);
+    const ours = await stat(temp, { bigint: true });
+    const there = await handle.stat({ bigint: true });
+    // NFS repeats a link whose answer was lost, and then finds its own.
+    if (ours.ino === there.ino && ours.dev === there.dev) return "created";
+    if (!there.isFile()) {
+      throw new KluisError("StoreForeign", `Cannot write "${path}": something else has that name`);
+    }
+    // Its writer synced it before it got its name; somebody who copied the store may not have.
+    await this.#syncs.syncHandle(handle);
+    return "exists";
+  }
+
+  /**
+   * Races writers on one temporary name and asserts that one wins; removes all of it.
+   *
+   * Errors: StoreUnsuitable (after-change).
+   */
+  async probe(signal: AbortSignal | undefined): Promise<void> {
+    const target = await this.#temps.createPath();
+    const contents = Array.from({ length: probeWriters }, (_, at) => Uint8Array.of(at, at, at));
+    const options: CommitOptions = { prepare: () => Promise.resolve(), signal };
+    const races = contents.map((content) => this.commit(target, [content], options));
+    const results = await Promise.allSettled(races);
+    try {
+      const failed = results.find((result) => result.status === "rejected");
+      if (failed !== undefined) throw failed.reason;
+      const winners = contents.filter((_, at) => isCreated(results[at]));
+      await using handle = await openForReading(target);
+      const stored = await readWhole(handle, "probe");
+      const [winner] = winners;
+      if (winners.length === 1 && winner !== undefined && bytesEqual(stored, winner)) return;
+      throw new KluisError(
+        "StoreUnsuitable",
+        `Cannot use the file system of the store: ${winners.length} of ${probeWriters} ` +
+          "writers of one name were told that they had created it",
+      );
+    } finally {
+      await removeFile(target);
+    }
+  }
+}
+
+function isCreated(result: PromiseSettledResult<PutOutcome> | undefined): boolean {
+  return result?.status === "fulfilled" && result.value === "created";
+}
