@@ -7,6 +7,7 @@ import { assert } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
 
+/** Sizes of the parts that have one; §4 of the format. */
 export const containerHeaderBytes = 64;
 export const frameHeaderBytes = 16;
 export const frameTagBytes = 16;

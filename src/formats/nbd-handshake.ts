@@ -16,6 +16,7 @@ import {
   viewOf,
 } from "./nbd-wire.ts";
 
+/** Sizes of the messages that have one, without payload. */
 export const NBD_GREETING_BYTES = 18;
 export const NBD_OPTION_HEADER_BYTES = 16;
 export const NBD_OPTION_REPLY_HEADER_BYTES = 20;

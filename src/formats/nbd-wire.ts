@@ -7,6 +7,7 @@
 import { assert } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 
+/** Sizes of the headers on the wire. */
 export const NBD_REQUEST_BYTES = 28;
 export const NBD_SIMPLE_REPLY_BYTES = 16;
 export const NBD_CHUNK_HEADER_BYTES = 20;

@@ -114,6 +114,13 @@ test("doors: a property that is called process is not the process", () => {
   assert.equal(doorsAt("src/drivers/qemu/x.ts", "process.stdout; process.kill();"), 2);
 });
 
+test("doors: the last line of a helper process's main file may take its arguments", () => {
+  const main = "if (import.meta.main) await run(process.argv[2]);\n";
+  assert.equal(doorsAt("src/drivers/qemu/x.ts", main), 0);
+  assert.equal(doorsAt("src/drivers/qemu/x.ts", `const a = process.argv;\n${main}`), 1);
+  assert.equal(doorsAt("src/drivers/qemu/x.ts", `${main}f();\n`), 1);
+});
+
 test("lint: the rules that bound functions are errors and hold for all product code", () => {
   const config = JSON.parse(readFileSync(join(repositoryRoot, ".oxlintrc.json"), "utf8")) as {
     rules: Record<string, unknown>;

@@ -24,11 +24,17 @@ function codeFindings(file: SourceFile): readonly Finding[] {
   return codeDoors
     .filter((door) => !isAllowed(door, file.path))
     .flatMap((door) =>
-      [...file.bare.matchAll(door.pattern)].map((match) =>
+      [...file.bare.replace(mainOfHelper, "").matchAll(door.pattern)].map((match) =>
         doorFinding(door, file.path, lineOf(file.text, match.index), match[0].trim()),
       ),
     );
 }
+
+/**
+ * The last line of a file that is also the main file of a helper process: there it may take the
+ * arguments of that process.
+ */
+const mainOfHelper = /^if \(import\.meta\.main\) .*\n$/m;
 
 function isAllowed(door: Door, path: string): boolean {
   if (door.everywhere !== true && !isProduct(path)) return true;

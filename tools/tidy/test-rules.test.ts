@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { homedir } from "node:os";
 import { test } from "node:test";
 
 import { assertTidy } from "./findings.ts";
@@ -70,20 +71,24 @@ test("unfinished: finds a mark in code and in prose", () => {
 });
 
 test("machine-paths: no file names a path of one machine", () => {
-  assertTidy("machine-paths", checkMachinePaths(texts, repositoryRoot));
+  const author = { root: repositoryRoot, home: homedir() };
+  assertTidy("machine-paths", checkMachinePaths(texts, author));
 });
 
-test("machine-paths: finds the checkout's own place and homes, not the system's folders", () => {
-  const root = "/build/kluis";
-  function found(text: string, at: string = root): number {
-    return checkMachinePaths([{ path: "x.ts", text }], at).length;
+test("machine-paths: finds the checkout's place and the author's home, not the system's folders", () => {
+  function found(text: string, root: string, home: string): number {
+    return checkMachinePaths([{ path: "x.ts", text }], { root, home }).length;
   }
-  assert.equal(found('open("/build/kluis/a")'), 1);
-  assert.equal(found('open("/build/other")'), 1);
-  assert.equal(found(`open("${["", "home", "ann", "a"].join("/")}")`), 1);
-  assert.equal(found('open("/usr/share/a"); open("/tmp/a"); "docs/build/kluis"'), 0);
-  assert.equal(found('open("/srv/other")', "/srv/kluis"), 0);
-  assert.equal(found('open("/srv/kluis/x")', "/srv/kluis"), 1);
+  assert.equal(found('open("/build/kluis/a")', "/build/kluis", "/root"), 1);
+  assert.equal(found('open("/build/other")', "/build/kluis", "/root"), 1);
+  assert.equal(found('open("/home/ann/x")', "/home/ann/kluis", "/home/ann"), 1);
+  assert.equal(found('open("/home/me"); open("/root/x")', "/home/ann/kluis", "/home/ann"), 0);
+  assert.equal(
+    found('open("/usr/a"); open("/tmp/a"); "docs/build/kluis"', "/build/kluis", "/root"),
+    0,
+  );
+  assert.equal(found('open("/srv/other"); open("/root/x")', "/srv/kluis", "/root"), 0);
+  assert.equal(found('open("/srv/kluis/x")', "/srv/kluis", "/root"), 1);
 });
 
 test("groups: every test file belongs to exactly one group of the runner", () => {

@@ -83,18 +83,31 @@ export function checkUnfinished(files: readonly TextFile[]): readonly Finding[] 
 const systemFolders =
   /^\/(?:bin|boot|dev|etc|home|lib|media|mnt|opt|proc|root|run|sbin|srv|sys|tmp|usr|var)\//;
 
-/** What only the machine has where the checkout lies at `root`: that path, and homes. */
-export function machinePaths(root: string): RegExp {
-  const top = /^\/[^/]+\//.exec(`${root}/`)?.[0] ?? `${root}/`;
-  const checkout = `${escapePattern(root)}\\b`;
-  const own = systemFolders.test(top) ? [checkout] : [checkout, escapePattern(top)];
-  const all = [...own, "/home/\\w+/", "/Users/\\w+/"];
-  return new RegExp(`(?<![\\w.-])(?:${all.join("|")})`, "g");
+/**
+ * What only the author's machine has: the place of the checkout, the folder above all of it where
+ * that is no folder of the system, and the author's home.
+ */
+function machinePaths(root: string, home: string): RegExp {
+  const paths = [root, home].flatMap((path) => {
+    const top = /^\/[^/]+\//.exec(`${path}/`)?.[0] ?? `${path}/`;
+    const own = /^\/[^/]+\/[^/]/.test(path) ? [`${escapePattern(path)}\\b`] : [];
+    return systemFolders.test(top) ? own : [...own, escapePattern(top)];
+  });
+  return new RegExp(`(?<![\\w.-])(?:${paths.join("|")})`, "g");
+}
+
+/** Where the author works: the root of the checkout and the home folder. */
+export interface AuthorPaths {
+  readonly root: string;
+  readonly home: string;
 }
 
 /** Rule `machine-paths`: no file names a path that only the author's machine has. */
-export function checkMachinePaths(files: readonly TextFile[], root: string): readonly Finding[] {
-  const pattern = machinePaths(root);
+export function checkMachinePaths(
+  files: readonly TextFile[],
+  { root, home }: AuthorPaths,
+): readonly Finding[] {
+  const pattern = machinePaths(root, home);
   return files.flatMap((file) =>
     [...file.text.matchAll(pattern)].map((match) => ({
       rule: "machine-paths",
