@@ -1,0 +1,429 @@
+/**
+ * The index of a vault on this host: where each block and node lies.
+ *
+ * A table in memory finds candidates by 36 bits of the id; the full entry is read from the local
+ * cache and counts only if all 24 bytes agree. What the cache lacks, or holds damaged, is read
+ * again from the vault. Reasons and figures: docs/adr/0004-block-index.md.
+ */
+import { assert } from "#base/assert.ts";
+import { bytesEqual, toHex } from "#base/bytes.ts";
+import { systemClock, type Clock } from "#base/clock.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import { systemRandom, type RandomSource } from "#base/random.ts";
+import { idBytes } from "#formats/geometry.ts";
+import { fromIndexColumns, type IndexPack, toIndexColumns } from "#formats/index-segment.ts";
+import { PageCache } from "#vault/cache/page-cache.ts";
+import { CacheUnreadable } from "#vault/cache/page-source.ts";
+import { SegmentCache } from "#vault/cache/segment-cache.ts";
+import { SnapshotReader, writeSnapshot } from "#vault/cache/snapshot-file.ts";
+import { type BlockLocation, EntryReader, type LoadedSegment } from "./entry-reader.ts";
+import { IdTable } from "./id-table.ts";
+import { PendingEntries } from "./pending-entries.ts";
+import { SegmentLoader, type SegmentReader } from "./segment-loader.ts";
+import { decodeSnapshot, encodeSnapshot, type TableSnapshot } from "./table-snapshot.ts";
+
+export type { BlockLocation } from "./entry-reader.ts";
+
+/** What an index is opened with. */
+export interface IndexOptions {
+  /** Names of all index segments of the store, 32 bytes each. */
+  readonly segmentNames: Iterable<Uint8Array>;
+  readonly readSegment: SegmentReader;
+  /** This host's folder for this vault; without one, segments live for this process only. */
+  readonly cacheDirectory?: string;
+  /** Where to keep segments if that folder cannot be used; without one, in memory. */
+  readonly temporaryDirectory?: string;
+  /** Most memory that the index may take; by default {@link indexMemoryBytesMax}. */
+  readonly memoryBytesMax?: number;
+  /** Memory for pages of the cache; by default 16 MiB. */
+  readonly pageCacheBytes?: number;
+  readonly random?: RandomSource;
+  readonly clock?: Clock;
+  readonly signal?: AbortSignal;
+}
+
+/** What an index holds and takes. */
+export interface IndexStatistics {
+  readonly segments: number;
+  /** Entries of all segments; an id may have several. */
+  readonly entries: number;
+  readonly pendingEntries: number;
+  /** Table, pages, pending entries, and segments that have no file. */
+  readonly memoryBytes: number;
+  readonly tableBytes: number;
+  readonly pageReads: number;
+  /** Entries whose 36 bits agreed and whose id did not. */
+  readonly strangers: number;
+  /** Segments that were read from the vault in this run. */
+  readonly rebuiltSegments: number;
+  /** Why the cache folder is not used, or could not be written. */
+  readonly cacheProblem: string | undefined;
+}
+
+/** A segment of the store that cannot be read: what it alone names is absent. */
+export interface LostSegment {
+  readonly name: Uint8Array;
+  /** ObjectCorrupt or ObjectNotFound. */
+  readonly error: KluisError;
+}
+
+/** Enough for 30 TiB of unique windows. */
+export const indexMemoryBytesMax = 1024 * 1024 * 1024;
+
+const pageCacheBytes = 16 * 1024 * 1024;
+/** Segments that are read from the vault at the same time. */
+const readsAtOnce = 4;
+/** Rebuilds that one lookup may wait for. */
+const repairsPerLookupMax = 8;
+/** A snapshot is written when the last lacks so many entries, or this share, or so many segments. */
+const snapshotEntries = 64 * 1024;
+const snapshotShare = 1 / 32;
+const snapshotSegments = 64;
+
+/**
+ * Opens the index of a vault: loads what the local cache holds of `segmentNames`, and reads the
+ * rest from the vault.
+ *
+ * Segments that are damaged or gone are left out and told by {@link BlockIndex.lost}. Errors:
+ * ConfigInvalid (after-change) where the index needs more memory than it may take; those of the
+ * store, KeyWrong.
+ */
+export async function openIndex(options: IndexOptions): Promise<BlockIndex> {
+  const cache = SegmentCache.open({
+    cacheDirectory: options.cacheDirectory,
+    temporaryDirectory: options.temporaryDirectory,
+    random: options.random ?? systemRandom,
+  });
+  const names = new Map<string, Uint8Array>();
+  for (const name of options.segmentNames) names.set(toHex(name), name);
+  const snapshot = readSnapshot(cache, (name) => names.has(toHex(name)));
+  const index = new BlockIndex(options, cache, snapshot);
+  try {
+    await index.refresh(names.values(), options.signal);
+    await index.save();
+    const nowMs = (options.clock ?? systemClock).nowMs();
+    await cache.removeStale((segment) => names.has(segment), nowMs);
+  } catch (error) {
+    cache.close();
+    throw error;
+  }
+  return index;
+}
+
+function readSnapshot(
+  cache: SegmentCache,
+  isWanted: (name: Uint8Array) => boolean,
+): TableSnapshot | undefined {
+  using reader = SnapshotReader.open(cache);
+  return reader === undefined ? undefined : decodeSnapshot(reader, isWanted);
+}
+
+/**
+ * The index of one vault. Reading methods are synchronous and may be called at any time, also while
+ * segments are added. One process has one; several processes may share its cache folder.
+ */
+export class BlockIndex implements AsyncDisposable {
+  readonly #options: IndexOptions;
+  readonly #cache: SegmentCache;
+  readonly #pages: PageCache;
+  readonly #entries: EntryReader;
+  readonly #table: IdTable;
+  readonly #pending = new PendingEntries();
+  readonly #loader: SegmentLoader;
+  /** Segments that are in, or on their way. */
+  readonly #names = new Set<string>();
+  readonly #lost: LostSegment[] = [];
+  readonly #repairs = new Map<LoadedSegment, Promise<void>>();
+  #strangers = 0;
+  #savedEntries: number;
+  #savedSegments: number;
+
+  /** Use {@link openIndex}. */
+  constructor(options: IndexOptions, cache: SegmentCache, snapshot: TableSnapshot | undefined) {
+    this.#options = options;
+    this.#cache = cache;
+    this.#pages = new PageCache(options.pageCacheBytes ?? pageCacheBytes);
+    this.#entries = new EntryReader(this.#pages);
+    this.#table = snapshot?.table ?? new IdTable();
+    for (const { name, shape } of snapshot?.segments ?? []) {
+      const source = cache.find(name);
+      assert(source !== undefined, "a snapshot lies in the folder of its segments");
+      this.#entries.add(name, shape, source).state = "whole";
+      this.#names.add(toHex(name));
+    }
+    this.#savedEntries = this.#entries.numbers;
+    this.#savedSegments = this.#entries.segments.length;
+    this.#loader = new SegmentLoader({
+      cache,
+      readSegment: options.readSegment,
+      entries: this.#entries,
+      table: this.#table,
+      isKnown: (ids, at) => this.#isStored(ids, at),
+    });
+  }
+
+  /** Segments that could not be read when they were to be loaded. */
+  get lost(): readonly LostSegment[] {
+    return this.#lost;
+  }
+
+  /**
+   * Whether the vault, or a durable pack of this process, holds the block or node. False as well
+   * where the cache is damaged just there: then it is stored once more, and the cache is rebuilt.
+   *
+   * @param at Where the 24 bytes of the id start in `ids`.
+   */
+  has(ids: Uint8Array, at = 0): boolean {
+    return this.#pending.find(ids, at) >= 0 || this.#isStored(ids, at);
+  }
+
+  /** {@link has} for `found.length` ids, one after the other in `ids`; 1 in `found` for yes. */
+  hasMany(ids: Uint8Array, found: Uint8Array): void {
+    for (let at = 0; at < found.length; at++) found[at] = this.has(ids, at * idBytes) ? 1 : 0;
+  }
+
+  /**
+   * Where a block or node lies; `undefined` where no segment and no pending pack names it.
+   *
+   * Errors: Busy (backoff) where the local cache is damaged just there and its rebuild has begun.
+   * {@link locate} waits for that; a writer, who needs no location, calls {@link has}.
+   */
+  lookup(id: Uint8Array): BlockLocation | undefined {
+    try {
+      return this.#lookup(id);
+    } catch (error) {
+      const segment = this.#damaged(error);
+      void this.#repair(segment);
+      throw new KluisError(
+        "Busy",
+        `Cannot look a block up: the cache of index segment "${toHex(segment.name)}" is damaged and being rebuilt`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** {@link lookup}, after repair where the cache is damaged. Errors: those of reading the vault. */
+  async locate(id: Uint8Array): Promise<BlockLocation | undefined> {
+    for (let repairs = 0; repairs < repairsPerLookupMax; repairs++) {
+      try {
+        return this.#lookup(id);
+      } catch (error) {
+        await this.#repairOrThrow(this.#damaged(error));
+      }
+    }
+    return this.lookup(id);
+  }
+
+  /**
+   * Shows the entries of a pack that is durable, and in no segment yet, to this process. At most
+   * 2^20 entries may wait for {@link addSegment}.
+   */
+  addPending(pack: IndexPack): void {
+    this.#pending.add(pack);
+  }
+
+  /** Takes in a segment that this process put; its packs are pending no longer. */
+  async addSegment(name: Uint8Array, packs: readonly IndexPack[]): Promise<void> {
+    const isNew = !this.#names.has(toHex(name));
+    this.#names.add(toHex(name));
+    if (isNew) {
+      const prepared = await this.#loader.keep(name, packs.map(toIndexColumns));
+      await this.#loader.enter(prepared);
+      this.#assertBudget();
+    }
+    this.#pending.remove(packs);
+  }
+
+  /** Takes in segments of the store that are not in yet; see {@link openIndex} for errors. */
+  async refresh(segmentNames: Iterable<Uint8Array>, signal?: AbortSignal): Promise<void> {
+    const names = [...segmentNames].filter((name) => !this.#names.has(toHex(name)));
+    const next = names.values();
+    const load = async (): Promise<void> => {
+      for (const name of next) await this.#load(name, signal);
+    };
+    await Promise.all(Array.from({ length: readsAtOnce }, load));
+  }
+
+  /** Every pack of every segment with its entries, in the order of segments; a pack may come twice. */
+  async *packs(): AsyncGenerator<IndexPack> {
+    for (const segment of this.#entries.segments) {
+      for (let at = 0; at < segment.shape.packs; at++) {
+        const pack = await this.#readPack(segment, at);
+        if (pack !== undefined) yield pack;
+      }
+    }
+  }
+
+  /** The pack of that name; `undefined` where no segment names it. Reads the heads of all packs. */
+  async entriesOf(packName: Uint8Array): Promise<IndexPack | undefined> {
+    for (const segment of this.#entries.segments) {
+      for (let at = 0; at < segment.shape.packs; at++) {
+        const head = await this.#readRepaired(segment, () => this.#entries.packHead(segment, at));
+        if (head === undefined || !bytesEqual(head.name, packName)) continue;
+        return await this.#readPack(segment, at);
+      }
+    }
+    return undefined;
+  }
+
+  /** What the index holds and takes now. */
+  get statistics(): IndexStatistics {
+    return {
+      segments: this.#entries.segments.length,
+      entries: this.#entries.numbers,
+      pendingEntries: this.#pending.count,
+      memoryBytes: this.#memoryBytes,
+      tableBytes: this.#table.memoryBytes,
+      pageReads: this.#pages.reads,
+      strangers: this.#strangers,
+      rebuiltSegments: this.#loader.rebuilt,
+      cacheProblem: this.#cache.problem,
+    };
+  }
+
+  /** Writes a snapshot if the last one is old; nothing may be added meanwhile. */
+  async save(): Promise<void> {
+    const { numbers, segments } = this.#entries;
+    const entries = numbers - this.#savedEntries;
+    const isDue =
+      entries >= Math.max(snapshotEntries, numbers * snapshotShare) ||
+      segments.length - this.#savedSegments >= snapshotSegments;
+    if (!isDue || segments.some(({ state }) => state !== "whole")) return;
+    const parts = encodeSnapshot({ segments, table: this.#table });
+    if (!(await writeSnapshot(this.#cache, parts))) return;
+    this.#savedEntries = numbers;
+    this.#savedSegments = segments.length;
+  }
+
+  /** Saves a snapshot if it is due, and closes files. The index is not used afterwards. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.#repairs.values());
+    await this.save();
+    this.#cache.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  get #memoryBytes(): number {
+    const { memoryBytes } = this.#pages;
+    const stored = this.#table.memoryBytes + memoryBytes + this.#cache.memoryBytes;
+    return stored + this.#pending.memoryBytes;
+  }
+
+  #isStored(ids: Uint8Array, at: number): boolean {
+    try {
+      return this.#find(ids, at) >= 0;
+    } catch (error) {
+      void this.#repair(this.#damaged(error));
+      return false;
+    }
+  }
+
+  #lookup(id: Uint8Array): BlockLocation | undefined {
+    const waiting = this.#pending.find(id, 0);
+    if (waiting >= 0) return this.#pending.locationOf(waiting);
+    const number = this.#find(id, 0);
+    return number < 0 ? undefined : this.#entries.locationOf(number);
+  }
+
+  /** Number of an entry with the id, or -1. */
+  #find(ids: Uint8Array, at: number): number {
+    let number = this.#table.first(ids, at);
+    while (number >= 0 && !this.#entries.hasId(number, ids, at)) {
+      this.#strangers++;
+      number = this.#table.next();
+    }
+    return number;
+  }
+
+  async #load(name: Uint8Array, signal?: AbortSignal): Promise<void> {
+    this.#names.add(toHex(name));
+    try {
+      await this.#loader.enter(await this.#loader.prepare(name, signal), signal);
+    } catch (error) {
+      if (!isLoss(error)) {
+        this.#names.delete(toHex(name));
+        throw error;
+      }
+      this.#lose(name, error);
+    }
+    this.#assertBudget();
+  }
+
+  async #readPack(segment: LoadedSegment, at: number): Promise<IndexPack | undefined> {
+    const columns = await this.#readRepaired(segment, () => this.#entries.readPack(segment, at));
+    return columns === undefined ? undefined : fromIndexColumns(columns);
+  }
+
+  #damaged(error: unknown): LoadedSegment {
+    const segment =
+      error instanceof CacheUnreadable
+        ? this.#entries.segments.find(({ name }) => toHex(name) === error.segment)
+        : undefined;
+    if (segment === undefined) throw error;
+    return segment;
+  }
+
+  /** Reads, after repair where the cache is damaged; `undefined` where the segment is lost. */
+  async #readRepaired<T>(segment: LoadedSegment, read: () => T): Promise<T | undefined> {
+    if (isLost(segment)) return undefined;
+    try {
+      return read();
+    } catch (error) {
+      await this.#repairOrThrow(this.#damaged(error));
+      return isLost(segment) ? undefined : read();
+    }
+  }
+
+  /** Starts or joins the rebuild of a segment; resolves also when it fails: the next lookup tries again. */
+  async #repair(segment: LoadedSegment): Promise<void> {
+    await Promise.allSettled([this.#repairOrThrow(segment)]);
+  }
+
+  #repairOrThrow(segment: LoadedSegment): Promise<void> {
+    let repair = this.#repairs.get(segment);
+    if (repair === undefined) {
+      repair = this.#rebuild(segment).finally(() => {
+        this.#repairs.delete(segment);
+      });
+      this.#repairs.set(segment, repair);
+    }
+    return repair;
+  }
+
+  async #rebuild(segment: LoadedSegment): Promise<void> {
+    try {
+      await this.#loader.rebuild(segment, this.#options.signal);
+    } catch (error) {
+      if (!isLoss(error)) throw error;
+      this.#lose(segment.name, error);
+    }
+  }
+
+  #lose(name: Uint8Array, error: KluisError): void {
+    this.#lost.push({ name, error });
+    const segment = this.#entries.segments.find((loaded) => bytesEqual(loaded.name, name));
+    if (segment !== undefined) segment.state = "lost";
+  }
+
+  #assertBudget(): void {
+    const allowed = this.#options.memoryBytesMax ?? indexMemoryBytesMax;
+    if (this.#memoryBytes <= allowed) return;
+    const why = this.#cache.problem === undefined ? "" : ` (cache: ${this.#cache.problem})`;
+    throw new KluisError(
+      "ConfigInvalid",
+      `Cannot hold the index of the vault: ${this.#entries.numbers} entries take ${this.#memoryBytes} bytes of memory, more than ${allowed}${why}`,
+    );
+  }
+}
+
+function isLost(segment: LoadedSegment): boolean {
+  return segment.state === "lost";
+}
+
+/** Whether an error says that the vault does not hold a segment that can be read. */
+function isLoss(error: unknown): error is KluisError {
+  return isKluisError(error, "ObjectCorrupt") || isKluisError(error, "ObjectNotFound");
+}
