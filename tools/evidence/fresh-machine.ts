@@ -18,8 +18,9 @@ import { selectSources } from "./package-sources.ts";
 const makeTimeoutMs = 20 * 60_000;
 const toolTimeoutMs = 120_000;
 const packages = "nodejs,npm,git,ca-certificates";
+const home = "/root";
 /** Where the clone lies in the machine. */
-const cloneFolder = "/root/kluis";
+const cloneFolder = join(home, "kluis");
 const certificatesFile = "/etc/ssl/certs/fresh-machine.pem";
 
 /** A machine made by {@link makeFreshMachine}. */
@@ -74,7 +75,7 @@ export function runOn(
     'mount -t proc proc "$0/proc"',
     'mount --rbind /dev "$0/dev"',
     'mount --rbind /sys "$0/sys"',
-    'exec chroot "$0" env -i HOME=/root USER=root LANG=C.UTF-8 \\',
+    `exec chroot "$0" env -i HOME=${home} USER=root LANG=C.UTF-8 \\`,
     "  PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \\",
     `  sh -c 'exec 2>&1; cd ${cloneFolder} && eval "$0"' "$1"`,
   ].join("\n");
@@ -118,7 +119,7 @@ async function configureNpm(root: string, signal: AbortSignal): Promise<void> {
     await copyFile(certificates, join(root, certificatesFile));
     lines.push(`cafile=${certificatesFile}`);
   }
-  await writeFile(join(root, "root/.npmrc"), `${lines.join("\n")}\n`);
+  await writeFile(join(root, home, ".npmrc"), `${lines.join("\n")}\n`);
 }
 
 async function readOutput(
