@@ -114,9 +114,12 @@ test("doors: a property that is called process is not the process", () => {
   assert.equal(doorsAt("src/drivers/qemu/x.ts", "process.stdout; process.kill();"), 2);
 });
 
-test("doors: the last line of a helper process's main file may take its arguments", () => {
+test("doors: the last statement of a helper process's main file may take its arguments", () => {
   const main = "if (import.meta.main) await run(process.argv[2]);\n";
   assert.equal(doorsAt("src/drivers/qemu/x.ts", main), 0);
+  const block = "if (import.meta.main) {\n  await run(process.argv[2]);\n}\n";
+  assert.equal(doorsAt("src/drivers/qemu/x.ts", block), 0);
+  assert.equal(doorsAt("src/drivers/qemu/x.ts", `${block}f();\n`), 1);
   assert.equal(doorsAt("src/drivers/qemu/x.ts", `const a = process.argv;\n${main}`), 1);
   assert.equal(doorsAt("src/drivers/qemu/x.ts", `${main}f();\n`), 1);
 });

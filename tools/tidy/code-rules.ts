@@ -31,10 +31,10 @@ function codeFindings(file: SourceFile): readonly Finding[] {
 }
 
 /**
- * The last line of a file that is also the main file of a helper process: there it may take the
- * arguments of that process.
+ * The last statement of a file that is also the main file of a helper process: a line, or a block of
+ * at most five. There it may take the arguments of that process.
  */
-const mainOfHelper = /^if \(import\.meta\.main\) .*\n$/m;
+const mainOfHelper = /^if \(import\.meta\.main\) (?:[^{\n].*\n|\{\n(?: .*\n){1,5}\}\n)$(?![\s\S])/m;
 
 function isAllowed(door: Door, path: string): boolean {
   if (door.everywhere !== true && !isProduct(path)) return true;
