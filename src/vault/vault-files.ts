@@ -17,7 +17,13 @@ import {
 import type { ObjectStore } from "#ports/object-store.ts";
 import { createRecoveryKey, type KeySecret } from "#vault/key-secret.ts";
 import { createKeyRing, type KeyRing } from "#vault/keys/key-ring.ts";
-import { addKeySlot, openKeyRing, putNewSlot } from "#vault/keys/slots.ts";
+import {
+  addKeySlot,
+  listKeySlots,
+  openKeyRing,
+  putNewSlot,
+  type SlotListing,
+} from "#vault/keys/slots.ts";
 import { deriveVaultKeys, type VaultKeys } from "#vault/keys/vault-keys.ts";
 
 /** How a vault is created. */
@@ -119,13 +125,20 @@ export async function addVaultKey(
   return addKeySlot(store, vault.ring, secret, options);
 }
 
+/** The header and the key slots of a vault; needs no key. Errors of {@link readVaultHeader}. */
+export async function listVaultKeys(
+  store: ObjectStore,
+  signal?: AbortSignal,
+): Promise<{ readonly header: VaultHeader; readonly listing: SlotListing }> {
+  const header = await readVaultHeader(store, signal);
+  return { header, listing: await listKeySlots(store, header.vaultId, signal) };
+}
+
 /** What a place without `vault.json` holds. */
 type PlaceContent = "nothing" | "vault" | "part-of-vault" | "foreign";
 
-async function assertPlaceIsFree(
-  store: ObjectStore,
-  signal: AbortSignal | undefined,
-): Promise<void> {
+/** Throws what {@link createVaultFiles} would throw for a place that cannot become a vault. */
+export async function assertPlaceIsFree(store: ObjectStore, signal?: AbortSignal): Promise<void> {
   if ((await store.stat(vaultHeaderName, signal)) !== undefined) throw vaultExists(store);
   const content = await examinePlace(store, signal);
   if (content === "foreign") throw foreignPlace(store);

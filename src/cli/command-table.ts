@@ -1,0 +1,74 @@
+/** All commands. Each is loaded when it is asked for, so that a short run stays short. */
+import type { CommandSpec } from "#cli/command.ts";
+
+/** A command that is not loaded yet. */
+export interface CommandEntry {
+  /** As in {@link CommandSpec.words}, with blanks. */
+  readonly words: string;
+  load(): Promise<CommandSpec>;
+}
+
+/** In the order in which the help shows them. */
+export const commandTable: readonly CommandEntry[] = [
+  {
+    words: "vault create",
+    load: async () => (await import("#cli/commands/vault-create.ts")).vaultCreate,
+  },
+  {
+    words: "vault key list",
+    load: async () => (await import("#cli/commands/vault-key-list.ts")).vaultKeyList,
+  },
+  {
+    words: "vault key add",
+    load: async () => (await import("#cli/commands/vault-key-add.ts")).vaultKeyAdd,
+  },
+  {
+    words: "image backup",
+    load: async () => (await import("#cli/commands/image-backup.ts")).imageBackup,
+  },
+  {
+    words: "image list",
+    load: async () => (await import("#cli/commands/image-list.ts")).imageList,
+  },
+  {
+    words: "image restore",
+    load: async () => (await import("#cli/commands/image-restore.ts")).imageRestore,
+  },
+  {
+    words: "image verify",
+    load: async () => (await import("#cli/commands/image-verify.ts")).imageVerify,
+  },
+  { words: "vm list", load: async () => (await import("#cli/commands/vm-list.ts")).vmList },
+  { words: "vm start", load: async () => (await import("#cli/commands/vm-start.ts")).vmStart },
+  { words: "vm backup", load: async () => (await import("#cli/commands/vm-backup.ts")).vmBackup },
+  {
+    words: "vm restore",
+    load: async () => (await import("#cli/commands/vm-restore.ts")).vmRestore,
+  },
+  { words: "vm detach", load: async () => (await import("#cli/commands/vm-detach.ts")).vmDetach },
+  {
+    words: "rescue list",
+    load: async () => (await import("#cli/commands/rescue-list.ts")).rescueList,
+  },
+  {
+    words: "rescue restore",
+    load: async () => (await import("#cli/commands/rescue-restore.ts")).rescueRestore,
+  },
+  {
+    words: "rescue verify",
+    load: async () => (await import("#cli/commands/rescue-verify.ts")).rescueVerify,
+  },
+];
+
+/** The commands that a command line may mean: the one it starts with, else all. */
+export function selectEntries(line: readonly string[]): readonly CommandEntry[] {
+  const chosen = commandTable.find(({ words }) =>
+    words.split(" ").every((word, at) => line[at] === word),
+  );
+  return chosen === undefined ? commandTable : [chosen];
+}
+
+/** Every command, for help and reference. */
+export async function loadAllCommands(): Promise<readonly CommandSpec[]> {
+  return await Promise.all(commandTable.map((entry) => entry.load()));
+}

@@ -1,0 +1,149 @@
+/** Opens the vault that a command line names, with the key that it names. */
+import { join, resolve } from "node:path";
+
+import { toHex } from "#base/bytes.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import type { ObjectStore } from "#ports/object-store.ts";
+import {
+  type KeySecret,
+  toKeyFileSecret,
+  toPassphraseSecret,
+  toRecoverySecret,
+} from "#vault/key-secret.ts";
+import { type OpenedVault, openVaultFiles } from "#vault/vault-files.ts";
+import { Vault } from "#vault/vault.ts";
+import type { CommandInput } from "#cli/command.ts";
+import type { CliEnvironment, SecretKind } from "#cli/environment.ts";
+
+/** Threads at most; the vault has the same bound. */
+const workersMax = 16;
+
+/** An open vault with what belongs to it. */
+export interface VaultSession extends AsyncDisposable {
+  readonly store: ObjectStore;
+  readonly files: OpenedVault;
+  readonly vault: Vault;
+}
+
+/** A store whose key was accepted. */
+export type UnlockedStore = Omit<VaultSession, "vault" | keyof AsyncDisposable>;
+
+/** Opens store and key ring, not the index. Errors: Store*, Key*, ArgumentInvalid. */
+export async function unlockStore(
+  input: CommandInput,
+  environment: CliEnvironment,
+): Promise<UnlockedStore> {
+  const secret = await readSecret(input, environment);
+  const place = input.requiredText("store");
+  const store = await environment.drivers.openStore(place, { create: false });
+  return { store, files: await openVaultFiles(store, secret, environment.signal) };
+}
+
+/** How a vault is opened; a rescue uses nothing of this host. */
+export interface VaultSessionOptions {
+  readonly useCache: boolean;
+}
+
+/** Opens the vault of a command line. Errors: Store*, Key*, ArgumentInvalid, Object*. */
+export async function openVaultSession(
+  input: CommandInput,
+  environment: CliEnvironment,
+  options: VaultSessionOptions,
+): Promise<VaultSession> {
+  const workers = input.count("workers", { min: 1, max: workersMax });
+  const unlocked = await unlockStore(input, environment);
+  const { store, files } = unlocked;
+  const cache = resolve(environment.workingFolder, input.text("cache") ?? environment.cacheFolder);
+  const vault = await Vault.open(
+    {
+      store,
+      keys: files.keys,
+      clock: environment.clock,
+      random: environment.random,
+      verify: !input.isOff("verifyBeforeCommit"),
+      ...(options.useCache ? { cacheDirectory: join(cache, toHex(files.header.vaultId)) } : {}),
+      ...(workers === undefined ? {} : { workers }),
+    },
+    environment.signal,
+  );
+  return { ...unlocked, vault, [Symbol.asyncDispose]: () => vault[Symbol.asyncDispose]() };
+}
+
+/**
+ * Reads the one secret that the command line names, else KLUIS_PASSPHRASE. KeyMissing,
+ * ArgumentInvalid (after-change).
+ */
+export async function readSecret(
+  input: CommandInput,
+  environment: CliEnvironment,
+): Promise<KeySecret> {
+  const given = secretOptions.flatMap((option) => {
+    const path = input.text(option.name);
+    return path === undefined ? [] : [{ ...option, path }];
+  });
+  const [first, second] = given;
+  if (first !== undefined && second !== undefined) {
+    throw new KluisError(
+      "ArgumentInvalid",
+      `Cannot choose a key: ${first.flag} and ${second.flag} are both given`,
+    );
+  }
+  if (first !== undefined) {
+    const place = toSecretPath(first.path, environment);
+    return first.parse(await environment.secrets.read(first.kind, place));
+  }
+  if (environment.passphrase !== undefined) return toPassphraseSecret(environment.passphrase);
+  throw new KluisError("KeyMissing", "Cannot open the vault: no key was given");
+}
+
+interface SecretOption {
+  readonly name: string;
+  readonly flag: string;
+  readonly kind: SecretKind;
+  parse(bytes: Uint8Array): KeySecret;
+}
+
+const secretOptions: readonly SecretOption[] = [
+  { name: "keyFile", flag: "--key-file", kind: "key file", parse: toKeyFileSecret },
+  {
+    name: "passphraseFile",
+    flag: "--passphrase-file",
+    kind: "passphrase file",
+    parse: (bytes) => toPassphraseSecret(firstLine(bytes)),
+  },
+  {
+    name: "recoveryKeyFile",
+    flag: "--recovery-key-file",
+    kind: "recovery key file",
+    parse: (bytes) => toRecoverySecret(firstLine(bytes)),
+  },
+];
+
+/** The passphrase on the first line of a file. */
+export async function readPassphraseFile(
+  path: string,
+  environment: Pick<CliEnvironment, "secrets" | "workingFolder">,
+): Promise<KeySecret> {
+  const place = toSecretPath(path, environment);
+  return toPassphraseSecret(firstLine(await environment.secrets.read("passphrase file", place)));
+}
+
+/** Absolute; `-` is the standard input. */
+export function toSecretPath(
+  path: string,
+  environment: Pick<CliEnvironment, "workingFolder">,
+): string {
+  return path === "-" ? "/dev/stdin" : resolve(environment.workingFolder, path);
+}
+
+function firstLine(bytes: Uint8Array): string {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new KluisError("ArgumentInvalid", "Cannot read the key: the file is not UTF-8 text", {
+      cause,
+    });
+  }
+  return text.split(/\r?\n/, 1)[0] ?? "";
+}

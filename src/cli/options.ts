@@ -1,0 +1,117 @@
+/** Options that several commands share. */
+import type { ArgumentSpec, OptionSpec } from "#cli/command.ts";
+
+/** Where the vault is. */
+export const storeOption: OptionSpec = {
+  flags: "--store <place>",
+  text: "folder of the vault, as a path or file:// URL",
+  required: true,
+};
+
+/** The key that opens the vault; one of them. */
+export const keyOptions: readonly OptionSpec[] = [
+  { flags: "--key-file <file>", text: "open the vault with this key file" },
+  {
+    flags: "--passphrase-file <file>",
+    text: "open it with the passphrase on the first line of this file; - is standard input",
+    otherwise: "KLUIS_PASSPHRASE, where it is set",
+  },
+  {
+    flags: "--recovery-key-file <file>",
+    text: "open it with the recovery key in this file; - is standard input",
+  },
+];
+
+/** How the result is printed. */
+export const outputOption: OptionSpec = {
+  flags: "--output <form>",
+  text: "how to print the result",
+  choices: ["table", "json"],
+  otherwise: "table",
+};
+
+/** How an open vault works. */
+export const workOptions: readonly OptionSpec[] = [
+  {
+    flags: "--cache <dir>",
+    text: "folder for index files, which only save time",
+    otherwise: "kluis in the user's cache folder",
+  },
+  {
+    flags: "--workers <count>",
+    text: "threads that hash, compress and encrypt, 1 to 16",
+    otherwise: "one for each processor",
+  },
+];
+
+/** For commands that write recovery points. */
+export const verifyBeforeCommitOption: OptionSpec = {
+  flags: "--no-verify-before-commit",
+  text: "do not decrypt, decompress and hash what was packed before it is stored",
+};
+
+/** Which recovery point. */
+export const pointOption: OptionSpec = {
+  flags: "--point <id>",
+  text: "id of the recovery point",
+  otherwise: "the newest",
+};
+
+/** Which VMs there are. */
+export const vmOptions: readonly OptionSpec[] = [
+  { flags: "--vm <file>", text: "description file of a VM; may be repeated", repeated: true },
+  { flags: "--vms <dir>", text: "folder of description files (*.json)" },
+  {
+    flags: "--state <dir>",
+    text: "folder where Kluis keeps what it knows about VMs",
+    otherwise: "/var/lib/kluis for root, else kluis in the user's state folder",
+  },
+];
+
+/** Whether targets that exist may go. */
+export const overwriteOption: OptionSpec = {
+  flags: "--overwrite",
+  text: "replace targets that exist; devices and NBD exports are written in place",
+};
+
+/** Format of restored images. */
+export const targetFormatOption: OptionSpec = {
+  flags: "--target-format <format>",
+  text: "format of the restored image",
+  choices: ["raw", "qcow2"],
+  otherwise: "qcow2 where the name ends in .qcow2, else raw",
+};
+
+/** Points of which item. */
+export const itemOption: OptionSpec = {
+  flags: "--item <id>",
+  text: "only this protected item: its id, or the path of its image",
+};
+
+/** The only key of a rescue. */
+export const recoveryKeyOption: OptionSpec = {
+  flags: "--recovery-key-file <file>",
+  text: "file with the recovery key; - is standard input",
+  required: true,
+};
+
+/** Which disks of a point. */
+export const diskOption: OptionSpec = {
+  flags: "--disk <name>",
+  text: "only this disk; may be repeated",
+  repeated: true,
+  otherwise: "all disks",
+};
+
+/** Which VM, where several are described. */
+export const vmArgument: ArgumentSpec = {
+  name: "vm",
+  text: "id of the VM; may be left out where one is described",
+  required: false,
+};
+
+/** Only one point. */
+export const pointToVerifyOption: OptionSpec = {
+  flags: "--point <id>",
+  text: "only this recovery point",
+};

@@ -1,0 +1,85 @@
+/** The result of a backup, for people and for scripts. */
+import { type BackupOutput, outputFormat } from "#contract/cli-output.ts";
+import type { BackupOutcome, BackupPhase } from "#protect/backup-run.ts";
+import type { RecoveryPoint } from "#vault/recovery-point.ts";
+import {
+  type Column,
+  formatBytes,
+  formatDuration,
+  formatTable,
+  formatTime,
+  printable,
+} from "#cli/format.ts";
+import { toPointOutput } from "#cli/output.ts";
+
+/** What a disk is doing, as progress lines say it. */
+export const phaseWords: Readonly<Record<BackupPhase, string>> = {
+  compare: "comparing",
+  transfer: "sending",
+};
+
+const trackingWords: Readonly<Record<string, string>> = {
+  full: "full read",
+  "snapshot-difference": "snapshot",
+  "dirty-bitmap": "bitmap",
+  checksum: "checksums",
+};
+
+const columns: readonly Column[] = [
+  { head: "DISK" },
+  { head: "SIZE", align: "right" },
+  { head: "READ", align: "right" },
+  { head: "CHANGED", align: "right" },
+  { head: "NEW", align: "right" },
+  { head: "STORED", align: "right" },
+  { head: "CHANGES BY" },
+];
+
+/** The document of a backup. */
+export function toBackupOutput(outcome: BackupOutcome): BackupOutput {
+  return {
+    format: outputFormat,
+    kind: "backup",
+    point: toPointOutput(outcome.manifest),
+    addedObjects: outcome.added.objects,
+    addedBytes: outcome.added.bytes,
+    durationMs: Math.round(outcome.durationMs),
+    warnings: outcome.warnings,
+  };
+}
+
+/** The lines of a backup. */
+export function backupLines(outcome: BackupOutcome): readonly string[] {
+  const { manifest, added, durationMs } = outcome;
+  const rows = manifest.disks.map((disk) => [
+    printable(disk.name),
+    formatBytes(disk.sizeBytes),
+    formatBytes(disk.examinedBytes),
+    formatBytes(disk.changedBytes),
+    formatBytes(disk.newBytes),
+    formatBytes(disk.storedBytes),
+    trackingWords[disk.tracking] ?? disk.tracking,
+  ]);
+  const reasons = manifest.disks.flatMap((disk) =>
+    disk.trackingReason === undefined
+      ? []
+      : [`${printable(disk.name)}: ${printable(disk.trackingReason)}`],
+  );
+  return [
+    `Recovery point ${manifest.pointId} of ${printable(manifest.itemName)}`,
+    `Taken ${formatTime(manifest.takenAtMs)}, ${consistencyText(manifest)}`,
+    "",
+    ...formatTable(columns, rows),
+    ...(reasons.length === 0 ? [] : ["", ...reasons]),
+    "",
+    `Committed in ${formatDuration(durationMs)}; the store grew by ${formatBytes(added.bytes)} (${added.objects} objects)`,
+  ];
+}
+
+/** What the state of the disks is worth. */
+export function consistencyText(point: RecoveryPoint): string {
+  const { consistency, consistencyReason, frozenMs } = point;
+  const reason = consistencyReason === undefined ? "" : ` (${printable(consistencyReason)})`;
+  const frozen = frozenMs === undefined ? "" : `, guest frozen for ${formatDuration(frozenMs)}`;
+  return `${consistency}-consistent${reason}${frozen}`;
+}

@@ -1,0 +1,200 @@
+/**
+ * What commands print with `--output json`: one document on the standard output, or one of kind
+ * `error` on the error stream. Members are only added within one format number; a member that
+ * changes its meaning or goes away takes a new number. Described in docs/reference/output.md.
+ */
+
+/** The number of this format. */
+export const outputFormat = 1;
+
+/** Members that every document has. */
+export interface OutputHead<Kind extends string> {
+  readonly format: typeof outputFormat;
+  readonly kind: Kind;
+}
+
+/** An error; the exit code of the process says the same. */
+export interface ErrorOutput extends OutputHead<"error"> {
+  readonly code: string;
+  readonly message: string;
+  readonly action: string;
+  readonly retry: string;
+  readonly exit: number;
+  readonly details: Readonly<Record<string, string | number | boolean>>;
+}
+
+/** `vault create`. */
+export interface VaultCreatedOutput extends OutputHead<"vault-created"> {
+  readonly store: string;
+  readonly vaultId: string;
+  readonly keys: readonly string[];
+  readonly recoveryKey?: string;
+  readonly recoveryKeyFile?: string;
+}
+
+/** `vault key add`. */
+export interface KeyAddedOutput extends OutputHead<"key-added"> {
+  readonly name: string;
+  readonly type: string;
+  readonly recoveryKey?: string;
+  readonly recoveryKeyFile?: string;
+}
+
+/** `vault key list`. */
+export interface KeysOutput extends OutputHead<"keys"> {
+  readonly vaultId: string;
+  readonly keys: readonly KeyOutput[];
+  readonly damaged: readonly string[];
+  readonly newer: readonly string[];
+}
+
+/** One key slot. */
+export interface KeyOutput {
+  readonly name: string;
+  readonly type: string;
+}
+
+/** One disk of a recovery point. */
+export interface PointDiskOutput {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly mappedBytes: number;
+  readonly examinedBytes: number;
+  readonly changedBytes: number;
+  readonly newBytes: number;
+  readonly storedBytes: number;
+  readonly tracking: string;
+  readonly trackingReason?: string;
+}
+
+/** One recovery point. */
+export interface PointOutput {
+  readonly id: string;
+  readonly itemId: string;
+  readonly itemName: string;
+  readonly takenAt: string;
+  readonly committedAt: string;
+  readonly consistency: string;
+  readonly consistencyReason?: string;
+  readonly frozenMs?: number;
+  readonly basePointId?: string;
+  readonly disks: readonly PointDiskOutput[];
+}
+
+/** `image backup`, `vm backup`. */
+export interface BackupOutput extends OutputHead<"backup"> {
+  readonly point: PointOutput;
+  readonly addedObjects: number;
+  readonly addedBytes: number;
+  readonly durationMs: number;
+  readonly warnings: readonly string[];
+}
+
+/** A recovery point whose manifest cannot be read. */
+export interface UnreadablePointOutput {
+  readonly id: string;
+  readonly item: string;
+  readonly code: string;
+  readonly message: string;
+}
+
+/** `image list`, `rescue list`. */
+export interface PointsOutput extends OutputHead<"points"> {
+  readonly points: readonly PointOutput[];
+  readonly unreadable: readonly UnreadablePointOutput[];
+}
+
+/** One restored disk. */
+export interface RestoredDiskOutput {
+  readonly name: string;
+  readonly target: string;
+  readonly format: string;
+  readonly sizeBytes: number;
+  readonly dataBytes: number;
+  readonly zeroBytes: number;
+  readonly durationMs: number;
+}
+
+/** `image restore`, `vm restore`, `rescue restore`. */
+export interface RestoreOutput extends OutputHead<"restore"> {
+  readonly point: PointOutput;
+  readonly disks: readonly RestoredDiskOutput[];
+  readonly durationMs: number;
+  readonly configuration?: string;
+}
+
+/** What a check found: all is well, something is damaged, or something could not be looked at. */
+export type VerdictOutput = "sound" | "damaged" | "unknown";
+
+/** An object of the store that is not as it must be. */
+export interface BadObjectOutput {
+  readonly name: string;
+  readonly verdict: VerdictOutput;
+  readonly reason: string;
+}
+
+/** A range of a disk that cannot be restored. */
+export interface DamagedRangeOutput {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+}
+
+/** What was found for one disk of a point. */
+export interface VerifiedDiskOutput {
+  readonly name: string;
+  readonly verdict: VerdictOutput;
+  readonly damagedBytes: number;
+  readonly ranges: readonly DamagedRangeOutput[];
+  readonly rangesOmitted: number;
+  readonly reason?: string;
+}
+
+/** What was found for one recovery point. */
+export interface VerifiedPointOutput {
+  readonly id: string;
+  readonly itemId: string;
+  readonly itemName: string;
+  readonly verdict: VerdictOutput;
+  readonly disks: readonly VerifiedDiskOutput[];
+  readonly reason?: string;
+}
+
+/** `image verify`, `rescue verify`. */
+export interface VerifyOutput extends OutputHead<"verify"> {
+  readonly verdict: VerdictOutput;
+  readonly objectsChecked: number;
+  readonly bytesRead: number;
+  readonly blocksChecked: number;
+  readonly badObjects: readonly BadObjectOutput[];
+  readonly badObjectsOmitted: number;
+  readonly points: readonly VerifiedPointOutput[];
+  readonly durationMs: number;
+}
+
+/** One disk of a VM. */
+export interface VmDiskOutput {
+  readonly name: string;
+  readonly path: string;
+  readonly format: string;
+  readonly sizeBytes: number;
+}
+
+/** One VM. */
+export interface VmOutput {
+  readonly id: string;
+  readonly name: string;
+  readonly state: string;
+  readonly snapshots: number;
+  readonly disks: readonly VmDiskOutput[];
+}
+
+/** `vm list`. */
+export interface VmsOutput extends OutputHead<"vms"> {
+  readonly vms: readonly VmOutput[];
+}
+
+/** `vm start`, `vm detach`. */
+export interface VmChangedOutput extends OutputHead<"vm-started" | "vm-detached"> {
+  readonly vm: VmOutput;
+  readonly durationMs: number;
+}

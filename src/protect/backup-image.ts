@@ -1,0 +1,117 @@
+/** Backs up one disk image or NBD export as a protected item with a single disk. */
+import { KluisError } from "#base/kluis-error.ts";
+import type { SourceImage } from "#ports/source-image.ts";
+import { newPointId, type RecoveryPoint } from "#vault/recovery-point.ts";
+import {
+  assertGoingOn,
+  type BackupDeps,
+  type BackupOutcome,
+  compareDisk,
+  type DiskMethod,
+  toBase,
+  writeOptions,
+} from "#protect/backup-run.ts";
+import { planTracking, type TrackingPlan } from "#protect/tracking.ts";
+
+/** Name of the one disk of an image's recovery points. */
+export const imageDiskName = "disk";
+
+/** What to back up as what. */
+export interface ImageBackupRequest {
+  readonly itemId: string;
+  readonly itemName: string;
+  /**
+   * The point since which the image's bitmap recorded every change; by default the newest one. Only
+   * for images with a bitmap.
+   */
+  readonly bitmapSince?: string;
+}
+
+/**
+ * Writes a recovery point of `image`, which stays open. On any error nothing was committed.
+ *
+ * Errors: those of the image's reader, the vault and its store; ImageChangedDuringRead where the
+ * image was written meanwhile; RecoveryPointNotFound for `bitmapSince`.
+ */
+export async function backupImage(
+  image: SourceImage,
+  request: ImageBackupRequest,
+  deps: BackupDeps,
+): Promise<BackupOutcome> {
+  const startMs = deps.clock.monotonicMs();
+  const takenAtMs = deps.clock.nowMs();
+  const base = await readBase(request, deps);
+  const plan = planTracking({
+    base,
+    diskName: imageDiskName,
+    ...(image.backing === undefined ? {} : { backingIdentity: image.backing.identity }),
+    ...(image.bitmap === undefined ? {} : { bitmap: image.bitmap.name }),
+  });
+  await using owned = new AsyncDisposableStack();
+  const method = await applyTracking(plan, image, { deps, owned });
+  const written = await deps.vault.writePoint(
+    {
+      point: {
+        pointId: newPointId(takenAtMs, deps.random),
+        itemId: request.itemId,
+        itemName: request.itemName,
+        takenAtMs,
+        consistency: "crash",
+        consistencyReason: "an image is read as it is",
+        ...(method.increment === undefined || base === undefined
+          ? {}
+          : { basePointId: base.pointId }),
+      },
+      disks: [{ name: imageDiskName, reader: image.reader, source: image.identity, ...method }],
+    },
+    writeOptions(deps),
+  );
+  return { ...written, durationMs: deps.clock.monotonicMs() - startMs, warnings: [] };
+}
+
+async function readBase(
+  request: ImageBackupRequest,
+  deps: BackupDeps,
+): Promise<RecoveryPoint | undefined> {
+  const { vault, signal } = deps;
+  if (request.bitmapSince === undefined) return await vault.readNewestPoint(request.itemId, signal);
+  const points = await vault.listPoints(request.itemId, signal);
+  const name = points.find(({ pointId }) => pointId === request.bitmapSince);
+  if (name !== undefined) return await vault.readPoint(name, signal);
+  throw new KluisError(
+    "RecoveryPointNotFound",
+    `Cannot build on recovery point "${request.bitmapSince}": "${request.itemName}" has none of that id`,
+  );
+}
+
+async function applyTracking(
+  plan: TrackingPlan,
+  image: SourceImage,
+  run: { readonly deps: BackupDeps; readonly owned: AsyncDisposableStack },
+): Promise<DiskMethod> {
+  const { deps, owned } = run;
+  assertGoingOn(deps.signal);
+  if (plan.method === "full") {
+    return {
+      tracking: "full",
+      ...(plan.reason === undefined ? {} : { trackingReason: plan.reason }),
+    };
+  }
+  const { baseDisk } = plan;
+  if (plan.method === "overlay" && image.backing !== undefined) {
+    const changes = await image.backing.changes(deps.signal);
+    const reader = owned.use(await image.backing.open(deps.signal));
+    return {
+      increment: { base: toBase(baseDisk, reader), changes },
+      tracking: "snapshot-difference",
+    };
+  }
+  if (plan.method === "bitmap" && image.bitmap !== undefined) {
+    const changes = await image.bitmap.changes(deps.signal);
+    const reader = owned.use(deps.vault.openDisk(baseDisk));
+    return { increment: { base: toBase(baseDisk, reader), changes }, tracking: "dirty-bitmap" };
+  }
+  const reason = plan.method === "checksum" ? plan.reason : "the image does not tell its changes";
+  const comparison = { name: imageDiskName, reader: image.reader, baseDisk, reason };
+  return await compareDisk(comparison, deps, owned);
+}

@@ -1,0 +1,101 @@
+/** What backups of images and of VMs share: progress, figures, inputs of the vault's writer. */
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import type { Clock } from "#base/clock.ts";
+import type { RandomSource } from "#base/random.ts";
+import type { DiskReader } from "#ports/disk.ts";
+import type { CommittedPoint, NewDisk, RecoveryPointDisk } from "#vault/recovery-point.ts";
+import type { Vault } from "#vault/vault.ts";
+
+/** What a run is doing with a disk: finding out what changed, or sending it. */
+export type BackupPhase = "compare" | "transfer";
+
+/** How far one disk is in one phase. */
+export interface BackupProgress {
+  readonly disk: string;
+  readonly phase: BackupPhase;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** What every backup needs. */
+export interface BackupDeps {
+  readonly vault: Vault;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: BackupProgress) => void;
+}
+
+/** A committed backup with its time. */
+export interface BackupOutcome extends CommittedPoint {
+  /** From the call to the commit. */
+  readonly durationMs: number;
+  /** What went wrong after the commit and is not lost; for people. */
+  readonly warnings: readonly string[];
+}
+
+/** The part of a disk's input that says what it is built on. */
+export type DiskMethod = Pick<
+  NewDisk,
+  "increment" | "tracking" | "trackingReason" | "examinedBytes"
+>;
+
+/** A disk that is compared with an earlier point by checksum. */
+export interface Comparison {
+  readonly name: string;
+  readonly reader: DiskReader;
+  readonly baseDisk: RecoveryPointDisk;
+  readonly reason: string;
+}
+
+/** Compares by checksum; the reader of the base is the vault's and is put on `owned`. */
+export async function compareDisk(
+  disk: Comparison,
+  deps: BackupDeps,
+  owned: AsyncDisposableStack,
+): Promise<DiskMethod> {
+  const { name, reader, baseDisk, reason } = disk;
+  const found = await deps.vault.findChanges(reader, baseDisk, {
+    name,
+    ...(deps.signal === undefined ? {} : { signal: deps.signal }),
+    onProgress: ({ doneBytes, totalBytes }) =>
+      deps.onProgress?.({ disk: name, phase: "compare", doneBytes, totalBytes }),
+  });
+  const base = toBase(baseDisk, owned.use(deps.vault.openDisk(baseDisk)));
+  return {
+    increment: { base, changes: found.changes },
+    tracking: "checksum",
+    trackingReason: reason,
+    examinedBytes: found.examinedBytes,
+  };
+}
+
+/** A disk of the base point as the writer takes it. */
+export function toBase(
+  baseDisk: RecoveryPointDisk,
+  reader: DiskReader,
+): NonNullable<NewDisk["increment"]>["base"] {
+  return { disk: baseDisk, reader };
+}
+
+/** Options of the vault's writer for this run. */
+export function writeOptions(deps: BackupDeps) {
+  return {
+    ...(deps.signal === undefined ? {} : { signal: deps.signal }),
+    onProgress: (progress: Omit<BackupProgress, "phase">) =>
+      deps.onProgress?.({ ...progress, phase: "transfer" }),
+  };
+}
+
+/** Says of an error that happened after a commit what it means; rethrows what is no operating error. */
+export function toWarning(error: unknown, done: string): string {
+  if (!isKluisError(error)) throw error;
+  return `${error.message} (${done})`;
+}
+
+/** Throws Cancelled where the signal has fired. */
+export function assertGoingOn(signal: AbortSignal | undefined): void {
+  if (signal?.aborted !== true) return;
+  if (isKluisError(signal.reason)) throw signal.reason;
+  throw new KluisError("Cancelled", "Cannot go on: the work was cancelled");
+}

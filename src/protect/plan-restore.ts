@@ -1,0 +1,119 @@
+/** What a restore will do; pure. */
+import { KluisError } from "#base/kluis-error.ts";
+import type { ImageFormat, TargetInfo } from "#ports/source-image.ts";
+import type { RecoveryPoint, RecoveryPointDisk } from "#vault/recovery-point.ts";
+
+/** A disk and where it shall go. */
+export interface WantedTarget {
+  readonly diskName: string;
+  /** Absolute path or NBD URI. */
+  readonly place: string;
+  readonly format: ImageFormat;
+}
+
+/** What is asked of a restore. */
+export interface RestoreRequest {
+  readonly targets: readonly WantedTarget[];
+  /** Whether targets that exist may go. */
+  readonly overwrite: boolean;
+}
+
+/** One disk of a plan. */
+export interface PlannedDisk extends WantedTarget {
+  readonly disk: RecoveryPointDisk;
+  readonly overwrite: boolean;
+}
+
+/** Disks to write, in the order of the request. */
+export interface RestorePlan {
+  readonly point: RecoveryPoint;
+  readonly disks: readonly PlannedDisk[];
+}
+
+/** The disks of a point by name, all where no name is given. ArgumentInvalid (after-change). */
+export function chooseDisks(
+  point: RecoveryPoint,
+  names: readonly string[],
+): readonly RecoveryPointDisk[] {
+  if (names.length === 0) return point.disks;
+  return names.map((name) => findDisk(point, name));
+}
+
+/**
+ * Plans a restore of `point`.
+ *
+ * @param found What is at each place of the request, by place.
+ *
+ * Errors (after-change): ArgumentInvalid for a disk that is not there and for a disk or a place
+ * named twice; TargetExists; TargetTooSmall.
+ */
+export function planRestore(
+  point: RecoveryPoint,
+  request: RestoreRequest,
+  found: ReadonlyMap<string, TargetInfo>,
+): RestorePlan {
+  assertDistinct(request.targets, "diskName", "disk");
+  assertDistinct(request.targets, "place", "target");
+  const disks = request.targets.map((target): PlannedDisk => {
+    const disk = findDisk(point, target.diskName);
+    assertFits(disk, target, { info: found.get(target.place), overwrite: request.overwrite });
+    return { ...target, disk, overwrite: request.overwrite };
+  });
+  if (disks.length === 0) {
+    throw new KluisError("ArgumentInvalid", "Cannot restore: no disk is named");
+  }
+  return { point, disks };
+}
+
+function findDisk(point: RecoveryPoint, name: string): RecoveryPointDisk {
+  const disk = point.disks.find((candidate) => candidate.name === name);
+  if (disk !== undefined) return disk;
+  const names = point.disks.map((candidate) => candidate.name).join(", ");
+  throw new KluisError(
+    "ArgumentInvalid",
+    `Cannot restore disk "${name}": recovery point ${point.pointId} has the disks ${names}`,
+  );
+}
+
+function assertDistinct(
+  targets: readonly WantedTarget[],
+  key: "diskName" | "place",
+  word: string,
+): void {
+  const seen = new Set<string>();
+  for (const target of targets) {
+    const value = target[key];
+    if (seen.has(value)) {
+      throw new KluisError(
+        "ArgumentInvalid",
+        `Cannot restore: the ${word} "${value}" is named twice`,
+      );
+    }
+    seen.add(value);
+  }
+}
+
+function assertFits(
+  disk: RecoveryPointDisk,
+  target: WantedTarget,
+  place: { readonly info: TargetInfo | undefined; readonly overwrite: boolean },
+): void {
+  const { info } = place;
+  if (info === undefined || info.kind === "absent") return;
+  if (!place.overwrite) {
+    throw new KluisError("TargetExists", `Cannot restore to "${target.place}": it exists`);
+  }
+  if (info.kind === "file" || info.sizeBytes === undefined) return;
+  if (target.format !== "raw") {
+    throw new KluisError(
+      "ArgumentInvalid",
+      `Cannot restore to "${target.place}" as ${target.format}: a device or export takes raw only`,
+    );
+  }
+  if (info.sizeBytes >= disk.sizeBytes) return;
+  throw new KluisError(
+    "TargetTooSmall",
+    `Cannot restore to "${target.place}": it has ${info.sizeBytes} bytes, disk "${disk.name}" has ${disk.sizeBytes}`,
+    { details: { targetBytes: info.sizeBytes, diskBytes: disk.sizeBytes } },
+  );
+}

@@ -1,0 +1,164 @@
+/** Reads whole objects of a vault and checks everything in them. */
+import { createHash } from "node:crypto";
+
+import { bytesEqual, toHex } from "#base/bytes.ts";
+import { isKluisError, toKluisError } from "#base/kluis-error.ts";
+import { Semaphore } from "#base/semaphore.ts";
+import { containerHeaderBytes } from "#formats/container.ts";
+import type { IndexEntry, IndexPack } from "#formats/index-segment.ts";
+import { mapPackName, packName } from "#formats/store-names.ts";
+import type { ObjectStore } from "#ports/object-store.ts";
+import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
+import { computeId } from "#vault/hashing.ts";
+import type { VaultKeys } from "#vault/keys/vault-keys.ts";
+import { type Damage, verdictOf } from "#vault/verify/damage.ts";
+import type { WorkerPool } from "#vault/workers/worker-pool.ts";
+
+/** Frames of packs that are opened at once. */
+const framesInFlight = 16;
+
+/** What the checks of one verification share. */
+export interface CheckDeps {
+  readonly store: ObjectStore;
+  readonly keys: VaultKeys;
+  readonly pool: WorkerPool;
+  readonly damage: Damage;
+  readonly signal: AbortSignal | undefined;
+  /** Told the bytes of each object that was read, and the blocks and nodes whose ids were checked. */
+  readonly onChecked: (bytes: number, blocks: number) => void;
+}
+
+/** Checks objects; calls may overlap. */
+export class ObjectChecker {
+  readonly #deps: CheckDeps;
+  readonly #frames = new Semaphore(framesInFlight);
+
+  constructor(deps: CheckDeps) {
+    this.#deps = deps;
+  }
+
+  /** Checks that an object hashes to its name; needs no key. Returns its bytes, if they can be had. */
+  async checkName(name: string, sha256: Uint8Array): Promise<Uint8Array | undefined> {
+    const { store, signal, damage } = this.#deps;
+    let bytes: Uint8Array;
+    try {
+      bytes = await store.get(name, undefined, signal);
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (!isKluisError(error)) throw error;
+      damage.addObject({ name, verdict: verdictOf(error), reason: error.message });
+      return undefined;
+    }
+    this.#deps.onChecked(bytes.byteLength, 0);
+    const actual = createHash("sha256").update(bytes).digest();
+    if (!bytesEqual(actual, sha256)) {
+      const reason = `its content hashes to ${toHex(actual)}, not to its name`;
+      damage.addObject({ name, verdict: "damaged", reason });
+    }
+    return bytes;
+  }
+
+  /** Checks a pack: its name, every frame, and the id of every block or node in it. */
+  async checkPack(pack: IndexPack): Promise<void> {
+    const { damage } = this.#deps;
+    const name = pack.type === "pack" ? packName(pack.name) : mapPackName(pack.name);
+    const bytes = await this.checkName(name, pack.name);
+    if (bytes === undefined) {
+      const known = damage.objects.find((object) => object.name === name);
+      damage.addPack(pack.name, known?.verdict ?? "damaged");
+      return;
+    }
+    // A wrong name does not make every frame wrong: those that open are still of use.
+    const entries = groupByFrame(pack);
+    let offset = containerHeaderBytes;
+    const checks: Promise<void>[] = [];
+    for (const [number, { sealedBytes }] of pack.frames.entries()) {
+      const start = offset;
+      offset += sealedBytes;
+      const inFrame = entries.get(number) ?? [];
+      checks.push(
+        this.#frames.run(() => {
+          // A copy, because a worker takes it over.
+          const sealed = new Uint8Array(bytes.subarray(start, start + sealedBytes));
+          return this.#checkFrame({ pack, name, number, sealed, inFrame });
+        }),
+      );
+    }
+    const results = await Promise.allSettled(checks);
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  async #checkFrame(frame: FrameToCheck): Promise<void> {
+    const { damage, signal } = this.#deps;
+    const { pack, name, number, inFrame } = frame;
+    signal?.throwIfAborted();
+    try {
+      const bad = await (pack.type === "pack" ? this.#openBlocks(frame) : this.#openNodes(frame));
+      for (const at of bad) {
+        const entry = inFrame[at];
+        if (entry === undefined) continue;
+        damage.addBlock(entry.id, { pack: pack.name, frame: number });
+        const reason = `block "${toHex(entry.id)}" in it does not match its id`;
+        damage.addObject({ name, verdict: "damaged", reason });
+      }
+      this.#deps.onChecked(0, inFrame.length);
+    } catch (error) {
+      signal?.throwIfAborted();
+      const known = toKluisError(error);
+      if (known.code === "Internal") throw error;
+      damage.addFrame(pack.name, number, verdictOf(known));
+      damage.addObject({ name, verdict: verdictOf(known), reason: known.message });
+    }
+  }
+
+  /** Opens a frame of blocks in a worker; returns which entries are wrong. */
+  async #openBlocks(frame: FrameToCheck): Promise<readonly number[]> {
+    const { pack, name, number, sealed, inFrame } = frame;
+    const { bad } = await this.#deps.pool.openFrame({
+      buffer: sealed.buffer as ArrayBuffer,
+      sealedBytes: sealed.byteLength,
+      plainBytes: pack.frames[number]?.plainBytes ?? 0,
+      epoch: pack.epoch,
+      salt: pack.salt,
+      packName: name,
+      // Ids are views of one large array, which would be sent whole.
+      blocks: inFrame.map((entry) => ({ ...entry, id: new Uint8Array(entry.id) })),
+    });
+    return bad;
+  }
+
+  async #openNodes(frame: FrameToCheck): Promise<readonly number[]> {
+    const { pack, name, number, sealed, inFrame } = frame;
+    const { keys } = this.#deps;
+    const expected = {
+      sealedBytes: sealed.byteLength,
+      plainBytes: pack.frames[number]?.plainBytes ?? 0,
+    };
+    const plain = openFetchedFrame(sealOf(keys, pack), sealed, expected, name);
+    const bad: number[] = [];
+    for (const [at, { id, offsetBytes, lengthBytes }] of inFrame.entries()) {
+      const node = plain.subarray(offsetBytes, offsetBytes + lengthBytes);
+      const isWhole = node.byteLength === lengthBytes;
+      if (!isWhole || !bytesEqual(computeId(keys.nodeIdKey, node), id)) bad.push(at);
+    }
+    return bad;
+  }
+}
+
+interface FrameToCheck {
+  readonly pack: IndexPack;
+  readonly name: string;
+  readonly number: number;
+  readonly sealed: Uint8Array;
+  readonly inFrame: readonly IndexEntry[];
+}
+
+function groupByFrame(pack: IndexPack): ReadonlyMap<number, readonly IndexEntry[]> {
+  const groups = new Map<number, IndexEntry[]>();
+  for (const entry of pack.entries) {
+    const group = groups.get(entry.frame);
+    if (group === undefined) groups.set(entry.frame, [entry]);
+    else group.push(entry);
+  }
+  return groups;
+}
