@@ -69,7 +69,11 @@ test("file store: opening creates only what it is told to, and reading writes no
   await assert.rejects(openFileStore(`${folder.path}/file`), code("StoreNotFound"));
   await assert.rejects(
     openFileStore(`${folder.path}/file`, { create: true }),
-    code("StoreUnavailable"),
+    code("StoreNotFound"),
+  );
+  await assert.rejects(
+    openFileStore(`${folder.path}/file/store`, { create: true }),
+    code("StoreForeign"),
   );
   await mkdir(root);
   const store = await openFileStore(root);

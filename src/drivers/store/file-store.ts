@@ -8,7 +8,7 @@
  */
 import type { BigIntStats } from "node:fs";
 import { readdir, type FileHandle } from "node:fs/promises";
-import { dirname, isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 
 import { assert } from "#base/assert.ts";
 import { systemClock, type Clock } from "#base/clock.ts";
@@ -60,7 +60,7 @@ export async function openFileStore(
   path: string,
   options: FileStoreOptions = {},
 ): Promise<ObjectStore> {
-  assert(isAbsolute(path), "the path of a store is absolute");
+  assert(isAbsolute(path) && path === resolve(path), "the path of a store is absolute and plain");
   const syncs = new DirectorySyncs();
   const folder = await translated(`open the store "${path}"`, async () => {
     if (options.create === true) await makeDirectoriesDurably(path, syncs);

@@ -1,5 +1,5 @@
 /** The directories of a file store and their durability; internal to this folder. */
-import { mkdir, readdir } from "node:fs/promises";
+import { mkdir, readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import type { DirectorySyncs } from "./directory-syncs.ts";
@@ -53,14 +53,23 @@ export class StoreDirectories {
  * own entry is made durable, because its maker may have died before that.
  */
 export async function makeDirectoriesDurably(path: string, syncs: DirectorySyncs): Promise<void> {
-  const first = await mkdir(path, { recursive: true, mode: directoryMode });
-  if (first === undefined) {
-    await syncIfReadable(dirname(path), syncs);
-    return;
+  // Level by level: Node's recursive mkdir calls every failure ENOENT.
+  const missing: string[] = [];
+  for (let at = path; !(await isThere(at)); at = dirname(at)) missing.unshift(at);
+  for (const one of missing) {
+    await makeDirectory(one);
+    await syncs.sync(dirname(one));
   }
-  // Upwards to the first folder that was made: the entry of each is in its parent.
-  for (let made = path; made.length >= first.length; made = dirname(made)) {
-    await syncs.sync(dirname(made));
+  if (missing.length === 0) await syncIfReadable(dirname(path), syncs);
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
   }
 }
 
