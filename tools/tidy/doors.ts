@@ -39,7 +39,7 @@ export const moduleDoors: readonly Door[] = [
   {
     what: "files",
     pattern: /^node:(fs|fs\/promises|sqlite)$/,
-    allowed: ["src/drivers/", "src/vault/cache"],
+    allowed: ["src/drivers/", "src/vault/cache", "src/bin/"],
     instead: "a port, and a driver behind it",
   },
   {
