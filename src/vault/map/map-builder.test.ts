@@ -123,7 +123,7 @@ test("map builder: drops what lies past the end when the disk shrank", async () 
   const store = new MemoryNodes();
   const sizeBytes = 300 * leafBytes;
   const base = await build(store, { sizeBytes }, fill(0, 2400));
-  for (const windows of [2399, 2390, 260, 130, 128, 12, 8, 1]) {
+  for (const windows of [2399, 2390, 2000, 260, 136, 130, 128, 12, 8, 1]) {
     store.resetCounts();
     const shrunk = await build(store, { sizeBytes: windows * windowBytes, base });
     assert.ok(store.reads <= 2 * (base.level + 1));
@@ -183,9 +183,11 @@ test("map builder: reads each level with one call when the windows are prepared"
     assert.deepEqual(await builder.read(window), wholeWindow(window));
     await builder.update(window, wholeWindow(window + 5));
   }
+  await builder.prepare([touched.length * 40 + 1]);
+  assert.equal(store.calls, 4, "the way there is open but for the leaf");
   await builder.finish();
-  assert.equal(store.calls, 3);
-  assert.equal(store.reads, reads);
+  assert.equal(store.calls, 4);
+  assert.equal(store.reads, reads + 1);
 });
 
 test("map builder: fails an assertion when windows go back, calls overlap or one failed", async () => {
@@ -235,6 +237,11 @@ test("map builder: names the node when the base is damaged or of another disk", 
     build(store, { sizeBytes, base: { ...base, sizeBytes: tebibyte } }, change),
     isNamed,
   );
+
+  const windowShort = { ...base, sizeBytes: sizeBytes - windowBytes };
+  const last = [[318, wholeWindow(6)]] as const;
+  const cutOff = build(store, { sizeBytes: sizeBytes - windowBytes, base: windowShort }, last);
+  await assert.rejects(cutOff, /past the end of the disk/);
 
   const bytes = encodeInner({ level: 2, children: [base.root, ...Array<undefined>(15)] });
   const id = computeId(store.access.nodeIdKey, bytes);

@@ -75,6 +75,8 @@ test("rewrite sweep: does not want leaves before its cursor or after it has spen
   assert.ok(!sweep.isWanted(9));
   assert.deepEqual(sweep.planLeaf({ index: 9, leaf: shredded, changedPages: none }), []);
   assert.ok(sweep.isWanted(10));
+  const state = { cursor: 80, creditPages: 0 };
+  assert.ok(!new RewriteSweep({ changedPages: 500, state }).isWanted(9));
   // The leaf was begun: its last windows are finished though it is in few pieces now.
   const begun = leafOf(1, 1, 1, 1, 1, 50, 50, 50);
   assert.deepEqual(sweep.planLeaf({ index: 10, leaf: begun, changedPages: none }), [85, 86, 87]);

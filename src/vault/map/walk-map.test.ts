@@ -9,7 +9,7 @@ import { toHex } from "#base/bytes.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { leafBytes, leafWindows, windowPages } from "#formats/geometry.ts";
 import { MemoryNodes } from "#testing/memory-nodes.ts";
-import { diffMaps } from "./diff-maps.ts";
+import { diffMaps, isSameWindow } from "./diff-maps.ts";
 import { createMapBuilder } from "./map-builder.ts";
 import type { DiskMap, MapSource } from "./map-source.ts";
 import { walkMap, type LeafRange } from "./walk-map.ts";
@@ -93,9 +93,18 @@ test("map walk: stays one batch ahead of its caller", async () => {
 test("map walk: ends its reads when the caller stops early or aborts", async () => {
   const store = new MemoryNodes();
   const map = await createDisk(store);
-  for await (const range of walkMap({ map, access: store.access, prefetch: 16 })) {
+  let running = 0;
+  const source: MapSource = async (ids, signal) => {
+    running++;
+    await new Promise((resolve) => setImmediate(resolve));
+    running--;
+    return await store.read(ids, signal);
+  };
+  const access = { ...store.access, source };
+  for await (const range of walkMap({ map, access, prefetch: 16 })) {
     if (range.firstWindow >= 80) break;
   }
+  assert.equal(running, 0, "no read is left behind");
   assert.ok(store.reads < 100);
   const stop = new AbortController();
   const walk = walkMap({ map, access: store.access, prefetch: 16, signal: stop.signal });
@@ -131,4 +140,23 @@ test("map difference: reads only the paths that differ", async () => {
   assert.deepEqual(windows, [2399]);
   assert.equal(store.reads, 8);
   assert.ok(a.root && b.root && toHex(a.root) !== toHex(b.root));
+});
+
+test("map difference: tells windows apart by checksum, block, offset and length of their pieces", () => {
+  const checksum = new Uint8Array(16);
+  const block = new Uint8Array(24);
+  const piece = { pages: 32, block, offsetPages: 1 };
+  const window = { checksum, pieces: [piece, { ...piece, block: undefined, offsetPages: 0 }] };
+  const withFirst = (first: Partial<typeof piece>): typeof window => ({
+    checksum,
+    pieces: [{ ...piece, ...first }, ...window.pieces.slice(1)],
+  });
+  assert.ok(isSameWindow(undefined, undefined));
+  assert.ok(isSameWindow(window, withFirst({ block: new Uint8Array(24) })));
+  assert.ok(!isSameWindow(window, undefined));
+  assert.ok(!isSameWindow(window, { ...window, checksum: checksum.with(3, 1) }));
+  assert.ok(!isSameWindow(window, { ...window, pieces: [piece] }));
+  assert.ok(!isSameWindow(window, withFirst({ offsetPages: 2 })));
+  assert.ok(!isSameWindow(window, withFirst({ pages: 31 })));
+  assert.ok(!isSameWindow(window, withFirst({ block: block.with(5, 1) })));
 });
