@@ -9,8 +9,15 @@ export const segmentsPerWorker = 3;
 export const segmentPages = segmentBytes / 2 / 4096;
 /** Worker threads at most, whatever the machine has. */
 export const workersMax = 16;
-/** Pack buffers beyond one for each worker. */
-export const sparePackBuffers = 1;
+/**
+ * Bytes of the buffer of a segment: sealed frames go back in it, each larger by its header and tag
+ * than what it seals.
+ */
+export const segmentBufferBytes = segmentBytes + 4096;
+/** Packs in memory at once: one that fills while another is put. */
+export const packBuffers = 2;
+/** A pack takes no further segment when it could grow beyond this; stores take 64 MiB. */
+export const packBufferBytes = 60 * 1024 * 1024;
 /** Packs that are being put at once. */
 export const putsInFlight = 4;
 /** Entries that may wait for an index segment. */

@@ -196,9 +196,6 @@ export class Vault implements AsyncDisposable {
     return new WorkerPool({
       start: { keys: this.#options.keys, verify: false },
       size: this.#workers,
-      onPack: () => {
-        throw new KluisError("Internal", "Cannot read: a reading pool made a pack");
-      },
     });
   }
 }

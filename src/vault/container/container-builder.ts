@@ -42,7 +42,8 @@ export interface PlacedFrame {
 /**
  * Appends sealed frames to one buffer.
  *
- * Frame numbers count from 0 under a fresh key, so no nonce is used twice. The buffer grows where
+ * Frame numbers count from 0 under a fresh key, so no nonce is used twice; where several threads
+ * seal, each gets numbers of its own, and some may stay unused. The buffer grows where
  * it must; one that was handed in and is large enough is used as it is.
  */
 export class ContainerBuilder {
@@ -81,14 +82,25 @@ export class ContainerBuilder {
     this.#hash.update(header);
   }
 
+  /** The first of `count` frame numbers that are the caller's to seal with. */
+  reserveFrames(count: number): number {
+    const first = this.#frames;
+    this.#frames += count;
+    return first;
+  }
+
+  /** Appends frames that were sealed elsewhere under reserved numbers; copied. */
+  appendSealed(bytes: Uint8Array): void {
+    assert(!this.#finished, "a finished container takes no frame");
+    this.#reserve(bytes.byteLength);
+    this.#buffer.set(bytes, this.#length);
+    this.#length += bytes.byteLength;
+    this.#hash.update(bytes);
+  }
+
   /** Bytes so far. */
   get sizeBytes(): number {
     return this.#length;
-  }
-
-  /** Frames so far. */
-  get frames(): number {
-    return this.#frames;
   }
 
   /** Seals `plain` (1 byte to 1 MiB) as the next frame. */
@@ -133,10 +145,9 @@ export class ContainerBuilder {
     const header = sealFrame(
       this.seal,
       plain,
-      { frame: this.#frames, kind, compress },
+      { frame: this.reserveFrames(1), kind, compress },
       { target: this.#buffer, at: offsetBytes },
     );
-    this.#frames++;
     this.#length += header.sealedBytes + frameOverheadBytes;
     this.#hash.update(this.#buffer.subarray(offsetBytes, this.#length));
     return { header, offsetBytes };

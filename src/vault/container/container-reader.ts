@@ -86,8 +86,8 @@ export function openContainer(
     const frame = parseFrameHeader(bytes, at, name);
     const end = at + frame.sealedBytes + frameOverheadBytes;
     const isFooter = footerOffset !== 0 && at >= footerOffset;
-    const inOrder = frame.frame === frames.length && isFooter === (frame.kind === "footer");
-    if (end > framesEnd || !inOrder) throw corrupt(name, `frame ${frames.length} is out of place`);
+    const isInPlace = end <= framesEnd && isFooter === (frame.kind === "footer");
+    if (!isInPlace) throw corrupt(name, `the frame at ${at} is out of place`);
     frames.push(frame);
     if (isFooter || options.footerOnly !== true) {
       const plain = openFrame(seal, frame, bytes.subarray(at, end), name);

@@ -15,8 +15,10 @@ import { frameBytesMax } from "#formats/geometry.ts";
 
 /** Compressed frames must save at least 1/64, or they are stored: decompressing costs restores. */
 const savingShare = 64;
+/** Pieces in which zstd hands out its result: larger ones cost page faults, smaller ones calls. */
+const zstdChunkBytes = 64 * 1024;
 const compressionOptions = {
-  chunkSize: frameBytesMax + 16 * 1024,
+  chunkSize: zstdChunkBytes,
   params: {
     [constants.ZSTD_c_compressionLevel]: 1,
     [constants.ZSTD_c_checksumFlag]: 0,
@@ -119,7 +121,7 @@ export function openFrame(
 function decompress(body: Uint8Array, header: FrameHeader, objectName: string): Uint8Array {
   try {
     return zstdDecompressSync(body, {
-      chunkSize: Math.max(64, header.plainBytes),
+      chunkSize: zstdChunkBytes,
       maxOutputLength: header.plainBytes,
     });
   } catch (cause) {

@@ -3,22 +3,35 @@ import { assert } from "#base/assert.ts";
 import { bytesEqual } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
-import { frameOverheadBytes } from "#formats/container.ts";
-import { frameBytesMax, packBytesTarget } from "#formats/geometry.ts";
+import type { FrameCodec } from "#formats/container.ts";
+import { packBytesTarget } from "#formats/geometry.ts";
 import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
 import { ContainerBuilder } from "#vault/container/container-builder.ts";
 import { openFrame } from "#vault/container/frame.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 
-/** Room that a pack's buffer needs: the target, one last frame, footer and trailer. */
-export const packBufferBytes = packBytesTarget + 2 * frameBytesMax;
-
 /** One block or node inside a frame's plaintext. */
 export interface FrameBlock {
   readonly id: Uint8Array;
   readonly offsetBytes: number;
   readonly lengthBytes: number;
+}
+
+/** A frame that was sealed for a pack: what it takes, and what it holds. */
+export interface SealedFrame {
+  readonly sealedBytes: number;
+  readonly plainBytes: number;
+  readonly codec: FrameCodec;
+  readonly blocks: readonly FrameBlock[];
+}
+
+/** Under what frames for a pack are sealed elsewhere. */
+export interface FrameTicket {
+  readonly epoch: number;
+  readonly salt: Uint8Array;
+  /** Number of the first frame; those after it count on. */
+  readonly firstFrame: number;
 }
 
 /** A finished pack and its row for the index. */
@@ -52,9 +65,14 @@ export class PackBuilder {
     this.#verify = options.verify;
   }
 
+  /** Bytes so far. */
+  get sizeBytes(): number {
+    return this.#container.sizeBytes;
+  }
+
   /** Whether the pack has reached its target and should be finished. */
   get isFull(): boolean {
-    return this.#container.sizeBytes >= packBytesTarget;
+    return this.sizeBytes >= packBytesTarget;
   }
 
   /** Whether nothing was added. */
@@ -62,37 +80,31 @@ export class PackBuilder {
     return this.#entries.length === 0;
   }
 
-  /** Blocks and nodes so far. */
-  get entries(): number {
-    return this.#entries.length;
+  /** Seals `plain` (at most 1 MiB), which holds `blocks`, as one frame. */
+  add(plain: Uint8Array, blocks: readonly FrameBlock[], options: { compress: boolean }): void {
+    const placed = this.#container.addFrame(plain, options);
+    const { plainBytes, codec } = placed.header;
+    const bytes = this.#container.frameBytes(placed);
+    if (this.#verify) {
+      assertReadsBack(
+        openFrame(this.#container.seal, placed.header, bytes, "new map pack"),
+        blocks,
+        this.#idKey,
+      );
+    }
+    this.#note({ sealedBytes: bytes.byteLength, plainBytes, codec, blocks });
   }
 
-  /** Seals `plain` (at most 1 MiB), which holds `blocks`, as one frame; returns the bytes it takes. */
-  add(plain: Uint8Array, blocks: readonly FrameBlock[], options: { compress: boolean }): number {
-    assert(blocks.length > 0, "a frame holds a block");
-    const placed = this.#container.addFrame(plain, options);
-    const { header } = placed;
-    const frame = this.#frames.length;
-    if (this.#verify) {
-      const name = `new ${this.#container.type}`;
-      const bytes = this.#container.frameBytes(placed);
-      this.#check(openFrame(this.#container.seal, header, bytes, name), blocks);
-    }
-    const sealedBytes = header.sealedBytes + frameOverheadBytes;
-    this.#frames.push({
-      sealedBytes,
-      plainBytes: header.plainBytes,
-      codec: header.codec,
-    });
-    for (const block of blocks) {
-      this.#entries.push({
-        id: block.id,
-        frame,
-        offsetBytes: block.offsetBytes,
-        lengthBytes: block.lengthBytes,
-      });
-    }
-    return sealedBytes;
+  /** A ticket for at most `frames` frames that are to be sealed elsewhere. */
+  issueTicket(frames: number): FrameTicket {
+    const { epoch, salt } = this.#container;
+    return { epoch, salt, firstFrame: this.#container.reserveFrames(frames) };
+  }
+
+  /** Takes frames that were sealed under a ticket, one after the other in `bytes`; copied. */
+  addSealed(bytes: Uint8Array, frames: readonly SealedFrame[]): void {
+    this.#container.appendSealed(bytes);
+    for (const frame of frames) this.#note(frame);
   }
 
   /** Ends the pack with its footer. */
@@ -109,15 +121,29 @@ export class PackBuilder {
     return { bytes, table: { ...table, name } };
   }
 
-  #check(plain: Uint8Array, blocks: readonly FrameBlock[]): void {
-    for (const block of blocks) {
-      const content = plain.subarray(block.offsetBytes, block.offsetBytes + block.lengthBytes);
-      if (!bytesEqual(computeId(this.#idKey, content), block.id)) {
-        throw new KluisError(
-          "ObjectCorrupt",
-          "Cannot store a block: what was sealed does not read back as it was (check the machine's memory)",
-        );
-      }
+  #note({ sealedBytes, plainBytes, codec, blocks }: SealedFrame): void {
+    assert(blocks.length > 0, "a frame holds a block");
+    const frame = this.#frames.length;
+    this.#frames.push({ sealedBytes, plainBytes, codec });
+    for (const { id, offsetBytes, lengthBytes } of blocks) {
+      this.#entries.push({ id, frame, offsetBytes, lengthBytes });
+    }
+  }
+}
+
+/** Throws ObjectCorrupt unless every block of an opened frame hashes to its id. */
+export function assertReadsBack(
+  plain: Uint8Array,
+  blocks: readonly FrameBlock[],
+  idKey: Uint8Array,
+): void {
+  for (const { id, offsetBytes, lengthBytes } of blocks) {
+    const content = plain.subarray(offsetBytes, offsetBytes + lengthBytes);
+    if (!bytesEqual(computeId(idKey, content), id)) {
+      throw new KluisError(
+        "ObjectCorrupt",
+        "Cannot store a block: what was sealed does not read back as it was (check the machine's memory)",
+      );
     }
   }
 }

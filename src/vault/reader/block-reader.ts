@@ -10,7 +10,8 @@ import { KluisError } from "#base/kluis-error.ts";
 import { Semaphore } from "#base/semaphore.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { computeId } from "#vault/hashing.ts";
-import type { BlockIndex, BlockLocation } from "#vault/index/block-index.ts";
+import type { BlockIndex } from "#vault/index/block-index.ts";
+import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { fetchBytesMax, frameCacheBytes, framesAheadPerWorker } from "#vault/limits.ts";
 import { frameKeyOf, locate, objectNameOf } from "#vault/reader/locate.ts";
@@ -70,7 +71,7 @@ export class BlockReader {
     target: Uint8Array,
     signal?: AbortSignal,
   ): Promise<void> {
-    const frames = this.#group(pieces);
+    const frames = await this.#group(pieces);
     this.#prefetch(frames, signal);
     await Promise.all(
       frames.map(async (frame) => {
@@ -84,10 +85,10 @@ export class BlockReader {
     );
   }
 
-  #group(pieces: readonly BlockPiece[]): readonly WantedFrame[] {
+  async #group(pieces: readonly BlockPiece[]): Promise<readonly WantedFrame[]> {
     const frames = new Map<string, WantedFrame>();
     for (const piece of pieces) {
-      const location = locate(this.#index, piece.block);
+      const location = await locate(this.#index, piece.block);
       if (piece.offsetBytes + piece.lengthBytes > location.lengthBytes) {
         throw blockError(piece.block, location, "it is shorter than the map says");
       }

@@ -2,11 +2,12 @@
 import { toHex } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { mapPackName, packName } from "#formats/store-names.ts";
-import type { BlockIndex, BlockLocation } from "#vault/index/block-index.ts";
+import type { BlockIndex } from "#vault/index/block-index.ts";
+import type { BlockLocation } from "#vault/index/entry-reader.ts";
 
 /** Where a block or node lies. BlockMissing (never) where no index segment names it. */
-export function locate(index: BlockIndex, id: Uint8Array): BlockLocation {
-  const location = index.lookup(id);
+export async function locate(index: BlockIndex, id: Uint8Array): Promise<BlockLocation> {
+  const location = await index.locate(id);
   if (location !== undefined) return location;
   throw new KluisError("BlockMissing", `Cannot read block "${toHex(id)}": no index names it`, {
     details: { block: toHex(id) },

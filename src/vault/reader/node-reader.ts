@@ -3,7 +3,8 @@ import { ByteCache } from "#base/byte-cache.ts";
 import { present } from "#base/assert.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
-import type { BlockIndex, BlockLocation } from "#vault/index/block-index.ts";
+import type { BlockIndex } from "#vault/index/block-index.ts";
+import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { nodeCacheBytes } from "#vault/limits.ts";
 import type { MapAccess } from "#vault/map/map-source.ts";
@@ -33,7 +34,7 @@ export class NodeReader implements MapAccess {
     ids: readonly Uint8Array[],
     signal?: AbortSignal,
   ): Promise<readonly Uint8Array[]> => {
-    const locations = ids.map((id) => locate(this.#index, id));
+    const locations = await Promise.all(ids.map((id) => locate(this.#index, id)));
     const opened = new Map<string, Promise<Uint8Array>>();
     for (const location of locations) {
       const key = frameKeyOf(location);

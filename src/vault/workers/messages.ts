@@ -5,8 +5,8 @@
  * buffer goes to the worker with the scan and comes back when its wanted candidates are stored.
  */
 import type { SerializedError } from "#base/kluis-error.ts";
-import type { IndexPack } from "#formats/index-segment.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
+import type { FrameTicket, SealedFrame } from "#vault/pack/pack-builder.ts";
 
 /** What a worker is started with. */
 export interface WorkerStart {
@@ -43,23 +43,22 @@ export interface ScanPagesTask {
   readonly windowRegions: Uint32Array;
 }
 
-/** Seal the wanted candidates of a scanned segment; `wanted` has one byte per candidate. */
+/**
+ * Seal the wanted candidates of a scanned segment, and give its buffer back.
+ *
+ * `wanted` has one byte per candidate; the ticket has a frame number for each wanted one.
+ */
 export interface StoreTask {
   readonly kind: "store";
   readonly task: number;
   readonly wanted: Uint8Array;
+  readonly ticket: FrameTicket;
 }
 
-/** Finish the open pack, if any. */
-export interface FlushTask {
-  readonly kind: "flush";
+/** Give the buffer of a scanned segment back; nothing of it is wanted. */
+export interface ReleaseTask {
+  readonly kind: "release";
   readonly task: number;
-}
-
-/** An empty buffer for the next pack. */
-export interface PackBufferGrant {
-  readonly kind: "pack-buffer";
-  readonly buffer: ArrayBuffer;
 }
 
 /** One block to check inside an opened frame. */
@@ -84,13 +83,7 @@ export interface OpenFrameTask {
 }
 
 /** Everything a worker may be told. */
-export type WorkerTask =
-  | ScanWindowsTask
-  | ScanPagesTask
-  | StoreTask
-  | FlushTask
-  | PackBufferGrant
-  | OpenFrameTask;
+export type WorkerTask = ScanWindowsTask | ScanPagesTask | StoreTask | ReleaseTask | OpenFrameTask;
 
 /** Answer to {@link ScanWindowsTask}; candidate n is window n, unless it is zero. */
 export interface WindowScan {
@@ -132,16 +125,9 @@ export type WorkerAnswer =
   | {
       readonly kind: "stored";
       readonly task: number;
+      /** The segment's buffer; the sealed frames lie at its start, one after the other. */
       readonly buffer: ArrayBuffer;
-      /** What the wanted candidates take in packs. */
-      readonly sealedBytes: number;
-    }
-  | { readonly kind: "flushed"; readonly task: number }
-  | {
-      readonly kind: "pack";
-      readonly buffer: ArrayBuffer;
-      readonly lengthBytes: number;
-      readonly table: IndexPack;
+      readonly frames: readonly SealedFrame[];
     }
   | {
       readonly kind: "frame-opened";

@@ -1,12 +1,9 @@
 /** The vault's worker threads, seen from the main thread. */
 import { Worker } from "node:worker_threads";
 
-import { assert, present } from "#base/assert.ts";
+import { present } from "#base/assert.ts";
 import { fromSerializedError, KluisError } from "#base/kluis-error.ts";
-import { Pool } from "#base/pool.ts";
-import type { IndexPack } from "#formats/index-segment.ts";
-import { sparePackBuffers } from "#vault/limits.ts";
-import { packBufferBytes } from "#vault/pack/pack-builder.ts";
+import type { FrameTicket } from "#vault/pack/pack-builder.ts";
 import type {
   OpenFrameTask,
   PageScan,
@@ -17,13 +14,6 @@ import type {
   WorkerStart,
   WorkerTask,
 } from "#vault/workers/messages.ts";
-
-/** A pack that a worker finished. Its bytes are lent until `release` is called. */
-export interface FinishedPack {
-  readonly bytes: Uint8Array;
-  readonly table: IndexPack;
-  release(): void;
-}
 
 /** A scanned segment, kept by its worker until {@link WorkerPool.store} is called with it. */
 export interface ScannedSegment<Scan> {
@@ -47,7 +37,7 @@ interface Thread {
 }
 
 /**
- * Gives tasks to the least loaded thread and hands finished packs to `onPack`.
+ * Gives tasks to the least loaded thread.
  *
  * Threads start with the first task that finds all others busy, so a small backup starts one. When
  * a thread dies every task fails with Internal, also later ones.
@@ -56,25 +46,14 @@ export class WorkerPool implements AsyncDisposable {
   readonly #start: WorkerStart;
   readonly #size: number;
   readonly #threads: Thread[] = [];
-  readonly #packBuffers: Pool<ArrayBuffer>;
-  readonly #onPack: (pack: FinishedPack) => void;
   #tasks = 0;
   #broken: KluisError | undefined;
   #closed = false;
 
-  /** @param options.onPack Called once for each finished pack; must not throw. */
-  constructor(options: {
-    readonly start: WorkerStart;
-    readonly size: number;
-    readonly onPack: (pack: FinishedPack) => void;
-  }) {
+  /** @param options.size Threads at most, 1 or more. */
+  constructor(options: { readonly start: WorkerStart; readonly size: number }) {
     this.#start = options.start;
     this.#size = options.size;
-    this.#onPack = options.onPack;
-    this.#packBuffers = new Pool({
-      size: options.size + sparePackBuffers,
-      make: () => new ArrayBuffer(packBufferBytes),
-    });
   }
 
   /** Hashes whole windows; `buffer` is gone until {@link store}. */
@@ -95,14 +74,27 @@ export class WorkerPool implements AsyncDisposable {
     return { scan: answer as Answer<"pages-scanned">, worker };
   }
 
-  /** Seals the wanted candidates of a scanned segment and returns its buffer and what they take. */
+  /** Seals the wanted candidates of a scanned segment; its buffer comes back with them. */
   async store(
     segment: ScannedSegment<WindowScan | PageScan>,
     wanted: Uint8Array,
+    ticket: FrameTicket,
   ): Promise<Answer<"stored">> {
-    const task: WorkerTask = { kind: "store", task: segment.scan.task, wanted };
-    const answer = await this.#send(segment.worker, task, []);
-    return answer as Answer<"stored">;
+    const { epoch, salt, firstFrame } = ticket;
+    const { task } = segment.scan;
+    const message: WorkerTask = {
+      kind: "store",
+      task,
+      wanted,
+      ticket: { epoch, salt, firstFrame },
+    };
+    return (await this.#send(segment.worker, message, [])) as Answer<"stored">;
+  }
+
+  /** Gives back the buffer of a scanned segment of which nothing is wanted. */
+  async release(segment: ScannedSegment<WindowScan | PageScan>): Promise<ArrayBuffer> {
+    const message: WorkerTask = { kind: "release", task: segment.scan.task };
+    return ((await this.#send(segment.worker, message, [])) as Answer<"stored">).buffer;
   }
 
   /** Opens one frame and checks its blocks. */
@@ -110,11 +102,6 @@ export class WorkerPool implements AsyncDisposable {
     const worker = this.#leastLoaded();
     const answer = await this.#ask(worker, { kind: "open-frame", ...task }, [task.buffer]);
     return answer as Answer<"frame-opened">;
-  }
-
-  /** Finishes every open pack; each was handed to `onPack` when this resolves. */
-  async flush(): Promise<void> {
-    await Promise.all(this.#threads.map((_, worker) => this.#ask(worker, { kind: "flush" }, [])));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -134,7 +121,7 @@ export class WorkerPool implements AsyncDisposable {
 
   #ask(
     worker: number,
-    task: Unnumbered<Exclude<WorkerTask, { kind: "pack-buffer" }>>,
+    task: Unnumbered<WorkerTask>,
     transfer: readonly ArrayBuffer[],
   ): Promise<WorkerAnswer> {
     return this.#send(worker, { ...task, task: this.#tasks++ }, transfer);
@@ -142,7 +129,6 @@ export class WorkerPool implements AsyncDisposable {
 
   #send(worker: number, task: WorkerTask, transfer: readonly ArrayBuffer[]): Promise<WorkerAnswer> {
     if (this.#broken !== undefined) return Promise.reject(this.#broken);
-    assert(task.kind !== "pack-buffer", "a grant has no answer");
     const thread = present(this.#threads[worker], "a worker that was started");
     return new Promise((resolve, reject) => {
       thread.load++;
@@ -161,31 +147,15 @@ export class WorkerPool implements AsyncDisposable {
     worker.on("message", (answer: WorkerAnswer) => this.#receive(thread, answer));
     worker.on("error", (error) => this.#break(error));
     worker.on("exit", () => this.#break(new Error("a worker thread ended")));
-    this.#grantBuffer(thread);
     return at;
   }
 
   #receive(thread: Thread, answer: WorkerAnswer): void {
-    if (answer.kind === "pack") {
-      this.#grantBuffer(thread);
-      this.#onPack({
-        bytes: new Uint8Array(answer.buffer, 0, answer.lengthBytes),
-        table: answer.table,
-        release: () => this.#packBuffers.give(answer.buffer),
-      });
-      return;
-    }
     const waiter = present(thread.waiters.get(answer.task), "an answer has a task");
     thread.waiters.delete(answer.task);
     thread.load--;
     if (answer.kind === "failed") waiter.reject(fromSerializedError(answer.error));
     else waiter.resolve(answer);
-  }
-
-  #grantBuffer(thread: Thread): void {
-    void this.#packBuffers.take().then((buffer) => {
-      if (!this.#closed) thread.worker.postMessage({ kind: "pack-buffer", buffer }, [buffer]);
-    });
   }
 
   #break(cause: unknown): void {

@@ -43,6 +43,23 @@ type Scanned =
   | { readonly kind: "windows"; readonly segment: ScannedSegment<WindowScan> }
   | { readonly kind: "pages"; readonly segment: ScannedSegment<PageScan> };
 
+/** Which candidates of a segment have to be stored. */
+class Wanted {
+  readonly flags: Uint8Array;
+  blocks = 0;
+  bytes = 0;
+
+  constructor(candidates: number) {
+    this.flags = new Uint8Array(candidates);
+  }
+
+  add(at: number, lengthBytes: number): void {
+    this.flags[at] = 1;
+    this.blocks++;
+    this.bytes += lengthBytes;
+  }
+}
+
 /** Runs the segments of one disk; see the file's head. */
 export class DiskPipeline {
   readonly #options: PipelineOptions;
@@ -112,10 +129,7 @@ export class DiskPipeline {
           ? await this.#noteWindows(segment.windows, scanned.segment.scan)
           : await this.#notePages(segment, scanned);
       resolve();
-      const { session } = this.#options;
-      const stored = await session.pool.store(scanned.segment, wanted);
-      this.#totals.storedBytes += stored.sealedBytes;
-      session.buffers.give(stored.buffer);
+      this.#options.session.buffers.give(await this.#store(scanned, wanted));
     } finally {
       resolve();
     }
@@ -138,6 +152,22 @@ export class DiskPipeline {
     return { kind: "pages", segment: await pool.scanPages({ buffer, oldOffsetBytes, ...layout }) };
   }
 
+  /** Seals what is wanted into the open pack; returns the segment's buffer. */
+  async #store(scanned: Scanned, wanted: Wanted): Promise<ArrayBuffer> {
+    const { pool, packs } = this.#options.session;
+    if (wanted.blocks === 0) return await pool.release(scanned.segment);
+    const ticket = await packs.take(wanted.blocks, wanted.bytes);
+    const stored = pool.store(scanned.segment, wanted.flags, ticket);
+    stored.catch(() => packs.abandon(ticket));
+    const { buffer, frames } = await stored;
+    let sealedBytes = 0;
+    for (const frame of frames) sealedBytes += frame.sealedBytes;
+    packs.deliver(ticket, new Uint8Array(buffer, 0, sealedBytes), frames);
+    this.#totals.newBytes += wanted.bytes;
+    this.#totals.storedBytes += sealedBytes;
+    return buffer;
+  }
+
   async #noteZeros(firstWindow: number, windows: number): Promise<void> {
     const { map } = this.#options;
     for (let window = firstWindow; window < firstWindow + windows; window++) {
@@ -149,9 +179,9 @@ export class DiskPipeline {
     this.#options.onProgress(windows * windowBytes);
   }
 
-  async #noteWindows(windows: readonly number[], scan: WindowScan): Promise<Uint8Array> {
+  async #noteWindows(windows: readonly number[], scan: WindowScan): Promise<Wanted> {
     const { map, session } = this.#options;
-    const wanted = new Uint8Array(windows.length);
+    const wanted = new Wanted(windows.length);
     await map.prepare(windows);
     for (const [at, window] of windows.entries()) {
       const base = await map.read(window);
@@ -169,10 +199,7 @@ export class DiskPipeline {
       }
       const block = scan.ids.slice(at * idBytes, (at + 1) * idBytes);
       if (!isSame) this.#totals.changedBytes += windowBytes;
-      if (session.claim(block)) {
-        wanted[at] = 1;
-        this.#totals.newBytes += windowBytes;
-      }
+      if (session.claim(block)) wanted.add(at, windowBytes);
       await this.#update(window, base, {
         checksum: checksum.slice(),
         pieces: [{ pages: windowPages, block, offsetPages: 0 }],
@@ -181,15 +208,14 @@ export class DiskPipeline {
     return wanted;
   }
 
-  async #notePages(segment: Segment, scanned: Scanned): Promise<Uint8Array> {
+  async #notePages(segment: Segment, scanned: Scanned): Promise<Wanted> {
     const scan = scanned.segment.scan as PageScan;
     const { windows } = segment as Extract<Segment, { kind: "pages" }>;
     const blocks = splitIds(scan.blockIds);
-    const wanted = new Uint8Array(blocks.length);
+    const wanted = new Wanted(blocks.length);
     for (const [at, id] of blocks.entries()) {
       if (!this.#options.session.claim(id)) continue;
-      wanted[at] = 1;
-      this.#totals.newBytes += present(scan.blockBytes[at], "a block has a length");
+      wanted.add(at, present(scan.blockBytes[at], "a block has a length"));
     }
     let slot = 0;
     await this.#options.map.prepare(windows.map(({ window }) => window));

@@ -168,8 +168,7 @@ class ChecksumStream {
     const buffer = await this.#buffers.take();
     await source.readWindows(windows, buffer);
     const segment = await pool.scanWindows({ buffer, windows: windows.length, ids: false });
-    const { buffer: returned } = await pool.store(segment, new Uint8Array(0));
-    this.#buffers.give(returned);
+    this.#buffers.give(await pool.release(segment));
     return segment.scan;
   }
 }

@@ -47,7 +47,7 @@ export class MapSink {
   /** Takes a node, unless the vault or this session has it. */
   add(node: NewNode): void {
     const name = asBuffer(node.id).toString("latin1");
-    if (this.#queued.has(name) || this.#index.lookup(node.id) !== undefined) return;
+    if (this.#queued.has(name) || this.#index.has(node.id)) return;
     this.#queued.add(name);
     this.#nodes.push(node);
     this.#bytes += node.bytes.byteLength;

@@ -8,7 +8,7 @@ import { buildContainer } from "#vault/container/build-container.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { pendingEntriesMax, putsInFlight } from "#vault/limits.ts";
-import type { FinishedPack } from "#vault/workers/worker-pool.ts";
+import type { FinishedPack } from "#vault/writer/pack-assembler.ts";
 
 /** What went into the store in one session. */
 export interface SinkTotals {

@@ -5,10 +5,11 @@ import { Pool } from "#base/pool.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { segmentBytes, segmentsPerWorker } from "#vault/limits.ts";
+import { segmentBufferBytes, segmentsPerWorker } from "#vault/limits.ts";
 import { WorkerPool } from "#vault/workers/worker-pool.ts";
 import { FlushGate } from "#vault/writer/flush-gate.ts";
 import { MapSink } from "#vault/writer/map-sink.ts";
+import { PackAssembler } from "#vault/writer/pack-assembler.ts";
 import { PackSink } from "#vault/writer/pack-sink.ts";
 
 /** What a session needs of its vault. */
@@ -27,12 +28,13 @@ export interface SessionDeps {
 /** One backup's way into the store; disposing it ends its threads. */
 export class WriteSession implements AsyncDisposable {
   readonly pool: WorkerPool;
+  readonly packs: PackAssembler;
   readonly buffers: Pool<ArrayBuffer>;
   readonly gate = new FlushGate();
   readonly sink: PackSink;
   readonly map: MapSink;
   readonly #index: BlockIndex;
-  /** Ids that are on their way into a pack; bounded by the open packs and the puts in flight. */
+  /** Ids that are on their way into a pack; bounded by `packBuffers`. */
   readonly #claimed = new Set<string>();
 
   constructor(deps: SessionDeps) {
@@ -42,18 +44,22 @@ export class WriteSession implements AsyncDisposable {
     this.pool = new WorkerPool({
       start: { keys: deps.keys, verify: deps.verify },
       size: deps.workers,
+    });
+    this.packs = new PackAssembler({
+      keys: deps.keys,
+      random: deps.random,
       onPack: (pack) => this.sink.accept(pack, () => this.#forget(pack.table.entries)),
     });
     this.buffers = new Pool({
       size: deps.workers * segmentsPerWorker,
-      make: () => new ArrayBuffer(segmentBytes),
+      make: () => new ArrayBuffer(segmentBufferBytes),
     });
   }
 
   /** Whether the caller must store this block: the vault does not have it and nobody claimed it. */
   claim(id: Uint8Array): boolean {
     const name = asBuffer(id).toString("latin1");
-    if (this.#claimed.has(name) || this.#index.lookup(id) !== undefined) return false;
+    if (this.#claimed.has(name) || this.#index.has(id)) return false;
     this.#claimed.add(name);
     return true;
   }
@@ -68,7 +74,7 @@ export class WriteSession implements AsyncDisposable {
   /** Makes everything so far durable: packs → index segment → map packs → their index segment. */
   async flush(): Promise<void> {
     await this.gate.alone(async () => {
-      await this.pool.flush();
+      await this.packs.flush();
       await this.sink.drain();
       await this.sink.writeSegment();
       this.map.putAll();
