@@ -14,22 +14,28 @@ export function planResize(
   tail: readonly Extent[],
 ): ChangedExtents {
   const { sizeBytes, baseSizeBytes } = sizes;
-  const limit = Math.floor(Math.min(sizeBytes, baseSizeBytes) / pageBytes) * pageBytes;
-  const isResized = sizeBytes !== baseSizeBytes;
-  const kept = isResized ? cutAt(changes, limit) : changes;
-  if (sizeBytes > baseSizeBytes) return [...kept, ...alignTail(tail, { limit, sizeBytes })];
-  if (sizeBytes === baseSizeBytes) return kept;
+  if (sizeBytes === baseSizeBytes) return changes;
+  const smaller = Math.min(sizeBytes, baseSizeBytes);
+  const planned = cutAt(changes, Math.floor(smaller / pageBytes) * pageBytes);
+  // A page in which the smaller one ends is read whatever was said of it: it is cut, or goes on.
+  const pageEnd = Math.ceil(smaller / pageBytes) * pageBytes;
+  if (pageEnd > smaller) {
+    const offsetBytes = pageEnd - pageBytes;
+    planned.push({
+      offsetBytes,
+      lengthBytes: Math.min(pageEnd, sizeBytes) - offsetBytes,
+      kind: "data",
+    });
+  }
+  if (sizeBytes > baseSizeBytes) {
+    return [...planned, ...alignTail(tail, { startBytes: pageEnd, endBytes: sizeBytes })];
+  }
   // The window that now holds the end must read as zeros behind it.
-  const pageEnd = Math.ceil(sizeBytes / pageBytes) * pageBytes;
   const windowEnd = Math.ceil(sizeBytes / windowBytes) * windowBytes;
-  const cut: Extent[] = [];
-  if (pageEnd > limit) {
-    cut.push({ offsetBytes: limit, lengthBytes: pageEnd - limit, kind: "data" });
-  }
   if (windowEnd > pageEnd) {
-    cut.push({ offsetBytes: pageEnd, lengthBytes: windowEnd - pageEnd, kind: "zero" });
+    planned.push({ offsetBytes: pageEnd, lengthBytes: windowEnd - pageEnd, kind: "zero" });
   }
-  return [...kept, ...cut];
+  return planned;
 }
 
 function cutAt(extents: ChangedExtents, limit: number): Extent[] {
@@ -44,15 +50,15 @@ function cutAt(extents: ChangedExtents, limit: number): Extent[] {
 /** Data extents of the new part, widened to pages; zeros need no entry, the base has none there. */
 function alignTail(
   tail: readonly Extent[],
-  bounds: { readonly limit: number; readonly sizeBytes: number },
+  bounds: { readonly startBytes: number; readonly endBytes: number },
 ): Extent[] {
   const aligned: Extent[] = [];
-  let end = bounds.limit;
+  let end = bounds.startBytes;
   for (const extent of tail) {
     if (extent.kind === "zero") continue;
     const extentEnd = extent.offsetBytes + extent.lengthBytes;
     const start = Math.max(end, Math.floor(extent.offsetBytes / pageBytes) * pageBytes);
-    const stop = Math.min(Math.ceil(extentEnd / pageBytes) * pageBytes, bounds.sizeBytes);
+    const stop = Math.min(Math.ceil(extentEnd / pageBytes) * pageBytes, bounds.endBytes);
     if (stop <= start) continue;
     aligned.push({ offsetBytes: start, lengthBytes: stop - start, kind: "data" });
     end = Math.ceil(stop / pageBytes) * pageBytes;
