@@ -1,0 +1,73 @@
+import { isKluisError } from "#base/kluis-error.ts";
+import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
+import { FreezeRound } from "./freeze-round.ts";
+import type { VmContext } from "./vm-context.ts";
+
+/** The guest's part in a snapshot: frozen where that was asked and works, else the reason why not. */
+export class GuestRound implements AsyncDisposable {
+  readonly #round: FreezeRound | undefined;
+  #reason: string | undefined;
+  #count = 0;
+  #isFrozen = false;
+
+  private constructor(round: FreezeRound | undefined, reason: string | undefined) {
+    this.#round = round;
+    this.#reason = reason;
+  }
+
+  /** Never fails for want of a guest agent; that is a reason. */
+  static async open(
+    context: VmContext,
+    request: SnapshotRequest,
+    signal: AbortSignal | undefined,
+  ): Promise<GuestRound> {
+    if (request.quiesce === "crash") {
+      return new GuestRound(undefined, "a crash-consistent snapshot was asked for");
+    }
+    const options = {
+      agentSocket: context.paths.agentSocket,
+      runDirectory: context.directory.runDirectory,
+      budgetMs: request.freezeBudgetMs,
+      clock: context.clock,
+    };
+    try {
+      return new GuestRound(await FreezeRound.open(options, signal), undefined);
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (!isKluisError(error)) throw error;
+      return new GuestRound(undefined, error.message);
+    }
+  }
+
+  async freeze(): Promise<void> {
+    if (this.#round === undefined) return;
+    try {
+      this.#count = await this.#round.freeze(undefined);
+      this.#isFrozen = true;
+    } catch (error) {
+      if (!isKluisError(error)) throw error;
+      this.#reason = error.message;
+    }
+  }
+
+  /** Thaws and says what the snapshot is worth. */
+  async thaw(): Promise<ConsistencyRecord> {
+    if (this.#round === undefined || !this.#isFrozen) {
+      return { consistency: "crash", ...this.#withReason(this.#reason) };
+    }
+    const report = await this.#round.thaw();
+    const frozenMs = Math.round(report.frozenMs);
+    const figures = { frozenMs, fileSystemsFrozen: this.#count };
+    const reason = this.#count === 0 ? "the guest froze no file system" : report.reason;
+    if (reason !== undefined) return { consistency: "crash", reason, ...figures };
+    return { consistency: "file-system", ...figures };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#round?.[Symbol.asyncDispose]();
+  }
+
+  #withReason(reason: string | undefined): { readonly reason?: string } {
+    return reason === undefined ? {} : { reason };
+  }
+}

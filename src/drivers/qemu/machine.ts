@@ -1,0 +1,182 @@
+/** The QEMU process of a VM: found, started, stopped. It belongs to nobody and outlives Kluis. */
+import { readFile, rm } from "node:fs/promises";
+
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import {
+  readProcessIdentity,
+  stopProcess,
+  waitForProcessEnd,
+  type ProcessIdentity,
+} from "#drivers/process/process-identity.ts";
+import { lastLine, runTool } from "#drivers/process/run-tool.ts";
+import { isObject } from "#formats/qmp-wire.ts";
+import { detectAccelerator } from "./accelerator.ts";
+import { planQemuArguments, type DiskLayer } from "./arguments.ts";
+import { waitUntil } from "./deadline.ts";
+import { GuestAgent } from "./guest-agent.ts";
+import { requestGuestShutdown } from "./guest-commands.ts";
+import { QmpClient } from "./qmp-client.ts";
+import type { VmContext } from "./vm-context.ts";
+import type { VmRecord } from "./vm-record.ts";
+
+const program = "qemu-system-x86_64";
+
+/** QEMU opens its images and goes into the background; a loaded machine takes seconds. */
+const LAUNCH_TIMEOUT_MS = 60_000;
+/** Loading a saved machine state reads the guest's memory from disk. */
+const RUNNING_TIMEOUT_MS = 120_000;
+const RUNNING_POLL_MS = 20;
+/** Between SIGTERM, which lets QEMU flush its images, and SIGKILL. */
+const TERMINATE_GRACE_MS = 10_000;
+/** How long QEMU may take to end after `quit`. */
+const QUIT_TIMEOUT_MS = 10_000;
+
+/** The running QEMU of a VM; `undefined` where none runs. */
+export async function findMachine(context: VmContext): Promise<ProcessIdentity | undefined> {
+  const { pidFile } = context.paths;
+  const pid = Number(await readText(pidFile));
+  if (!Number.isSafeInteger(pid) || pid <= 0) return undefined;
+  const identity = await readProcessIdentity(pid);
+  if (identity === undefined) return undefined;
+  // A pid may be used again; our QEMU names our pid file.
+  const args = ((await readText(`/proc/${String(pid)}/cmdline`)) ?? "").split("\0");
+  return args.includes(pidFile) ? identity : undefined;
+}
+
+/**
+ * Starts the VM on the layers of the record and resolves once it runs. Errors: VmStartFailed
+ * (after-change) with QEMU's words, ImageInUse, ToolMissing.
+ */
+export async function launchMachine(
+  context: VmContext,
+  record: VmRecord,
+  options: { readonly incoming?: string; readonly signal?: AbortSignal | undefined },
+): Promise<void> {
+  const { paths, description } = context;
+  const layers = new Map<string, readonly DiskLayer[]>(
+    record.disks.map((disk) => [disk.name, disk.layers]),
+  );
+  const accelerator =
+    context.accelerator === "detect" ? await detectAccelerator() : context.accelerator;
+  const args = planQemuArguments(description, {
+    paths,
+    layers,
+    accelerator,
+    daemonize: true,
+    ...(options.incoming === undefined ? {} : { incoming: options.incoming }),
+  });
+  for (const path of [paths.qmpSocket, paths.agentSocket, paths.ackSocket, paths.pidFile]) {
+    await rm(path, { force: true });
+  }
+  const result = await runTool(program, args, {
+    timeoutMs: LAUNCH_TIMEOUT_MS,
+    ...(options.signal === undefined ? {} : { signal: options.signal }),
+  });
+  if (result.exitCode !== 0) throw startFailed(context, lastLine(result.stderr) ?? "no reason");
+  await waitUntilRunning(context, options.signal);
+}
+
+async function waitUntilRunning(
+  context: VmContext,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { clock, paths } = context;
+  try {
+    await using qmp = await QmpClient.open(paths.qmpSocket, { clock, signal });
+    const isRunning = await waitUntil(
+      async () => {
+        const status = await qmp.execute("query-status");
+        return isObject(status) && status["status"] === "running";
+      },
+      { timeoutMs: RUNNING_TIMEOUT_MS, pollMs: RUNNING_POLL_MS, clock, signal },
+    );
+    if (!isRunning) throw startFailed(context, "it does not begin to run");
+  } catch (error) {
+    await endMachine(context);
+    if (!isKluisError(error, "QmpFailed")) throw error;
+    throw startFailed(context, `it ended at once (${error.message})`);
+  }
+}
+
+/** How a VM is stopped. */
+export interface StopOptions {
+  /** How long the guest may take to shut down; 0: it is not asked, as by a power cut. */
+  readonly shutdownTimeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Asks the guest to shut down, and where it does not, ends the machine. Resolves when it has ended. */
+export async function stopMachine(
+  context: VmContext,
+  machine: ProcessIdentity,
+  options: StopOptions,
+): Promise<void> {
+  const { clock } = context;
+  const timeoutMs = options.shutdownTimeoutMs;
+  if (timeoutMs > 0) {
+    await askToShutDown(context);
+    const { signal } = options;
+    const wait = { timeoutMs, clock, ...(signal === undefined ? {} : { signal }) };
+    if (await waitForProcessEnd(machine, wait)) return;
+  }
+  await endMachine(context);
+}
+
+async function askToShutDown(context: VmContext): Promise<void> {
+  const { clock, paths } = context;
+  try {
+    await using agent = await GuestAgent.open(paths.agentSocket, { clock });
+    requestGuestShutdown(agent);
+    // The agent does not answer; a sync after it says that it has read the request.
+    await agent.execute("guest-ping");
+  } catch (error) {
+    if (!isKluisError(error)) throw error;
+    // Without an agent the power button is what is left; guests with ACPI take it.
+    await pressPowerButton(context);
+  }
+}
+
+async function pressPowerButton(context: VmContext): Promise<void> {
+  try {
+    await using qmp = await QmpClient.open(context.paths.qmpSocket, { clock: context.clock });
+    await qmp.execute("system_powerdown");
+  } catch (error) {
+    // A machine that does not listen is ended by its process.
+    if (!isKluisError(error)) throw error;
+  }
+}
+
+async function endMachine(context: VmContext): Promise<void> {
+  const { clock } = context;
+  const machine = await findMachine(context);
+  if (machine === undefined) return;
+  try {
+    await using qmp = await QmpClient.open(context.paths.qmpSocket, { clock });
+    await qmp.execute("quit");
+    if (await waitForProcessEnd(machine, { timeoutMs: QUIT_TIMEOUT_MS, clock })) return;
+  } catch (error) {
+    // `quit` may end the session before its answer; the process tells what happened.
+    if (!isKluisError(error)) throw error;
+  }
+  await stopProcess(machine, { graceMs: TERMINATE_GRACE_MS, clock });
+}
+
+function startFailed(context: VmContext, reason: string): KluisError {
+  const { name } = context.description;
+  const isLocked = /Failed to get .* lock/.test(reason);
+  return new KluisError(
+    isLocked ? "ImageInUse" : "VmStartFailed",
+    `Cannot start VM "${name}": ${isLocked ? "another program uses one of its images" : "QEMU failed"}: ${reason}`,
+    { details: { vm: name } },
+  );
+}
+
+async function readText(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ESRCH") return undefined;
+    throw error;
+  }
+}

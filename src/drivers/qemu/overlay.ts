@@ -1,0 +1,101 @@
+/** Making layers, and reading what an image says of itself. */
+import { open, rm } from "node:fs/promises";
+import { isAbsolute } from "node:path";
+
+import { assert } from "#base/assert.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
+import type { DiskLayer } from "./arguments.ts";
+import { syncFile } from "./durable-file.ts";
+
+/** Clusters of 32 subclusters: a write of 4 KiB allocates 4 KiB, and shows as that. */
+const LAYER_OPTIONS = "extended_l2=on,cluster_size=128k";
+const CREATE_TIMEOUT_MS = 30_000;
+
+const qcow2Magic = Buffer.from("QFI\xfb", "latin1");
+const qcow2SizeOffset = 24;
+
+/** A layer to be made. */
+export interface OverlayPlan {
+  readonly path: string;
+  /** The layer below; need not be readable by others. */
+  readonly backing: DiskLayer;
+  readonly sizeBytes: number;
+}
+
+/**
+ * Makes an empty layer and its content durable; the caller syncs the folder. A file of that name is
+ * left by a run that died before it was recorded, and is replaced. Errors: SnapshotFailed.
+ */
+export async function createOverlay(plan: OverlayPlan, signal?: AbortSignal): Promise<void> {
+  assert(isAbsolute(plan.backing.path), "layers name each other by absolute paths");
+  await rm(plan.path, { force: true });
+  const backing = ["-u", "-b", plan.backing.path, "-F", plan.backing.format];
+  const layout = ["-q", "-f", "qcow2", "-o", LAYER_OPTIONS, ...backing];
+  const result = await runTool(
+    "qemu-img",
+    ["create", ...layout, "--", plan.path, String(plan.sizeBytes)],
+    { timeoutMs: CREATE_TIMEOUT_MS, ...(signal === undefined ? {} : { signal }) },
+  );
+  assertToolSucceeded("qemu-img", result);
+  await syncFile(plan.path);
+}
+
+/**
+ * Size of the disk that an image holds, out of its header; safe while a VM writes it. Errors:
+ * ImageNotFound, ImageInvalid (after-change).
+ */
+export async function readVirtualSize(layer: Pick<DiskLayer, "path" | "format">): Promise<number> {
+  const { path, format } = layer;
+  const { header, lengthBytes } = await readHeader(path);
+  if (format === "raw") return lengthBytes;
+  if (!isQcow2(header)) throw invalid(path, "it is described as qcow2 and is none");
+  return Number(header.readBigUInt64BE(qcow2SizeOffset));
+}
+
+/**
+ * Checks that a described image is what it is described as. Only before Kluis first runs a VM on it:
+ * later a guest may write what it likes into a raw image, the first bytes of qcow2 too.
+ */
+export async function assertDescribedFormat(
+  layer: Pick<DiskLayer, "path" | "format">,
+): Promise<void> {
+  await readVirtualSize(layer);
+  const { header } = await readHeader(layer.path);
+  if (layer.format === "raw" && isQcow2(header)) {
+    throw invalid(layer.path, "it is described as raw and is qcow2");
+  }
+}
+
+interface ImageHeader {
+  readonly header: Buffer;
+  readonly lengthBytes: number;
+}
+
+async function readHeader(path: string): Promise<ImageHeader> {
+  try {
+    const file = await open(path, "r");
+    try {
+      const status = await file.stat();
+      if (!status.isFile()) throw invalid(path, "it is not a file");
+      const header = Buffer.alloc(qcow2SizeOffset + 8);
+      await file.read(header, 0, header.byteLength, 0);
+      return { header, lengthBytes: status.size };
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    throw new KluisError("ImageNotFound", `Cannot open the image "${path}": it is not there`);
+  }
+}
+
+function isQcow2(header: Buffer): boolean {
+  return header.subarray(0, qcow2Magic.byteLength).equals(qcow2Magic);
+}
+
+function invalid(path: string, reason: string): KluisError {
+  return new KluisError("ImageInvalid", `Cannot use the image "${path}": ${reason}`, {
+    details: { path },
+  });
+}

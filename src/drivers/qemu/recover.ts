@@ -1,0 +1,150 @@
+/**
+ * Puts a VM in order before anything else is done to it: what a dead run left half done is finished
+ * or taken back, so that the record names exactly the layers that are used.
+ */
+import { isKluisError } from "#base/kluis-error.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
+import { closeUnusedLayers, queryChains, type UsedChain } from "./block-graph.ts";
+import { removeDurably } from "./durable-file.ts";
+import { endLeftoverGuard } from "./guard-link.ts";
+import { GuestAgent } from "./guest-agent.ts";
+import {
+  frozenLayers,
+  withLayer,
+  withMergedLayers,
+  withNewLayers,
+  withoutTopLayers,
+} from "./layer-changes.ts";
+import { assertLayerUnchanged, readLayerFingerprint } from "./layer-fingerprint.ts";
+import { QmpClient } from "./qmp-client.ts";
+import { cancelJob, queryJobs } from "./qmp-jobs.ts";
+import { settlePivots } from "./settle-pivot.ts";
+import type { VmContext } from "./vm-context.ts";
+import { layerPath } from "./vm-directory.ts";
+import { readVmRecord, writeVmRecord } from "./vm-record-file.ts";
+import { activeLayer, originalLayer, withoutWork, type VmRecord } from "./vm-record.ts";
+
+/** Id prefix of the jobs that merge layers. */
+export const MERGE_JOB_PREFIX = "kluis-merge-";
+
+/** How long a silent agent is waited for when a dead run may have left the guest frozen. */
+const CLEAR_FREEZE_TIMEOUT_MS = 5_000;
+
+/**
+ * Reads the record and puts the VM in order; the caller holds the VM's lock. On return no work is
+ * recorded, every frozen layer has a fingerprint and is as it was frozen, and a running QEMU holds
+ * no layer open that its disks do not use.
+ *
+ * Errors: SnapshotBaseChanged; QmpFailed where a running QEMU does not answer; those of readVmRecord.
+ */
+export async function recoverVm(
+  context: VmContext,
+  machine: ProcessIdentity | undefined,
+): Promise<VmRecord> {
+  await endLeftoverGuard(context.directory.runDirectory, context.clock);
+  const found = await readVmRecord(context);
+  const settled =
+    machine === undefined ? withoutWork(found) : await settleWithMachine(context, found);
+  const frozen = await freezeLayers(context, settled);
+  return removeGarbage(context, frozen);
+}
+
+/** Brings record and block graph of a running QEMU together. */
+async function settleWithMachine(context: VmContext, found: VmRecord): Promise<VmRecord> {
+  if (found.work?.kind === "snapshot") await clearFreeze(context);
+  await using qmp = await QmpClient.open(context.paths.qmpSocket, { clock: context.clock });
+  await settlePivots(qmp, found);
+  for (const job of await queryJobs(qmp)) {
+    if (job.id.startsWith(MERGE_JOB_PREFIX)) await cancelJob(qmp, job.id);
+  }
+  const chains = await queryChains(qmp, found.disks);
+  const settled = withoutWork(followChains(found, chains));
+  await closeUnusedLayers(qmp, settled.disks, chains);
+  return settled;
+}
+
+/** A guest that a dead run left frozen is thawed by the session itself. */
+async function clearFreeze(context: VmContext): Promise<void> {
+  const { clock, paths } = context;
+  try {
+    const timeoutMs = CLEAR_FREEZE_TIMEOUT_MS;
+    await using _ = await GuestAgent.open(paths.agentSocket, { clock, timeoutMs });
+  } catch (error) {
+    // No agent: the watchdog in the guest has thawed, or will.
+    if (!isKluisError(error, "AgentUnavailable") && !isKluisError(error, "AgentFailed")) {
+      throw error;
+    }
+  }
+}
+
+/**
+ * The record as QEMU's chains say: layers above what QEMU writes were never used, layers that are
+ * missing below have been merged into those below them.
+ */
+function followChains(record: VmRecord, chains: ReadonlyMap<string, UsedChain>): VmRecord {
+  let followed = record;
+  for (const disk of record.disks) {
+    const used = chains.get(disk.name)?.numbers ?? [];
+    const top = used.at(-1) ?? 0;
+    const unused = disk.layers.filter((layer) => layer.number > top);
+    if (unused.length > 0 && record.work?.kind !== "snapshot") {
+      throw new KluisError(
+        "SnapshotFailed",
+        `Cannot work on the VM: QEMU writes layer ${String(top)} of disk "${disk.name}", ` +
+          "the record names a newer one; stop the VM before anything else",
+      );
+    }
+    for (const layer of unused) followed = withoutTopLayers(followed, layer.number);
+    const merged = disk.layers.filter(
+      (layer) => layer.number < top && !used.includes(layer.number),
+    );
+    followed = withMergedLayers(
+      followed,
+      disk.name,
+      merged.map((layer) => layer.number),
+    );
+  }
+  return followed;
+}
+
+/** Checks the frozen layers, and takes fingerprints where a run died before it could. */
+async function freezeLayers(context: VmContext, record: VmRecord): Promise<VmRecord> {
+  let frozen = record;
+  for (const disk of record.disks) {
+    for (const layer of frozenLayers(disk)) {
+      if (layer.frozen === undefined) {
+        const fingerprint = await readLayerFingerprint(layer.path, context.clock);
+        frozen = withLayer(frozen, disk.name, { ...layer, frozen: fingerprint });
+      } else {
+        await assertLayerUnchanged(layer.path, layer.frozen);
+      }
+    }
+  }
+  return frozen;
+}
+
+/** Records what was found, then removes files that are in no chain. */
+async function removeGarbage(context: VmContext, record: VmRecord): Promise<VmRecord> {
+  const unrecorded = record.disks.map((disk) =>
+    layerPath(originalLayer(disk).path, record.nextLayer),
+  );
+  const active = record.disks.map((disk) => activeLayer(disk).path);
+  const doomed = [...record.garbage, ...unrecorded].filter((path) => !active.includes(path));
+  const clean = await writeVmRecord(context, record);
+  await removeDurably(doomed);
+  return record.garbage.length === 0 ? clean : writeVmRecord(context, { ...record, garbage: [] });
+}
+
+/** Records new layers, with the work they belong to. */
+export function planSwitch(
+  record: VmRecord,
+  layers: Parameters<typeof withNewLayers>[1],
+): VmRecord {
+  const layer = record.nextLayer;
+  return {
+    ...withNewLayers(record, layers),
+    nextLayer: layer + 1,
+    work: { kind: "snapshot", layer },
+  };
+}

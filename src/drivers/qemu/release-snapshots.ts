@@ -1,0 +1,258 @@
+/** Lets go of old snapshots: their layers are merged into the lowest of them. */
+import { rm, stat } from "node:fs/promises";
+
+import { KluisError, toKluisError } from "#base/kluis-error.ts";
+import { present } from "#base/assert.ts";
+import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
+import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
+import { nodeName } from "./arguments.ts";
+import { closeUnusedLayers, queryChains } from "./block-graph.ts";
+import { removeDurably, syncFile } from "./durable-file.ts";
+import {
+  planRelease,
+  toUnfrozen,
+  withLayer,
+  withMergedLayers,
+  type LayerMerge,
+  type ReleasePlan,
+} from "./layer-changes.ts";
+import { readLayerFingerprint } from "./layer-fingerprint.ts";
+import { QmpClient } from "./qmp-client.ts";
+import { cancelJob, dismissJob, waitForJob } from "./qmp-jobs.ts";
+import { listReadSnapshots } from "./readers.ts";
+import { MERGE_JOB_PREFIX } from "./recover.ts";
+import type { VmContext } from "./vm-context.ts";
+import { writeVmRecord } from "./vm-record-file.ts";
+import {
+  findDisk,
+  findSnapshot,
+  type DiskRecord,
+  type LayerRecord,
+  type VmRecord,
+} from "./vm-record.ts";
+
+/** A commit of a whole disk on a slow one; it is stopped when a snapshot is due. */
+const MERGE_TIMEOUT_MS = 24 * 3_600_000;
+const REBASE_TIMEOUT_MS = 60_000;
+/** How often a merge without QEMU looks whether it is to stop. */
+const STOP_POLL_MS = 100;
+
+/** What a release works on. `record` is in order (see recoverVm); the caller holds the VM's lock. */
+export interface ReleaseWork {
+  readonly context: VmContext;
+  readonly record: VmRecord;
+  readonly machine: ProcessIdentity | undefined;
+  readonly keepId: string;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * Drops every snapshot older than `keepId` that nobody reads, and merges the layers of those.
+ *
+ * Errors: SnapshotInUse (backoff) where one is being read, after what can be released was; Busy
+ * (backoff) where a snapshot is due, the layers not yet merged stay and are merged by the next
+ * release; VmStateWrong where there is no snapshot `keepId`.
+ */
+export async function releaseSnapshots(work: ReleaseWork): Promise<void> {
+  const { context, record, keepId } = work;
+  if (findSnapshot(record, keepId) === undefined) {
+    throw new KluisError("VmStateWrong", `Cannot keep snapshot "${keepId}": it is not there`);
+  }
+  const read = await listReadSnapshots(context.directory.readersDirectory);
+  const plan = planRelease(record, keepId, read);
+  if (plan.merges.length > 0) await applyMerges(work, plan);
+  else await writeVmRecord(context, dropSnapshots(record, plan));
+  if (plan.inUse.length > 0) throw inUse(plan.inUse.map((snapshot) => snapshot.id));
+  if (read.has(keepId) && record.disks.some((disk) => disk.layers.length > 2)) {
+    throw inUse([keepId]);
+  }
+}
+
+function dropSnapshots(record: VmRecord, plan: ReleasePlan): VmRecord {
+  return {
+    ...record,
+    snapshots: record.snapshots.filter((snapshot) => !plan.dropped.includes(snapshot)),
+  };
+}
+
+async function applyMerges(work: ReleaseWork, plan: ReleasePlan): Promise<void> {
+  const { context } = work;
+  await rm(context.directory.mergeStopPath, { force: true });
+  let record = dropSnapshots(work.record, plan);
+  for (const merge of plan.merges) {
+    // From here on the lowest layer is no instant any more, and may be half of one.
+    const into = layerOf(diskOf(record, merge), merge.into);
+    record = withLayer(record, merge.diskName, toUnfrozen(into));
+    await writeVmRecord(context, { ...record, work: { kind: "merge" } });
+    await context.onStep("merge-marked");
+    const isDone = await commit(work, diskOf(record, merge), merge);
+    await context.onStep("merge-committed");
+    record = await writeVmRecord(context, await settleMerge(context, record, { merge, isDone }));
+    await context.onStep("merge-recorded");
+    await removeDurably(record.garbage);
+    record = { ...record, garbage: [] };
+    if (!isDone) throw stoppedMerge();
+  }
+  await writeVmRecord(context, record);
+}
+
+/** Commits one range; false where a snapshot is due and the commit was stopped. */
+async function commit(work: ReleaseWork, disk: DiskRecord, merge: LayerMerge): Promise<boolean> {
+  try {
+    return work.machine === undefined
+      ? await commitStopped(work, disk, merge)
+      : await commitRunning(work, disk, merge);
+  } catch (error) {
+    const { message } = toKluisError(error);
+    if (!/Failed to get .* lock/.test(message)) throw error;
+    throw new KluisError(
+      "SnapshotInUse",
+      `Cannot merge the layers of disk "${disk.name}": another program reads them`,
+      { cause: error },
+    );
+  }
+}
+
+/** The record after a commit that ended or was stopped: the written layer is frozen again. */
+async function settleMerge(
+  context: VmContext,
+  record: VmRecord,
+  outcome: { readonly merge: LayerMerge; readonly isDone: boolean },
+): Promise<VmRecord> {
+  const { merge, isDone } = outcome;
+  const disk = diskOf(record, merge);
+  const into = layerOf(disk, merge.into);
+  const merged = disk.layers
+    .map((layer) => layer.number)
+    .filter((number) => number > merge.into && number <= merge.upTo);
+  const rest = isDone ? withMergedLayers(record, merge.diskName, merged) : record;
+  const frozen = await readLayerFingerprint(into.path, context.clock);
+  return withLayer(rest, merge.diskName, { ...into, frozen });
+}
+
+async function commitRunning(
+  work: ReleaseWork,
+  disk: DiskRecord,
+  merge: LayerMerge,
+): Promise<boolean> {
+  const { context, signal } = work;
+  const id = `${MERGE_JOB_PREFIX}${disk.name}`;
+  const active = present(disk.layers.at(-1), "a disk has an active layer");
+  await using qmp = await QmpClient.open(context.paths.qmpSocket, { clock: context.clock, signal });
+  await qmp.execute("block-commit", {
+    "job-id": id,
+    device: nodeName(disk.name, active.number),
+    "top-node": nodeName(disk.name, merge.upTo),
+    "base-node": nodeName(disk.name, merge.into),
+    "backing-file": layerOf(disk, merge.into).path,
+    "auto-dismiss": false,
+  });
+  try {
+    const isUnwanted = (): Promise<boolean> => isMergeUnwanted(context);
+    const job = await waitForJob(qmp, id, [], { signal, isUnwanted });
+    if (job.status !== "concluded") {
+      await cancelJob(qmp, id);
+    } else {
+      await dismissJob(qmp, job);
+    }
+  } catch (error) {
+    if (signal?.aborted === true) await cancelJob(qmp, id);
+    throw error;
+  }
+  // A commit that is cancelled in its last moment may be complete all the same: ask the graph.
+  const chains = await queryChains(qmp, [disk]);
+  const isDone = chains.get(disk.name)?.numbers.includes(merge.upTo) === false;
+  await closeUnusedLayers(qmp, [disk], chains);
+  await syncFile(layerOf(disk, merge.into).path);
+  return isDone;
+}
+
+async function commitStopped(
+  work: ReleaseWork,
+  disk: DiskRecord,
+  merge: LayerMerge,
+): Promise<boolean> {
+  const into = layerOf(disk, merge.into);
+  const upTo = layerOf(disk, merge.upTo);
+  const above = disk.layers.find((layer) => layer.number > merge.upTo);
+  const stop = new AbortController();
+  const ended = new AbortController();
+  const watching = watchForStop(work.context, stop, ended.signal);
+  const signals = work.signal === undefined ? [stop.signal] : [stop.signal, work.signal];
+  try {
+    const args = ["commit", "-q", "-d", "-f", upTo.format, "-b", into.path, "--", upTo.path];
+    const result = await runTool("qemu-img", args, {
+      timeoutMs: MERGE_TIMEOUT_MS,
+      signal: AbortSignal.any(signals),
+      dieWithParent: true,
+    });
+    assertToolSucceeded("qemu-img", result);
+    await syncFile(into.path);
+    if (above !== undefined) await rebase(above, into);
+    return true;
+  } catch (error) {
+    if (stop.signal.aborted) return false;
+    throw error;
+  } finally {
+    ended.abort();
+    await watching;
+  }
+}
+
+/** Writes into the header of the layer above what lies below it now. */
+async function rebase(above: LayerRecord, below: LayerRecord): Promise<void> {
+  const backing = ["-b", below.path, "-F", below.format];
+  const args = ["rebase", "-q", "-u", "-f", above.format, ...backing, "--", above.path];
+  const result = await runTool("qemu-img", args, { timeoutMs: REBASE_TIMEOUT_MS });
+  assertToolSucceeded("qemu-img", result);
+  await syncFile(above.path);
+}
+
+async function watchForStop(
+  context: VmContext,
+  stop: AbortController,
+  ended: AbortSignal,
+): Promise<void> {
+  while (!ended.aborted) {
+    if (await isMergeUnwanted(context)) {
+      stop.abort(stoppedMerge());
+      return;
+    }
+    try {
+      await context.clock.sleep(STOP_POLL_MS, ended);
+    } catch (error) {
+      if (!ended.aborted) throw error;
+    }
+  }
+}
+
+/** Whether somebody who waits for the VM's lock has asked this merge to stop. */
+async function isMergeUnwanted(context: VmContext): Promise<boolean> {
+  try {
+    await stat(context.directory.mergeStopPath);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
+}
+
+function diskOf(record: VmRecord, merge: LayerMerge): DiskRecord {
+  return present(findDisk(record, merge.diskName), "a merge is planned on a disk of the record");
+}
+
+function layerOf(disk: DiskRecord, number: number): LayerRecord {
+  const layer = disk.layers.find((candidate) => candidate.number === number);
+  return present(layer, "a merge is planned on layers of the record");
+}
+
+function inUse(ids: readonly string[]): KluisError {
+  return new KluisError(
+    "SnapshotInUse",
+    `Cannot release all older snapshots: ${ids.map((id) => `"${id}"`).join(", ")} is being read`,
+  );
+}
+
+function stoppedMerge(): KluisError {
+  return new KluisError("Busy", "Cannot merge older snapshots now: a new snapshot is due");
+}

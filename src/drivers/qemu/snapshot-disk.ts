@@ -1,0 +1,203 @@
+/** Reading the disks of a snapshot: their content, and what changed since an earlier one. */
+import { KluisError } from "#base/kluis-error.ts";
+import { openDiskImage } from "#drivers/disk/open-disk-image.ts";
+import { readOverlayExtents } from "#drivers/disk/overlay-extents.ts";
+import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
+import type { ChangesAnswer, SnapshotDisk, VmSnapshot } from "#ports/hypervisor.ts";
+import { unionChanges, withGrowth } from "./change-union.ts";
+import { assertLayerUnchanged } from "./layer-fingerprint.ts";
+import { createReaderLease, type ReaderLease } from "./readers.ts";
+import type { VmContext } from "./vm-context.ts";
+import { acquireVmLock } from "./vm-lock.ts";
+import { readVmRecord } from "./vm-record-file.ts";
+import {
+  findDisk,
+  findSnapshot,
+  type LayerRecord,
+  type SnapshotDiskRecord,
+  type SnapshotRecord,
+  type VmRecord,
+} from "./vm-record.ts";
+
+/** How changes are found, for people. */
+const METHOD = "qcow2 layers of 4 KiB subclusters";
+
+/** An operation on the VM holds its lock for seconds; a merge may hold it for long. */
+const LOCK_TIMEOUT_MS = 60_000;
+
+/** A recorded snapshot as the port has it. */
+export function toVmSnapshot(context: VmContext, snapshot: SnapshotRecord): VmSnapshot {
+  return {
+    id: snapshot.id,
+    takenAtMs: snapshot.takenAtMs,
+    consistency: snapshot.consistency,
+    disks: snapshot.disks.map((disk) => toSnapshotDisk(context, snapshot.id, disk)),
+  };
+}
+
+function toSnapshotDisk(
+  context: VmContext,
+  snapshotId: string,
+  disk: SnapshotDiskRecord,
+): SnapshotDisk {
+  const { name, sizeBytes } = disk;
+  return {
+    name,
+    sizeBytes,
+    open: async (signal) => {
+      const reader = await openAt(context, { snapshotId, diskName: name }, signal);
+      if (reader !== undefined) return reader;
+      throw new KluisError("VmStateWrong", `Cannot open snapshot "${snapshotId}": it was released`);
+    },
+    changesSince: (baseId, signal) =>
+      readChanges(context, { baseId, snapshotId, diskName: name }, signal),
+    openBase: (baseId, signal) => openAt(context, { snapshotId: baseId, diskName: name }, signal),
+  };
+}
+
+/** A disk of a snapshot, by names. */
+interface DiskAt {
+  readonly snapshotId: string;
+  readonly diskName: string;
+}
+
+/** A snapshot that cannot go while it is held. */
+interface HeldSnapshot {
+  readonly record: VmRecord;
+  readonly disk: SnapshotDiskRecord;
+  readonly lease: ReaderLease;
+}
+
+/** Marks the snapshot as being read; `undefined` where it is not there or has no such disk. */
+async function holdSnapshot(
+  context: VmContext,
+  at: DiskAt,
+  signal: AbortSignal | undefined,
+): Promise<HeldSnapshot | undefined> {
+  const { clock, directory } = context;
+  await using _ = await acquireVmLock(directory.lockPath, "read", {
+    timeoutMs: LOCK_TIMEOUT_MS,
+    clock,
+    signal,
+    mayWaitFor: () => true,
+  });
+  const record = await readVmRecord(context);
+  const snapshot = findSnapshot(record, at.snapshotId);
+  const disk = snapshot?.disks.find((candidate) => candidate.name === at.diskName);
+  if (disk === undefined) return undefined;
+  for (const layer of layersUpTo(record, disk)) await assertFrozen(layer);
+  return {
+    record,
+    disk,
+    lease: await createReaderLease(directory.readersDirectory, at.snapshotId),
+  };
+}
+
+async function openAt(
+  context: VmContext,
+  at: DiskAt,
+  signal: AbortSignal | undefined,
+): Promise<DiskReader | undefined> {
+  const held = await holdSnapshot(context, at, signal);
+  if (held === undefined) return undefined;
+  const { record, disk, lease } = held;
+  try {
+    const layer = layersUpTo(record, disk).at(-1) as LayerRecord;
+    const reader = await openDiskImage(layer.path, {
+      format: layer.format,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    return new HeldReader(reader, lease);
+  } catch (error) {
+    await lease[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+interface ChangesRequest extends DiskAt {
+  readonly baseId: string;
+}
+
+async function readChanges(
+  context: VmContext,
+  request: ChangesRequest,
+  signal: AbortSignal | undefined,
+): Promise<ChangesAnswer> {
+  const held = await holdSnapshot(context, request, signal);
+  if (held === undefined) return unknown("the snapshot was released");
+  await using _ = held.lease;
+  const { record, disk } = held;
+  const base = findSnapshot(record, request.baseId);
+  if (base === undefined) return unknown(`snapshot "${request.baseId}" is not there any more`);
+  const before = base.disks.find((candidate) => candidate.name === disk.name);
+  if (before === undefined) return unknown(`snapshot "${base.id}" has no disk "${disk.name}"`);
+  if (before.layer > disk.layer) return unknown(`snapshot "${base.id}" is not older`);
+  if (before.sizeBytes > disk.sizeBytes) return unknown("the disk has become smaller");
+  let changes: ChangedExtents = [];
+  for (const layer of layersUpTo(record, disk)) {
+    if (layer.number <= before.layer) continue;
+    const { extents } = await readOverlayExtents(layer.path, signal);
+    changes = unionChanges(changes, extents);
+  }
+  const sizes = { beforeBytes: before.sizeBytes, nowBytes: disk.sizeBytes };
+  return { known: true, method: METHOD, extents: withGrowth(changes, sizes) };
+}
+
+function layersUpTo(record: VmRecord, disk: SnapshotDiskRecord): readonly LayerRecord[] {
+  const layers = findDisk(record, disk.name)?.layers ?? [];
+  return layers.filter((layer) => layer.number <= disk.layer);
+}
+
+async function assertFrozen(layer: LayerRecord): Promise<void> {
+  if (layer.frozen !== undefined) {
+    await assertLayerUnchanged(layer.path, layer.frozen);
+    return;
+  }
+  throw new KluisError(
+    "Busy",
+    `Cannot read layer "${layer.path}": a run that died was writing it; the next operation clears up`,
+  );
+}
+
+function unknown(reason: string): ChangesAnswer {
+  return { known: false, reason };
+}
+
+/** A reader that gives its snapshot free when it is closed. */
+class HeldReader implements DiskReader {
+  readonly #reader: DiskReader;
+  readonly #lease: ReaderLease;
+
+  constructor(reader: DiskReader, lease: ReaderLease) {
+    this.#reader = reader;
+    this.#lease = lease;
+  }
+
+  get sizeBytes(): number {
+    return this.#reader.sizeBytes;
+  }
+
+  get readsInFlight(): number {
+    return this.#reader.readsInFlight;
+  }
+
+  read(offsetBytes: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    return this.#reader.read(offsetBytes, target, signal);
+  }
+
+  extents(signal?: AbortSignal): AsyncIterable<Extent> {
+    return this.#reader.extents(signal);
+  }
+
+  assertUnchanged(): Promise<void> {
+    return this.#reader.assertUnchanged();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.#reader[Symbol.asyncDispose]();
+    } finally {
+      await this.#lease[Symbol.asyncDispose]();
+    }
+  }
+}

@@ -1,0 +1,278 @@
+/** Freezes one instant of all disks of a VM; the order of steps is that of docs/design/qemu-driver.md. */
+import { KluisError, isKluisError, toKluisError } from "#base/kluis-error.ts";
+import { toHex } from "#base/bytes.ts";
+import { systemRandom } from "#base/random.ts";
+import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
+import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
+import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
+import {
+  addLayerNodes,
+  closeUnusedLayers,
+  planOverlayAction,
+  queryChains,
+  type UsedChain,
+} from "./block-graph.ts";
+import { removeDurably, syncDirectory, syncFile } from "./durable-file.ts";
+import { GuestRound } from "./guest-round.ts";
+import { withLayer, withoutTopLayers } from "./layer-changes.ts";
+import { readLayerFingerprint } from "./layer-fingerprint.ts";
+import { createOverlay, readVirtualSize } from "./overlay.ts";
+import { isQmpRefusal, QmpClient } from "./qmp-client.ts";
+import { planSwitch } from "./recover.ts";
+import type { VmContext } from "./vm-context.ts";
+import { folderOf, layerPath } from "./vm-directory.ts";
+import { writeVmRecord } from "./vm-record-file.ts";
+import {
+  activeLayer,
+  LAYERS_MAX,
+  originalLayer,
+  SNAPSHOTS_MAX,
+  withoutWork,
+  type LayerRecord,
+  type SnapshotRecord,
+  type VmRecord,
+} from "./vm-record.ts";
+
+/** A transaction flushes the layers; on a slow disk that takes its time, frozen or not. */
+const TRANSACTION_TIMEOUT_MS = 60_000;
+const PROBE_TIMEOUT_MS = 30_000;
+const ID_BYTES = 4;
+
+/** The layer that a snapshot puts on each disk, by disk name. */
+type NewLayers = ReadonlyMap<string, LayerRecord>;
+
+/** What one snapshot works on. `record` is in order (see recoverVm). */
+interface SnapshotWork {
+  readonly context: VmContext;
+  readonly record: VmRecord;
+  readonly request: SnapshotRequest;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * Takes a snapshot of a VM in order; the caller holds the VM's lock. Errors: SnapshotFailed (backoff),
+ * and the VM goes on as it was; QmpFailed; ImageInUse where a stopped VM's image is open elsewhere.
+ */
+export async function takeSnapshot(
+  work: SnapshotWork & { readonly machine: ProcessIdentity | undefined },
+): Promise<SnapshotRecord> {
+  assertRoom(work.record);
+  try {
+    return work.machine === undefined ? await takeStopped(work) : await takeRunning(work);
+  } catch (error) {
+    work.signal?.throwIfAborted();
+    if (isKluisError(error) && error.code !== "ToolFailed") throw error;
+    const { message } = toKluisError(error);
+    throw new KluisError("SnapshotFailed", `Cannot take a snapshot: ${message}`, { cause: error });
+  }
+}
+
+function assertRoom(record: VmRecord): void {
+  const isFull =
+    record.snapshots.length >= SNAPSHOTS_MAX ||
+    record.disks.some((disk) => disk.layers.length >= LAYERS_MAX);
+  if (!isFull) return;
+  throw new KluisError(
+    "SnapshotFailed",
+    `Cannot take a snapshot: the VM has ${String(LAYERS_MAX)} layers; release older snapshots first`,
+  );
+}
+
+async function takeStopped(work: SnapshotWork): Promise<SnapshotRecord> {
+  const { context, record } = work;
+  for (const disk of record.disks) await assertNobodyWrites(activeLayer(disk));
+  const sizes = new Map<string, number>();
+  for (const disk of record.disks) sizes.set(disk.name, await readVirtualSize(activeLayer(disk)));
+  const layers = await createLayers(work, sizes);
+  await context.onStep("created");
+  const consistency = { consistency: "crash", reason: "the VM was stopped" } as const;
+  const snapshot = planSnapshot(work, { sizes, consistency });
+  const switched = planSwitch(await freezeLayersOf(context, record, record), layers);
+  await writeVmRecord(context, {
+    ...withoutWork(switched),
+    snapshots: [...record.snapshots, snapshot],
+  });
+  await context.onStep("recorded");
+  return snapshot;
+}
+
+async function takeRunning(work: SnapshotWork): Promise<SnapshotRecord> {
+  const { context, record } = work;
+  const { clock } = context;
+  await using qmp = await QmpClient.open(context.paths.qmpSocket, { clock, signal: work.signal });
+  const chains = await queryChains(qmp, record.disks);
+  const sizes = new Map([...chains].map(([name, chain]) => [name, chain.sizeBytes]));
+  const layers = await createLayers(work, sizes);
+  await context.onStep("created");
+  let switched: VmRecord = record;
+  let guest: GuestRound | undefined;
+  try {
+    for (const [name, layer] of layers) await addLayerNodes(qmp, name, layer);
+    guest = await GuestRound.open(context, work.request, work.signal);
+    for (const disk of record.disks) await syncFile(activeLayer(disk).path);
+    await context.onStep("attached");
+    work.signal?.throwIfAborted();
+    switched = await writeVmRecord(context, planSwitch(record, layers));
+    await context.onStep("switched");
+    await guest.freeze();
+    await context.onStep("frozen");
+    await transact(qmp, record, layers);
+  } catch (error) {
+    await guest?.[Symbol.asyncDispose]();
+    if (isOutcomeUnknown(error)) throw error;
+    await takeBack(qmp, { context, record, switched, layers, chains });
+    throw error;
+  }
+  await using round = guest;
+  await context.onStep("taken");
+  const consistency = await round.thaw();
+  await context.onStep("thawed");
+  const snapshot = planSnapshot(work, { sizes, consistency });
+  await recordTaken(work, switched, snapshot);
+  await context.onStep("recorded");
+  return snapshot;
+}
+
+async function recordTaken(
+  work: SnapshotWork,
+  switched: VmRecord,
+  snapshot: SnapshotRecord,
+): Promise<void> {
+  const frozen = await freezeLayersOf(work.context, switched, work.record);
+  const snapshots = [...frozen.snapshots, snapshot];
+  await writeVmRecord(work.context, { ...withoutWork(frozen), snapshots });
+}
+
+/** All disks at one instant. Errors: SnapshotFailed where QEMU refused, so that nothing has happened. */
+async function transact(qmp: QmpClient, record: VmRecord, layers: NewLayers): Promise<void> {
+  const actions = record.disks.flatMap((disk) => {
+    const layer = layers.get(disk.name);
+    const below = activeLayer(disk).number;
+    return layer === undefined ? [] : [planOverlayAction(disk.name, below, layer.number)];
+  });
+  try {
+    await qmp.transaction(actions, { timeoutMs: TRANSACTION_TIMEOUT_MS });
+  } catch (error) {
+    if (!isQmpRefusal(error)) {
+      throw new UnknownOutcome(toKluisError(error));
+    }
+    throw new KluisError("SnapshotFailed", `Cannot take a snapshot: ${error.message}`, {
+      cause: error,
+    });
+  }
+}
+
+/** QEMU may have taken the snapshot or not; only a new session can tell (see recoverVm). */
+class UnknownOutcome extends KluisError {
+  constructor(cause: KluisError) {
+    super(
+      "SnapshotFailed",
+      `Cannot tell whether the snapshot was taken: ${cause.message}; the next run finds out`,
+      { cause },
+    );
+  }
+}
+
+function isOutcomeUnknown(error: unknown): boolean {
+  return error instanceof UnknownOutcome;
+}
+
+interface TakeBack {
+  readonly context: VmContext;
+  readonly record: VmRecord;
+  /** The record as last written. */
+  readonly switched: VmRecord;
+  readonly layers: NewLayers;
+  readonly chains: ReadonlyMap<string, UsedChain>;
+}
+
+/** Nothing was frozen by QEMU: the layers are closed, the record goes back, the files go. */
+async function takeBack(qmp: QmpClient, state: TakeBack): Promise<void> {
+  const { context, record, switched, layers, chains } = state;
+  await closeUnusedLayers(qmp, record.disks, chains);
+  if (switched !== record) {
+    const undone = withoutWork(withoutTopLayers(switched, record.nextLayer));
+    await writeVmRecord(context, { ...undone, garbage: record.garbage });
+  }
+  await removeDurably([...layers.values()].map((layer) => layer.path));
+}
+
+/** Makes an empty layer for each disk, durable with its name. */
+async function createLayers(
+  work: SnapshotWork,
+  sizes: ReadonlyMap<string, number>,
+): Promise<NewLayers> {
+  const { record, signal } = work;
+  const number = record.nextLayer;
+  const layers = new Map<string, LayerRecord>();
+  for (const disk of record.disks) {
+    const path = layerPath(originalLayer(disk).path, number);
+    layers.set(disk.name, { number, path, format: "qcow2" });
+  }
+  const paths = [...layers.values()].map((layer) => layer.path);
+  try {
+    for (const disk of record.disks) {
+      const path = layerPath(originalLayer(disk).path, number);
+      const sizeBytes = sizes.get(disk.name) ?? 0;
+      await createOverlay({ path, backing: activeLayer(disk), sizeBytes }, signal);
+    }
+    for (const folder of new Set(paths.map(folderOf))) await syncDirectory(folder);
+  } catch (error) {
+    await removeDurably(paths);
+    throw error;
+  }
+  return layers;
+}
+
+function planSnapshot(
+  work: SnapshotWork,
+  taken: {
+    readonly sizes: ReadonlyMap<string, number>;
+    readonly consistency: ConsistencyRecord;
+  },
+): SnapshotRecord {
+  const { context, record } = work;
+  const takenAtMs = context.clock.nowMs();
+  const time = new Date(takenAtMs).toISOString().slice(0, 19).replace(/[-:]/g, "").toLowerCase();
+  return {
+    id: `${time}-${toHex(systemRandom.bytes(ID_BYTES))}`,
+    takenAtMs,
+    consistency: taken.consistency,
+    disks: record.disks.map((disk) => ({
+      name: disk.name,
+      sizeBytes: taken.sizes.get(disk.name) ?? 0,
+      layer: activeLayer(disk).number,
+    })),
+  };
+}
+
+/** Fingerprints of the layers that `before` had as active ones and `record` has below others. */
+async function freezeLayersOf(
+  context: VmContext,
+  record: VmRecord,
+  before: VmRecord,
+): Promise<VmRecord> {
+  let frozen = record;
+  for (const disk of before.disks) {
+    const layer = activeLayer(disk);
+    const fingerprint = await readLayerFingerprint(layer.path, context.clock);
+    frozen = withLayer(frozen, disk.name, { ...layer, frozen: fingerprint });
+  }
+  return frozen;
+}
+
+/** QEMU's image lock says whether another program writes the image of a stopped VM. */
+async function assertNobodyWrites(layer: LayerRecord): Promise<void> {
+  const { path, format } = layer;
+  const result = await runTool("qemu-img", ["info", "-f", format, "--output=json", "--", path], {
+    timeoutMs: PROBE_TIMEOUT_MS,
+  });
+  if (/Failed to get .* lock/.test(result.stderr)) {
+    throw new KluisError(
+      "ImageInUse",
+      `Cannot take a snapshot: another program writes "${path}" although the VM is stopped`,
+      { details: { path } },
+    );
+  }
+  assertToolSucceeded("qemu-img", result);
+}

@@ -1,0 +1,128 @@
+/** The record of a VM on disk, and how it follows the description. */
+import { readdir, readFile, realpath } from "node:fs/promises";
+import { basename } from "node:path";
+
+import { KluisError } from "#base/kluis-error.ts";
+import type { DescribedDisk, VmDescription } from "./description.ts";
+import { writeDurably } from "./durable-file.ts";
+import { assertDescribedFormat } from "./overlay.ts";
+import type { VmContext } from "./vm-context.ts";
+import { folderOf, isLayerName, type VmDirectory } from "./vm-directory.ts";
+import {
+  encodeVmRecord,
+  originalLayer,
+  parseVmRecord,
+  RECORD_BYTES_MAX,
+  type DiskRecord,
+  type VmRecord,
+} from "./vm-record.ts";
+
+/**
+ * The record as it should be for the description: the one on disk, with disks that were added or
+ * replaced. Writes nothing.
+ *
+ * Errors: ConfigInvalid where a disk with layers was taken out of the description or names another
+ * image; SnapshotBaseChanged where layers lie beside an image that no record knows; ImageNotFound,
+ * ImageInvalid.
+ */
+export async function readVmRecord(context: VmContext): Promise<VmRecord> {
+  const { description, directory } = context;
+  const stored = await readStored(directory);
+  const record = stored ?? emptyRecord(description.name);
+  for (const disk of record.disks) assertStillDescribed(disk, description);
+  const disks: DiskRecord[] = [];
+  for (const described of description.disks) {
+    disks.push(await followDisk(record, described));
+  }
+  return { ...record, disks };
+}
+
+/** Makes the record durable; the caller holds the VM's lock. */
+export async function writeVmRecord(context: VmContext, record: VmRecord): Promise<VmRecord> {
+  const bytes = encodeVmRecord(record);
+  if (bytes.byteLength > RECORD_BYTES_MAX) {
+    throw new KluisError("SnapshotFailed", "Cannot record the VM's layers: there are too many");
+  }
+  await writeDurably(context.directory.recordPath, bytes);
+  return record;
+}
+
+function emptyRecord(vmId: string): VmRecord {
+  return { vmId, nextLayer: 1, hasStarted: false, disks: [], snapshots: [], garbage: [] };
+}
+
+async function readStored(directory: VmDirectory): Promise<VmRecord | undefined> {
+  const { recordPath } = directory;
+  try {
+    return parseVmRecord(await readFile(recordPath), recordPath);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function assertStillDescribed(disk: DiskRecord, description: VmDescription): void {
+  if (disk.layers.length === 1) return;
+  const described = description.disks.find((candidate) => candidate.name === disk.name);
+  if (described === undefined) {
+    throw mismatch(description, `disks: "${disk.name}" has layers and is not described any more`);
+  }
+  if (described.path !== disk.describedPath || described.format !== originalLayer(disk).format) {
+    throw mismatch(
+      description,
+      `disks: "${disk.name}" has layers on "${disk.describedPath}" and names another image`,
+    );
+  }
+}
+
+async function followDisk(record: VmRecord, described: DescribedDisk): Promise<DiskRecord> {
+  const known = record.disks.find((disk) => disk.name === described.name);
+  const path = await resolveImage(described.path);
+  if (known !== undefined && known.describedPath === described.path) {
+    const original = originalLayer(known);
+    if (original.path === path && original.format === described.format) return known;
+    if (known.layers.length > 1) {
+      throw new KluisError(
+        "SnapshotBaseChanged",
+        `Cannot use disk "${described.name}": "${described.path}" was replaced below its layers`,
+        { details: { path: described.path } },
+      );
+    }
+  }
+  return adoptDisk(described, path);
+}
+
+async function adoptDisk(described: DescribedDisk, path: string): Promise<DiskRecord> {
+  const { name, format } = described;
+  const layer = { number: 0, path, format };
+  await assertDescribedFormat(layer);
+  const names = await readdir(folderOf(path));
+  const strange = names.find((candidate) => isLayerName(path, candidate));
+  if (strange !== undefined) {
+    throw new KluisError(
+      "SnapshotBaseChanged",
+      `Cannot use disk "${name}": "${strange}" beside "${basename(path)}" is a newer layer ` +
+        "that this state folder does not know; use the state folder that made it",
+      { details: { path } },
+    );
+  }
+  return { name, describedPath: described.path, layers: [layer] };
+}
+
+async function resolveImage(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    throw new KluisError("ImageNotFound", `Cannot open the image "${path}": it is not there`);
+  }
+}
+
+function mismatch(description: VmDescription, reason: string): KluisError {
+  return new KluisError(
+    "ConfigInvalid",
+    `Cannot use the description of VM "${description.name}": field ${reason}; ` +
+      "put it back and run `kluis vm detach` first",
+    { details: { vm: description.name, field: "disks" } },
+  );
+}

@@ -1,0 +1,146 @@
+/**
+ * The record of a VM: which layers its disks have, which snapshots there are, and what was under
+ * way. The one durable truth; see docs/design/qemu-driver.md. This file knows its form and no disk.
+ */
+import { createHash } from "node:crypto";
+
+import { KluisError } from "#base/kluis-error.ts";
+import { present } from "#base/assert.ts";
+import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
+import type { ConsistencyRecord } from "#ports/hypervisor.ts";
+import type { DiskLayer } from "#drivers/qemu/arguments.ts";
+import type { LayerFingerprint } from "./layer-fingerprint.ts";
+
+/** Reads of old data slow down with every layer: 2.4 times at 30. */
+export const LAYERS_MAX = 32;
+/** Snapshots in a record; each has a layer of its own. */
+export const SNAPSHOTS_MAX = LAYERS_MAX;
+/** Far above 16 disks of 32 layers. */
+export const RECORD_BYTES_MAX = 4 * 1024 * 1024;
+
+const formatVersion = 1;
+
+/** A layer and, once it is frozen, how it looked then. */
+export interface LayerRecord extends DiskLayer {
+  readonly frozen?: LayerFingerprint;
+}
+
+/** The layers of one disk, oldest first; the last is active. */
+export interface DiskRecord {
+  readonly name: string;
+  /** As the description has it; the first layer's path is the same file without symbolic links. */
+  readonly describedPath: string;
+  readonly layers: readonly LayerRecord[];
+}
+
+/** One disk of a snapshot: its content is `layer` and all below. */
+export interface SnapshotDiskRecord {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly layer: number;
+}
+
+/** A snapshot that can be read. */
+export interface SnapshotRecord {
+  readonly id: string;
+  readonly takenAtMs: number;
+  readonly consistency: ConsistencyRecord;
+  readonly disks: readonly SnapshotDiskRecord[];
+}
+
+/** What is under way; absent when nothing is. */
+export type WorkRecord =
+  /** Layers of that number are in the record; QEMU may not write them yet. */
+  | { readonly kind: "snapshot"; readonly layer: number }
+  /** A layer is being written although others lie above it. */
+  | { readonly kind: "merge" }
+  /** Disks are being flattened; those done have one layer. */
+  | { readonly kind: "detach" };
+
+/** See above. Immutable: every change makes a new one. */
+export interface VmRecord {
+  readonly vmId: string;
+  /** Number of the next layer. */
+  readonly nextLayer: number;
+  /** Whether the VM was started once: the saved machine state of a description holds only before. */
+  readonly hasStarted: boolean;
+  readonly disks: readonly DiskRecord[];
+  readonly snapshots: readonly SnapshotRecord[];
+  readonly work?: WorkRecord;
+  /** Files that are in no chain any more, to be removed. */
+  readonly garbage: readonly string[];
+}
+
+/** The bytes of a record, with a checksum. */
+export function encodeVmRecord(record: VmRecord): Uint8Array {
+  const body = JSON.stringify(record, undefined, 1);
+  const head = { kluis: "vm-record", version: formatVersion, sha256: hashOf(body) };
+  return Buffer.from(`${JSON.stringify(head)}\n${body}\n`);
+}
+
+/** Reads a record. Errors: ConfigInvalid (after-change) where it is damaged or of a newer version. */
+export function parseVmRecord(bytes: Uint8Array, path: string): VmRecord {
+  const text = Buffer.from(bytes).toString("utf8");
+  const [headLine = ""] = text.split("\n", 1);
+  const body = text.slice(headLine.length + 1, -1);
+  const head = parseObject(headLine, path);
+  if (head["kluis"] !== "vm-record") throw damaged(path, "it is no record of a VM");
+  if (head["version"] !== formatVersion) {
+    throw damaged(path, `its version ${String(head["version"])} is not known here`);
+  }
+  if (head["sha256"] !== hashOf(body)) throw damaged(path, "its checksum is wrong");
+  // The checksum says that this is what encodeVmRecord wrote, so its form is known.
+  return parseObject(body, path) as unknown as VmRecord;
+}
+
+/** The active layer of a disk. */
+export function activeLayer(disk: DiskRecord): LayerRecord {
+  return present(disk.layers.at(-1), "a disk has a layer");
+}
+
+/** The original image of a disk. */
+export function originalLayer(disk: DiskRecord): LayerRecord {
+  return present(disk.layers[0], "a disk has a layer");
+}
+
+/** The disk of that name. */
+export function findDisk(record: VmRecord, name: string): DiskRecord | undefined {
+  return record.disks.find((disk) => disk.name === name);
+}
+
+/** The snapshot of that id. */
+export function findSnapshot(record: VmRecord, id: string): SnapshotRecord | undefined {
+  return record.snapshots.find((snapshot) => snapshot.id === id);
+}
+
+/** The record with `change` applied to every disk. */
+export function mapDisks(record: VmRecord, change: (disk: DiskRecord) => DiskRecord): VmRecord {
+  return { ...record, disks: record.disks.map(change) };
+}
+
+/** The record without work under way. */
+export function withoutWork(record: VmRecord): VmRecord {
+  const { work: _, ...rest } = record;
+  return rest;
+}
+
+function hashOf(body: string): string {
+  return createHash("sha256").update(body).digest("hex");
+}
+
+function parseObject(text: string, path: string): JsonObject {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (isObject(value)) return value;
+  } catch (error) {
+    throw damaged(path, "it is not JSON", error);
+  }
+  throw damaged(path, "it is no object");
+}
+
+function damaged(path: string, reason: string, cause?: unknown): KluisError {
+  return new KluisError("ConfigInvalid", `Cannot read the record "${path}": ${reason}`, {
+    details: { path },
+    cause,
+  });
+}
