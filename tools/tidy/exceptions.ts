@@ -17,13 +17,4 @@ export const codesWithoutSource: Readonly<Record<string, string>> = {
   ImageInUse: partToCome,
   TargetExists: partToCome,
   TargetTooSmall: partToCome,
-  VmNotFound: partToCome,
-  VmStateWrong: partToCome,
-  VmStartFailed: partToCome,
-  QmpFailed: partToCome,
-  AgentUnavailable: partToCome,
-  AgentFailed: partToCome,
-  SnapshotFailed: partToCome,
-  SnapshotBaseChanged: partToCome,
-  SnapshotInUse: partToCome,
 };
