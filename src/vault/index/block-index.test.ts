@@ -56,7 +56,7 @@ class Model {
   }
 
   /** A pack of random shape; some of its ids are in other packs too. */
-  createPack(): IndexPack {
+  createPack(entriesMin = 0): IndexPack {
     const { random } = this;
     const type = random.pick(["pack", "mapPack"] as const);
     const frames: IndexPack["frames"][number][] = [];
@@ -64,7 +64,7 @@ class Model {
     const known = [...this.places.keys()];
     for (let frame = random.integer(1, 6); frame > 0; frame--) {
       let offsetBytes = 0;
-      for (let entry = random.integer(0, 60); entry > 0; entry--) {
+      for (let entry = random.integer(entriesMin, 60); entry > 0; entry--) {
         const lengthBytes = random.integer(1, 4000);
         const id =
           known.length > 0 && random.chance(0.02)
@@ -292,7 +292,7 @@ test("block index: works from a spool or memory when there is no folder", async 
 test("block index: leaves a segment out when it is lost, and tells it", async () => {
   await withFolder(async (folder) => {
     const model = new Model(createSeededRandom("index lost"));
-    const packs = [model.createPack(), model.createPack()];
+    const packs = [model.createPack(1), model.createPack(1)];
     const [whole, lost] = packs.map((pack) => model.put([pack]));
     model.publish(present(packs[0], "a pack"));
     model.lost.add(toHex(present(lost, "a name")));
@@ -317,7 +317,7 @@ test("block index: leaves a segment out when it is lost, and tells it", async ()
 test("block index: repairs or says Busy when the cache is damaged under it", async () => {
   await withFolder(async (folder) => {
     const model = new Model(createSeededRandom("index damage"));
-    const pack = model.createPack();
+    const pack = model.createPack(1);
     const name = model.put([pack]);
     model.publish(pack);
     const first = await open(model, { cacheDirectory: folder });

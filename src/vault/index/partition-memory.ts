@@ -9,77 +9,101 @@
 import { assert, present } from "#base/assert.ts";
 
 /** Bytes of a slab. */
-export const slabBytes = 512 * 1024;
+export const slabBytes = 1024 * 1024;
+/** Chunks start and end on multiples of this. */
+export const chunkAlignBytes = 32;
 
-/** Owns one chunk. The memory sets its fields; they are nobody else's to change. */
-export interface ChunkOwner {
-  /** 0 where it has no chunk. */
-  chunkBytes: number;
-  chunkPlace: number;
-  /** The chunk lies at `offset` of `slab` from now on; its content moved along. */
-  attach(slab: ArrayBuffer, offset: number): void;
-}
+const partitionsMin = 64;
 
+/** Chunks of one size; partition numbers stand in the order of the chunks. */
 interface ChunkClass {
   readonly chunkBytes: number;
   readonly perSlab: number;
-  readonly slabs: ArrayBuffer[];
-  /** Owner of each chunk, in order. */
-  readonly owners: ChunkOwner[];
+  readonly slabs: number[];
+  readonly owners: number[];
 }
 
-/** Hands out chunks and keeps them dense. */
+/** Hands out one chunk to each partition, by number, and keeps chunks dense. */
 export class PartitionMemory {
+  /** Every slab as bytes, and as little-endian words of 2 and 4 bytes. */
+  readonly bytes: Uint8Array[] = [];
+  readonly halves: Uint16Array[] = [];
+  readonly words: Uint32Array[] = [];
+  /** Where the chunk of each partition lies now: any allocation may move it. */
+  slabOf = new Uint32Array(partitionsMin);
+  offsetOf = new Uint32Array(partitionsMin);
   readonly #classes = new Map<number, ChunkClass>();
-  readonly #spares: ArrayBuffer[] = [];
-  #slabs = 0;
+  readonly #spares: number[] = [];
+  #placeOf = new Uint32Array(partitionsMin);
+  #chunkBytesOf = new Uint32Array(partitionsMin);
 
-  /** Bytes of all slabs. */
+  /** Bytes of all slabs and of the places. */
   get memoryBytes(): number {
-    return this.#slabs * slabBytes;
+    return this.bytes.length * slabBytes + this.slabOf.byteLength * 4;
   }
 
-  /** Gives `owner`, which has none, a chunk; its content is undefined. */
-  allocate(owner: ChunkOwner, chunkBytes: number): void {
-    assert(owner.chunkBytes === 0, "an owner has one chunk");
-    assert(chunkBytes > 0 && chunkBytes % 8 === 0 && chunkBytes <= slabBytes, "a chunk fits");
+  /** Gives a partition that has none a chunk; its content is undefined. */
+  allocate(partition: number, chunkBytes: number): void {
+    assert(chunkBytes > 0 && chunkBytes <= slabBytes, "a chunk fits a slab");
+    assert(chunkBytes % chunkAlignBytes === 0, "a chunk is aligned");
+    if (partition >= this.slabOf.length) this.#growPlaces();
     const chunks = this.#classOf(chunkBytes);
     if (chunks.owners.length === chunks.slabs.length * chunks.perSlab) {
       chunks.slabs.push(this.#takeSlab());
     }
-    chunks.owners.push(owner);
-    place(chunks, chunks.owners.length - 1);
+    chunks.owners.push(partition);
+    this.#place(chunks, chunks.owners.length - 1);
   }
 
-  /** Moves the content of an owner's chunk to another size; what does not fit is lost. */
-  resize(owner: ChunkOwner, chunkBytes: number): void {
-    const old = { ...owner, chunks: this.#classOf(owner.chunkBytes) };
-    const source = chunkAt(old.chunks, old.chunkPlace);
-    owner.chunkBytes = 0;
-    this.allocate(owner, chunkBytes);
-    const target = chunkAt(this.#classOf(chunkBytes), owner.chunkPlace);
-    target.set(source.subarray(0, target.byteLength));
-    this.#close(old.chunks, old.chunkPlace);
+  /** Moves a partition's content to a chunk of another size; what does not fit is lost. */
+  resize(partition: number, chunkBytes: number): void {
+    const old = this.#classOf(this.#chunkBytesOf[partition] as number);
+    const oldPlace = this.#placeOf[partition] as number;
+    const source = this.#chunk(old, oldPlace);
+    this.allocate(partition, chunkBytes);
+    const target = this.chunk(partition);
+    target.set(source.subarray(0, target.length));
+    this.#close(old, oldPlace);
   }
 
-  /** Takes an owner's chunk back. */
-  release(owner: ChunkOwner): void {
-    const chunks = this.#classOf(owner.chunkBytes);
-    owner.chunkBytes = 0;
-    this.#close(chunks, owner.chunkPlace);
+  /** Takes a partition's chunk back. */
+  release(partition: number): void {
+    const chunks = this.#classOf(this.#chunkBytesOf[partition] as number);
+    this.#close(chunks, this.#placeOf[partition] as number);
+  }
+
+  /** The chunk of a partition, until the next allocation. */
+  chunk(partition: number): Uint8Array {
+    const chunks = this.#classOf(this.#chunkBytesOf[partition] as number);
+    return this.#chunk(chunks, this.#placeOf[partition] as number);
   }
 
   #close(chunks: ChunkClass, hole: number): void {
     const last = present(chunks.owners.pop(), "a hole is among the chunks");
     const lastPlace = chunks.owners.length;
     if (lastPlace !== hole) {
-      chunkAt(chunks, hole).set(chunkAt(chunks, lastPlace));
+      this.#chunk(chunks, hole).set(this.#chunk(chunks, lastPlace));
       chunks.owners[hole] = last;
-      place(chunks, hole);
+      this.#place(chunks, hole);
     }
     if (lastPlace % chunks.perSlab === 0) {
-      this.#giveSlab(present(chunks.slabs.pop(), "the last chunk lies in a slab"));
+      this.#spares.push(present(chunks.slabs.pop(), "the last chunk lies in a slab"));
     }
+  }
+
+  #place(chunks: ChunkClass, at: number): void {
+    const owner = present(chunks.owners[at], "a chunk has an owner");
+    this.slabOf[owner] = present(chunks.slabs[Math.floor(at / chunks.perSlab)], "a slab");
+    this.offsetOf[owner] = (at % chunks.perSlab) * chunks.chunkBytes;
+    this.#placeOf[owner] = at;
+    this.#chunkBytesOf[owner] = chunks.chunkBytes;
+  }
+
+  #chunk(chunks: ChunkClass, at: number): Uint8Array {
+    const slab = present(chunks.slabs[Math.floor(at / chunks.perSlab)], "a slab");
+    const offset = (at % chunks.perSlab) * chunks.chunkBytes;
+    const bytes = present(this.bytes[slab], "the bytes of a slab");
+    return bytes.subarray(offset, offset + chunks.chunkBytes);
   }
 
   #classOf(chunkBytes: number): ChunkClass {
@@ -92,27 +116,25 @@ export class PartitionMemory {
     return chunks;
   }
 
-  #takeSlab(): ArrayBuffer {
+  #takeSlab(): number {
     const spare = this.#spares.pop();
     if (spare !== undefined) return spare;
-    this.#slabs++;
-    return new ArrayBuffer(slabBytes);
+    const memory = new ArrayBuffer(slabBytes);
+    this.bytes.push(new Uint8Array(memory));
+    this.halves.push(new Uint16Array(memory));
+    return this.words.push(new Uint32Array(memory)) - 1;
   }
 
-  #giveSlab(slab: ArrayBuffer): void {
-    this.#spares.push(slab);
+  #growPlaces(): void {
+    this.slabOf = twice(this.slabOf);
+    this.offsetOf = twice(this.offsetOf);
+    this.#placeOf = twice(this.#placeOf);
+    this.#chunkBytesOf = twice(this.#chunkBytesOf);
   }
 }
 
-function place(chunks: ChunkClass, at: number): void {
-  const owner = present(chunks.owners[at], "a chunk has an owner");
-  owner.chunkBytes = chunks.chunkBytes;
-  owner.chunkPlace = at;
-  const slab = present(chunks.slabs[Math.floor(at / chunks.perSlab)], "a chunk lies in a slab");
-  owner.attach(slab, (at % chunks.perSlab) * chunks.chunkBytes);
-}
-
-function chunkAt(chunks: ChunkClass, at: number): Uint8Array {
-  const slab = present(chunks.slabs[Math.floor(at / chunks.perSlab)], "a chunk lies in a slab");
-  return new Uint8Array(slab, (at % chunks.perSlab) * chunks.chunkBytes, chunks.chunkBytes);
+function twice(places: Uint32Array): Uint32Array<ArrayBuffer> {
+  const grown = new Uint32Array(places.length * 2);
+  grown.set(places);
+  return grown;
 }

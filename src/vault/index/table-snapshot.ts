@@ -45,12 +45,12 @@ export function* encodeSnapshot(snapshot: TableSnapshot): Generator<Uint8Array> 
     record.writeUInt32LE(shape.packs, 40);
     yield record;
   }
-  for (const partition of table.partitions()) {
+  for (const { depth, count, parts } of table.snapshot()) {
     const record = Buffer.alloc(partitionBytes);
-    record.writeUInt32LE(partition.depth, 0);
-    record.writeUInt32LE(partition.count, 4);
+    record.writeUInt32LE(depth, 0);
+    record.writeUInt32LE(count, 4);
     yield record;
-    yield* partition.snapshot();
+    yield* parts;
   }
 }
 

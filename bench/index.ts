@@ -1,0 +1,337 @@
+/**
+ * How fast and how lean the block index is: `node bench/index.ts [--entries N] [--json]`.
+ *
+ * Entries are those of full backups of 256 KiB windows (64 Ki a segment, 128 a pack), made from a
+ * counter cipher. Index files lie in a new folder below the temporary one: 35 bytes an entry, so 0.7 GB
+ * for the 20 million of the default and 3 GB for the 84 million of 20 TiB. Times are of the process's
+ * clock; CPU time of the main thread stands beside them, because other work may share the machine.
+ */
+import { execFile } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+
+import { assert } from "#base/assert.ts";
+import { toHex } from "#base/bytes.ts";
+import { idBytes } from "#formats/geometry.ts";
+import {
+  encodeIndexSegment,
+  fromIndexColumns,
+  type IndexPackColumns,
+  parseIndexSegment,
+} from "#formats/index-segment.ts";
+import { createPrng } from "#testing/seed.ts";
+import { syntheticIds, syntheticKey, syntheticSegment } from "#testing/synthetic-index.ts";
+import { type BlockIndex, openIndex } from "#vault/index/block-index.ts";
+import { IdTable } from "#vault/index/id-table.ts";
+
+const segmentEntries = 64 * 1024;
+/** Ids that are made before a clock starts. */
+const batchIds = 64 * 1024;
+const key = syntheticKey("bench/index");
+
+/** A rate, by wall clock and by CPU time of the thread. */
+export interface Rate {
+  readonly perSecond: number;
+  readonly perCpuSecond: number;
+}
+
+/** What one run measured. */
+export interface IndexFigures {
+  readonly entries: number;
+  /** Entering ids into an empty table that grows. */
+  readonly insert: Rate;
+  /** Segments of the vault, decoded already, to cache files, table and snapshot. */
+  readonly rebuild: Rate;
+  /** Parsing an index segment. */
+  readonly parse: Rate;
+  /** Ids that are not there. */
+  readonly miss: Rate;
+  /** `has` of ids in the order of their packs. */
+  readonly hitInOrder: Rate;
+  /** `lookup`, with location, of ids in the order of their packs. */
+  readonly locateInOrder: Rate;
+  /** `has` of ids in random order: nearly each reads a page of a file. */
+  readonly hitRandom: Rate;
+  /** Of a strange id to read an entry in vain. */
+  readonly falsePositiveShare: number;
+  readonly tableBytesPerEntry: number;
+  readonly memoryBytes: number;
+  /** Growth of the process from before the index was opened to after, garbage collected. */
+  readonly residentBytes: number;
+  /** Opening with snapshot and files in the machine's page cache. */
+  readonly openWarmMs: number;
+  /** Opening from cache files when there is no snapshot, and writing one. */
+  readonly openFromFiles: Rate;
+}
+
+/** Measures an index of `entries` entries in a folder of its own, which it removes. */
+export async function measureIndex(entries: number): Promise<IndexFigures> {
+  const folder = await mkdtemp(join(tmpdir(), "kluis-bench-index-"));
+  try {
+    const built = await measureBuild(folder, entries);
+    const warm = await measureInNewProcess(folder, entries);
+    const fromFiles = await measureOpenFromFiles(folder, entries);
+    const table = measureInsert(entries);
+    return { entries, ...table, ...built, ...warm, ...fromFiles, parse: measureParse() };
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+function measureInsert(entries: number): { readonly insert: Rate } {
+  const table = new IdTable();
+  const timer = new Timer();
+  for (let first = 0; first < entries; first += batchIds) {
+    const count = Math.min(batchIds, entries - first);
+    const ids = syntheticIds(key, first, count);
+    timer.run(count, () => {
+      for (let at = 0; at < count; at++) table.insert(ids, at * idBytes, first + at, false);
+    });
+  }
+  assert(table.count === entries, "every id was entered");
+  return { insert: timer.rate };
+}
+
+async function measureBuild(folder: string, entries: number): Promise<{ readonly rebuild: Rate }> {
+  const makeMs = { wall: 0, cpu: 0 };
+  const before = now();
+  const index = await openIndex({
+    segmentNames: segmentNames(entries),
+    readSegment: (name) => {
+      const start = now();
+      const packs = makeSegment(name, entries);
+      makeMs.wall += now().wallMs - start.wallMs;
+      makeMs.cpu += now().cpuMs - start.cpuMs;
+      return Promise.resolve(packs);
+    },
+    cacheDirectory: folder,
+  });
+  const opened = now();
+  const rebuild = rateOf(entries, {
+    wallMs: opened.wallMs - before.wallMs - makeMs.wall,
+    cpuMs: opened.cpuMs - before.cpuMs - makeMs.cpu,
+  });
+  await index.close();
+  return { rebuild };
+}
+
+type WarmFigures = Omit<IndexFigures, "entries" | "insert" | "rebuild" | "openFromFiles" | "parse">;
+
+/** {@link measureWarm} in a process that did nothing else, so that its memory is the index's. */
+async function measureInNewProcess(folder: string, entries: number): Promise<WarmFigures> {
+  const script = import.meta.filename;
+  const args = ["--expose-gc", script, "--entries", String(entries), "--warm", folder];
+  const { stdout } = await promisify(execFile)(process.execPath, args);
+  return JSON.parse(stdout) as WarmFigures;
+}
+
+async function measureWarm(folder: string, entries: number): Promise<WarmFigures> {
+  const residentBefore = resident();
+  const before = now();
+  const index = await openWarm(folder, entries);
+  const openWarmMs = now().wallMs - before.wallMs;
+  const residentBytes = resident() - residentBefore;
+  assert(index.statistics.rebuiltSegments === 0, "a warm open reads nothing from the vault");
+  const queries = Math.min(entries, 4 * 1024 * 1024);
+  const miss = measureHas(index, { first: 2 ** 40, count: queries, expected: 0 });
+  const { strangers, tableBytes, memoryBytes } = index.statistics;
+  const hitInOrder = measureHas(index, { first: 0, count: queries, expected: 1 });
+  const locateInOrder = measureLocate(index, queries);
+  const hitRandom = measureRandom(index, entries);
+  await index.close();
+  return {
+    miss,
+    hitInOrder,
+    locateInOrder,
+    hitRandom,
+    falsePositiveShare: strangers / queries,
+    tableBytesPerEntry: tableBytes / entries,
+    memoryBytes,
+    residentBytes,
+    openWarmMs,
+  };
+}
+
+async function measureOpenFromFiles(
+  folder: string,
+  entries: number,
+): Promise<{ readonly openFromFiles: Rate }> {
+  await rm(join(folder, "table"));
+  const timer = new Timer();
+  const start = now();
+  const index = await openWarm(folder, entries);
+  const end = now();
+  timer.add(entries, { wallMs: end.wallMs - start.wallMs, cpuMs: end.cpuMs - start.cpuMs });
+  await index.close();
+  return { openFromFiles: timer.rate };
+}
+
+function measureHas(
+  index: BlockIndex,
+  what: { readonly first: number; readonly count: number; readonly expected: 0 | 1 },
+): Rate {
+  const timer = new Timer();
+  const found = new Uint8Array(batchIds);
+  for (let done = 0; done < what.count; done += batchIds) {
+    const count = Math.min(batchIds, what.count - done);
+    const ids = syntheticIds(key, what.first + done, count);
+    timer.run(count, () => {
+      index.hasMany(ids, found.subarray(0, count));
+    });
+    const right = found.subarray(0, count).every((is) => is === what.expected);
+    assert(right, "each lookup gave the right answer");
+  }
+  return timer.rate;
+}
+
+function measureLocate(index: BlockIndex, queries: number): Rate {
+  const timer = new Timer();
+  for (let done = 0; done < queries; done += batchIds) {
+    const count = Math.min(batchIds, queries - done);
+    const ids = syntheticIds(key, done, count);
+    timer.run(count, () => {
+      for (let at = 0; at < count; at++) {
+        const place = index.lookup(ids.subarray(at * idBytes, (at + 1) * idBytes));
+        assert(place !== undefined, "each block was found");
+      }
+    });
+  }
+  return timer.rate;
+}
+
+function measureRandom(index: BlockIndex, entries: number): Rate {
+  const random = createPrng(4);
+  const timer = new Timer();
+  const count = 2048;
+  const ids = new Uint8Array(count * idBytes);
+  for (let batch = 0; batch < 50; batch++) {
+    for (let at = 0; at < count; at++) {
+      const first = random.below(entries / 2) * 2;
+      ids.set(syntheticIds(key, first, 1), at * idBytes);
+    }
+    const found = new Uint8Array(count);
+    timer.run(count, () => {
+      index.hasMany(ids, found);
+    });
+    assert(
+      found.every((is) => is === 1),
+      "each block was found",
+    );
+  }
+  return timer.rate;
+}
+
+function measureParse(): Rate {
+  const { packs } = syntheticSegment(key, 0, segmentEntries);
+  const text = encodeIndexSegment(packs.map(fromIndexColumns));
+  const timer = new Timer();
+  for (let round = 0; round < 20; round++) {
+    timer.run(segmentEntries, () => {
+      parseIndexSegment(text);
+    });
+  }
+  return timer.rate;
+}
+
+function openWarm(folder: string, entries: number): Promise<BlockIndex> {
+  return openIndex({
+    segmentNames: segmentNames(entries),
+    readSegment: () => Promise.reject(new Error("a warm cache reads nothing")),
+    cacheDirectory: folder,
+  });
+}
+
+/** A segment's name is its number, so that it can be made from its name. */
+function segmentNames(entries: number): Uint8Array[] {
+  return Array.from({ length: Math.ceil(entries / segmentEntries) }, (_, at) => {
+    const name = Buffer.alloc(32, 0xab);
+    name.writeUInt32BE(at);
+    return new Uint8Array(name);
+  });
+}
+
+function makeSegment(name: Uint8Array, entries: number): IndexPackColumns[] {
+  const first = Number.parseInt(toHex(name.subarray(0, 4)), 16) * segmentEntries;
+  return syntheticSegment(key, first, Math.min(segmentEntries, entries - first)).packs;
+}
+
+interface Moment {
+  readonly wallMs: number;
+  readonly cpuMs: number;
+}
+
+function now(): Moment {
+  const { user, system } = process.threadCpuUsage();
+  return { wallMs: performance.now(), cpuMs: (user + system) / 1000 };
+}
+
+function resident(): number {
+  globalThis.gc?.();
+  globalThis.gc?.();
+  return process.memoryUsage.rss();
+}
+
+function rateOf(count: number, time: Moment): Rate {
+  return {
+    perSecond: Math.round((count / time.wallMs) * 1000),
+    perCpuSecond: Math.round((count / time.cpuMs) * 1000),
+  };
+}
+
+/** Adds up the time of many short runs. */
+class Timer {
+  #count = 0;
+  #wallMs = 0;
+  #cpuMs = 0;
+
+  run(count: number, work: () => void): void {
+    const start = now();
+    work();
+    const end = now();
+    this.add(count, { wallMs: end.wallMs - start.wallMs, cpuMs: end.cpuMs - start.cpuMs });
+  }
+
+  add(count: number, time: Moment): void {
+    this.#count += count;
+    this.#wallMs += time.wallMs;
+    this.#cpuMs += time.cpuMs;
+  }
+
+  get rate(): Rate {
+    return rateOf(this.#count, { wallMs: this.#wallMs, cpuMs: this.#cpuMs });
+  }
+}
+
+/** The figures as lines of text. */
+export function describeIndex(figures: IndexFigures): string {
+  return Object.entries(figures)
+    .map(([name, value]: [string, number | Rate]) => {
+      if (typeof value === "number") return `${name.padEnd(20)} ${round(value)}`;
+      const millions = (rate: number): string => (rate / 1e6).toFixed(2);
+      return `${name.padEnd(20)} ${millions(value.perSecond)} M/s (${millions(value.perCpuSecond)} M/s of CPU)`;
+    })
+    .join("\n");
+}
+
+function round(value: number): string {
+  return Number.isInteger(value) ? String(value) : value.toPrecision(4);
+}
+
+/** The value of an option of the command line. */
+function option(name: string): string | undefined {
+  const at = process.argv.indexOf(name);
+  return at < 0 ? undefined : process.argv[at + 1];
+}
+
+if (import.meta.main) {
+  const entries = Number(option("--entries") ?? 20_000_000);
+  const warm = option("--warm");
+  if (warm !== undefined) console.log(JSON.stringify(await measureWarm(warm, entries)));
+  else {
+    const figures = await measureIndex(entries);
+    const isJson = process.argv.includes("--json");
+    console.log(isJson ? JSON.stringify(figures, undefined, 2) : describeIndex(figures));
+  }
+}
