@@ -8,21 +8,19 @@
 import { assert } from "#base/assert.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { systemClock, type Clock } from "#base/clock.ts";
-import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import { KluisError } from "#base/kluis-error.ts";
 import { systemRandom, type RandomSource } from "#base/random.ts";
 import { idBytes } from "#formats/geometry.ts";
 import { fromIndexColumns, type IndexPack, toIndexColumns } from "#formats/index-segment.ts";
 import { PageCache } from "#vault/cache/page-cache.ts";
-import { CacheUnreadable } from "#vault/cache/page-source.ts";
 import { SegmentCache } from "#vault/cache/segment-cache.ts";
 import { SnapshotReader, writeSnapshot } from "#vault/cache/snapshot-file.ts";
 import { type BlockLocation, EntryReader, type LoadedSegment } from "./entry-reader.ts";
 import { IdTable } from "./id-table.ts";
 import { PendingEntries } from "./pending-entries.ts";
 import { SegmentLoader, type SegmentReader } from "./segment-loader.ts";
+import { type LostSegment, SegmentRepairs } from "./segment-repairs.ts";
 import { decodeSnapshot, encodeSnapshot, type TableSnapshot } from "./table-snapshot.ts";
-
-export type { BlockLocation } from "./entry-reader.ts";
 
 /** What an index is opened with. */
 export interface IndexOptions {
@@ -58,13 +56,6 @@ export interface IndexStatistics {
   readonly rebuiltSegments: number;
   /** Why the cache folder is not used, or could not be written. */
   readonly cacheProblem: string | undefined;
-}
-
-/** A segment of the store that cannot be read: what it alone names is absent. */
-export interface LostSegment {
-  readonly name: Uint8Array;
-  /** ObjectCorrupt or ObjectNotFound. */
-  readonly error: KluisError;
 }
 
 /** Enough for 30 TiB of unique windows. */
@@ -132,8 +123,7 @@ export class BlockIndex implements AsyncDisposable {
   readonly #loader: SegmentLoader;
   /** Segments that are in, or on their way. */
   readonly #names = new Set<string>();
-  readonly #lost: LostSegment[] = [];
-  readonly #repairs = new Map<LoadedSegment, Promise<void>>();
+  readonly #repairs: SegmentRepairs;
   #strangers = 0;
   #savedEntries: number;
   #savedSegments: number;
@@ -160,11 +150,16 @@ export class BlockIndex implements AsyncDisposable {
       table: this.#table,
       isKnown: (ids, at) => this.#isStored(ids, at),
     });
+    this.#repairs = new SegmentRepairs({
+      entries: this.#entries,
+      loader: this.#loader,
+      signal: options.signal,
+    });
   }
 
   /** Segments that could not be read when they were to be loaded. */
   get lost(): readonly LostSegment[] {
-    return this.#lost;
+    return this.#repairs.lost;
   }
 
   /**
@@ -192,8 +187,8 @@ export class BlockIndex implements AsyncDisposable {
     try {
       return this.#lookup(id);
     } catch (error) {
-      const segment = this.#damaged(error);
-      void this.#repair(segment);
+      const segment = this.#repairs.damagedBy(error);
+      this.#repairs.start(segment);
       throw new KluisError(
         "Busy",
         `Cannot look a block up: the cache of index segment "${toHex(segment.name)}" is damaged and being rebuilt`,
@@ -208,7 +203,7 @@ export class BlockIndex implements AsyncDisposable {
       try {
         return this.#lookup(id);
       } catch (error) {
-        await this.#repairOrThrow(this.#damaged(error));
+        await this.#repairs.repair(this.#repairs.damagedBy(error));
       }
     }
     return this.lookup(id);
@@ -258,7 +253,7 @@ export class BlockIndex implements AsyncDisposable {
   async entriesOf(packName: Uint8Array): Promise<IndexPack | undefined> {
     for (const segment of this.#entries.segments) {
       for (let at = 0; at < segment.shape.packs; at++) {
-        const head = await this.#readRepaired(segment, () => this.#entries.packHead(segment, at));
+        const head = await this.#repairs.read(segment, () => this.#entries.packHead(segment, at));
         if (head === undefined || !bytesEqual(head.name, packName)) continue;
         return await this.#readPack(segment, at);
       }
@@ -297,7 +292,7 @@ export class BlockIndex implements AsyncDisposable {
 
   /** Saves a snapshot if it is due, and closes files. The index is not used afterwards. */
   async close(): Promise<void> {
-    await Promise.allSettled(this.#repairs.values());
+    await this.#repairs.settle();
     await this.save();
     this.#cache.close();
   }
@@ -316,7 +311,7 @@ export class BlockIndex implements AsyncDisposable {
     try {
       return this.#find(ids, at) >= 0;
     } catch (error) {
-      void this.#repair(this.#damaged(error));
+      this.#repairs.start(this.#repairs.damagedBy(error));
       return false;
     }
   }
@@ -343,69 +338,16 @@ export class BlockIndex implements AsyncDisposable {
     try {
       await this.#loader.enter(await this.#loader.prepare(name, signal), signal);
     } catch (error) {
-      if (!isLoss(error)) {
-        this.#names.delete(toHex(name));
-        throw error;
-      }
-      this.#lose(name, error);
+      this.#names.delete(toHex(name));
+      this.#repairs.lose(name, error);
+      this.#names.add(toHex(name));
     }
     this.#assertBudget();
   }
 
   async #readPack(segment: LoadedSegment, at: number): Promise<IndexPack | undefined> {
-    const columns = await this.#readRepaired(segment, () => this.#entries.readPack(segment, at));
+    const columns = await this.#repairs.read(segment, () => this.#entries.readPack(segment, at));
     return columns === undefined ? undefined : fromIndexColumns(columns);
-  }
-
-  #damaged(error: unknown): LoadedSegment {
-    const segment =
-      error instanceof CacheUnreadable
-        ? this.#entries.segments.find(({ name }) => toHex(name) === error.segment)
-        : undefined;
-    if (segment === undefined) throw error;
-    return segment;
-  }
-
-  /** Reads, after repair where the cache is damaged; `undefined` where the segment is lost. */
-  async #readRepaired<T>(segment: LoadedSegment, read: () => T): Promise<T | undefined> {
-    if (isLost(segment)) return undefined;
-    try {
-      return read();
-    } catch (error) {
-      await this.#repairOrThrow(this.#damaged(error));
-      return isLost(segment) ? undefined : read();
-    }
-  }
-
-  /** Starts or joins the rebuild of a segment; resolves also when it fails: the next lookup tries again. */
-  async #repair(segment: LoadedSegment): Promise<void> {
-    await Promise.allSettled([this.#repairOrThrow(segment)]);
-  }
-
-  #repairOrThrow(segment: LoadedSegment): Promise<void> {
-    let repair = this.#repairs.get(segment);
-    if (repair === undefined) {
-      repair = this.#rebuild(segment).finally(() => {
-        this.#repairs.delete(segment);
-      });
-      this.#repairs.set(segment, repair);
-    }
-    return repair;
-  }
-
-  async #rebuild(segment: LoadedSegment): Promise<void> {
-    try {
-      await this.#loader.rebuild(segment, this.#options.signal);
-    } catch (error) {
-      if (!isLoss(error)) throw error;
-      this.#lose(segment.name, error);
-    }
-  }
-
-  #lose(name: Uint8Array, error: KluisError): void {
-    this.#lost.push({ name, error });
-    const segment = this.#entries.segments.find((loaded) => bytesEqual(loaded.name, name));
-    if (segment !== undefined) segment.state = "lost";
   }
 
   #assertBudget(): void {
@@ -417,13 +359,4 @@ export class BlockIndex implements AsyncDisposable {
       `Cannot hold the index of the vault: ${this.#entries.numbers} entries take ${this.#memoryBytes} bytes of memory, more than ${allowed}${why}`,
     );
   }
-}
-
-function isLost(segment: LoadedSegment): boolean {
-  return segment.state === "lost";
-}
-
-/** Whether an error says that the vault does not hold a segment that can be read. */
-function isLoss(error: unknown): error is KluisError {
-  return isKluisError(error, "ObjectCorrupt") || isKluisError(error, "ObjectNotFound");
 }
