@@ -17,7 +17,7 @@ export function toFlightError(flight: Flight, address: NbdAddress): KluisError {
   return new KluisError(
     code,
     `Cannot ${verb} ${place} of "${formatNbdUri(address)}": the NBD server says ${reason}`,
-    { details: { offsetBytes: request.offsetBytes, lengthBytes: request.lengthBytes, errno } },
+    { details: { offsetBytes: request.offsetBytes, lengthBytes: request.lengthBytes, reason } },
   );
 }
 

@@ -8,6 +8,8 @@ import { endChild, startChild, type Child, type ExitStatus } from "./child.ts";
 import { readProcessIdentity, type ProcessIdentity } from "./process-identity.ts";
 import { lastLine, TOOL_STDERR_BYTES_MAX } from "./run-tool.ts";
 
+export type { ExitStatus } from "./child.ts";
+
 /** How often the ready condition is asked. */
 const READY_POLL_MS = 10;
 /** How long a daemon has between SIGTERM and SIGKILL unless the caller says otherwise. */
@@ -56,7 +58,8 @@ export interface Daemon extends AsyncDisposable {
  * Starts `command` with `args`, never through a shell, and resolves when `isReady` says so.
  *
  * Errors: ToolMissing (after-change); ToolFailed (backoff) where it ends or hangs before it is
- * ready, with the last line of standard error. On every error it has ended.
+ * ready, with the last line of standard error in the message and as detail `said`. On every error
+ * it has ended.
  */
 export async function spawnDaemon(
   command: string,
@@ -161,7 +164,7 @@ class RunningDaemon implements Daemon {
     const said = lastLine(this.#stderr);
     const detail = said === undefined ? reason : `${reason}: ${said}`;
     return new KluisError("ToolFailed", `Cannot start "${command}": ${detail}`, {
-      details: { tool: command },
+      details: { tool: command, ...(said === undefined ? {} : { said }) },
     });
   }
 }

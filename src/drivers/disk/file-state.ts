@@ -1,0 +1,121 @@
+/** What of a file shows that its content changed. */
+import { open, readFile, type FileHandle } from "node:fs/promises";
+
+import { systemClock, type Clock } from "#base/clock.ts";
+import { KluisError } from "#base/kluis-error.ts";
+
+/** Identity and times of a file; equal while nobody writes, replaces or truncates it. */
+export interface FileState {
+  readonly device: bigint;
+  readonly inode: bigint;
+  readonly sizeBytes: bigint;
+  readonly modifiedNs: bigint;
+  readonly changedNs: bigint;
+  readonly isDevice: boolean;
+  /** Write requests that a block device has served; absent for files. */
+  readonly writes?: string;
+}
+
+/**
+ * Kernels stamp files with the time of the last tick, 1 to 10 ms: a write in the tick of an earlier
+ * one does not show. A reference must be older than that when it is taken.
+ */
+const TICK_MS = 20;
+
+/** The state of the file that `path` names now. */
+export async function readFileState(path: string): Promise<FileState> {
+  // Opened anew, because network file systems look at the server only then (close-to-open).
+  const handle = await open(path, "r");
+  try {
+    return await readHandleState(handle);
+  } finally {
+    await handle.close();
+  }
+}
+
+/**
+ * The state of a file to compare with later: taken when no write of the same tick can hide.
+ *
+ * Errors: ImageChangedDuringRead (after-change) where the file is being written right now.
+ */
+export async function readReferenceState(
+  path: string,
+  clock: Clock = systemClock,
+): Promise<FileState> {
+  const first = await readFileState(path);
+  const newestMs = Number(
+    (first.modifiedNs > first.changedNs ? first.modifiedNs : first.changedNs) / 1_000_000n,
+  );
+  const ageMs = clock.nowMs() - newestMs;
+  if (ageMs > TICK_MS) return first;
+  await clock.sleep(TICK_MS);
+  const second = await readFileState(path);
+  if (!isSameState(first, second)) throw changed(path);
+  return second;
+}
+
+/** Throws ImageChangedDuringRead unless the file at `path` still has the state `before`. */
+export async function assertSameState(path: string, before: FileState): Promise<void> {
+  let now: FileState;
+  try {
+    now = await readFileState(path);
+  } catch (error) {
+    throw new KluisError(
+      "ImageChangedDuringRead",
+      `Cannot trust what was read of "${path}": it cannot be opened any more`,
+      { cause: error },
+    );
+  }
+  if (!isSameState(before, now)) throw changed(path);
+}
+
+function isSameState(a: FileState, b: FileState): boolean {
+  return (
+    a.device === b.device &&
+    a.inode === b.inode &&
+    a.sizeBytes === b.sizeBytes &&
+    a.modifiedNs === b.modifiedNs &&
+    a.changedNs === b.changedNs &&
+    a.writes === b.writes
+  );
+}
+
+async function readHandleState(handle: FileHandle): Promise<FileState> {
+  const stats = await handle.stat({ bigint: true });
+  const state = {
+    device: stats.dev,
+    inode: stats.ino,
+    sizeBytes: stats.size,
+    modifiedNs: stats.mtimeNs,
+    changedNs: stats.ctimeNs,
+    isDevice: stats.isBlockDevice(),
+  };
+  if (!state.isDevice) return state;
+  // What the page cache holds back of earlier writes is counted now and not later.
+  await handle.sync();
+  const writes = await readDeviceWrites(stats.rdev);
+  return writes === undefined ? state : { ...state, writes };
+}
+
+/** Requests and sectors written and discarded, by the kernel's count; `undefined` without sysfs. */
+async function readDeviceWrites(device: bigint): Promise<string | undefined> {
+  const major = ((device >> 8n) & 0xfffn) | ((device >> 32n) & ~0xfffn);
+  const minor = (device & 0xffn) | ((device >> 12n) & ~0xffn);
+  let text: string;
+  try {
+    text = await readFile(`/sys/dev/block/${String(major)}:${String(minor)}/stat`, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+  // Documentation/block/stat.rst: 5 write I/Os, 7 write sectors, 12 discard I/Os, 14 discard sectors.
+  const fields = text.trim().split(/\s+/);
+  return [4, 6, 11, 13].map((index) => fields[index] ?? "").join(" ");
+}
+
+function changed(path: string): KluisError {
+  return new KluisError(
+    "ImageChangedDuringRead",
+    `Cannot trust what was read of "${path}": it was written meanwhile`,
+  );
+}

@@ -1,0 +1,156 @@
+/** Images, devices and exports of this host behind the port of sources and targets. */
+import { createHash } from "node:crypto";
+import { stat } from "node:fs/promises";
+
+import { toHex } from "#base/bytes.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import { systemRandom } from "#base/random.ts";
+import { isNbdUri } from "#drivers/nbd/nbd-address.ts";
+import { openNbdClient } from "#drivers/nbd/nbd-client.ts";
+import type { DiskWriter } from "#ports/disk.ts";
+import type {
+  ImageAccess,
+  SourceBacking,
+  SourceImage,
+  SourceImageOptions,
+  TargetInfo,
+  TargetRequest,
+} from "#ports/source-image.ts";
+import type { FileState } from "./file-state.ts";
+import { isLocalFile, readImageInfo, type ImageLayer } from "./image-info.ts";
+import { createQcow2File, openExportTarget } from "./nbd-writer.ts";
+import { openLocalImage, openNbdDisk, type LocalImage } from "./open-disk-image.ts";
+import { readOverlayExtents } from "./overlay-extents.ts";
+import { createRawFile, openDeviceTarget } from "./raw-writer.ts";
+import { collectChanges } from "./status-changes.ts";
+import { targetExists, toTargetError } from "./target-file.ts";
+
+/** See {@link ImageAccess}. */
+export const imageAccess: ImageAccess = {
+  isUri: isNbdUri,
+  openSource,
+  inspectTarget,
+  createTarget,
+};
+
+async function openSource(
+  place: string,
+  options: SourceImageOptions,
+  signal?: AbortSignal,
+): Promise<SourceImage> {
+  if (isNbdUri(place)) return openExport(place, options.bitmap, signal);
+  if (options.bitmap !== undefined) {
+    throw new KluisError("ArgumentInvalid", `Cannot use a bitmap of "${place}": it is no NBD URI`);
+  }
+  const image = await openLocalImage(place, { format: options.format, signal });
+  const backing = toBacking(image);
+  return {
+    reader: image.reader,
+    identity: identityOf(image.info.layers, image.states),
+    ...(backing === undefined ? {} : { backing }),
+    [Symbol.asyncDispose]: async () => {
+      await image.reader[Symbol.asyncDispose]();
+    },
+  };
+}
+
+function toBacking(image: LocalImage): SourceBacking | undefined {
+  const { format, layers, path } = image.info;
+  const below = layers[1];
+  if (format !== "qcow2" || below === undefined || !isLocalFile(below)) return undefined;
+  return {
+    identity: identityOf(layers.slice(1), image.states.slice(1)),
+    open: async (signal) => {
+      const { reader } = await openLocalImage(below.file, { format: below.format, signal });
+      return reader;
+    },
+    changes: async (signal) => {
+      const { extents } = await readOverlayExtents(path, signal);
+      return extents;
+    },
+  };
+}
+
+async function openExport(
+  uri: string,
+  bitmap: string | undefined,
+  signal: AbortSignal | undefined,
+): Promise<SourceImage> {
+  const context = `qemu:dirty-bitmap:${bitmap ?? ""}`;
+  const metaContexts = bitmap === undefined ? [] : [context];
+  const reader = await openNbdDisk(uri, { metaContexts, signal });
+  const isChanged = (flags: number): boolean => (flags & 1) !== 0;
+  return {
+    reader,
+    identity: uniqueIdentity(),
+    ...(bitmap === undefined
+      ? {}
+      : {
+          bitmap: {
+            name: bitmap,
+            changes: (signal) => collectChanges(reader.client, { context, isChanged }, signal),
+          },
+        }),
+    [Symbol.asyncDispose]: async () => {
+      await reader[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/**
+ * A name of the content: equal only while every layer is the same file, unwritten. Layers that are
+ * no files, and devices (whose times say nothing), give a name that no other content ever has.
+ */
+function identityOf(
+  layers: readonly ImageLayer[],
+  states: readonly (FileState | undefined)[],
+): string {
+  const hash = createHash("sha256");
+  for (const [index, { file, format }] of layers.entries()) {
+    const state = states[index];
+    if (state === undefined || state.isDevice) return uniqueIdentity();
+    // Not the device number, which may be another after a restart of the host.
+    const { changedNs, inode, modifiedNs, sizeBytes } = state;
+    const numbers = [inode, sizeBytes, modifiedNs, changedNs].map(String);
+    hash.update(`${JSON.stringify([file, format, ...numbers])}\n`);
+  }
+  return `files-sha256:${hash.digest("hex")}`;
+}
+
+function uniqueIdentity(): string {
+  return `unique:${toHex(systemRandom.bytes(16))}`;
+}
+
+async function inspectTarget(place: string, signal?: AbortSignal): Promise<TargetInfo> {
+  if (isNbdUri(place)) {
+    await using client = await openNbdClient(place, signal === undefined ? {} : { signal });
+    return { kind: "export", sizeBytes: client.info.sizeBytes };
+  }
+  try {
+    const stats = await stat(place);
+    if (!stats.isBlockDevice()) return { kind: "file" };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return { kind: "absent" };
+    throw toTargetError(place, error);
+  }
+  const { sizeBytes } = await readImageInfo(place, { format: "raw", signal });
+  return { kind: "device", sizeBytes };
+}
+
+async function createTarget(request: TargetRequest, signal?: AbortSignal): Promise<DiskWriter> {
+  const { format, overwrite, place, sizeBytes } = request;
+  const { kind, sizeBytes: haveBytes } = await inspectTarget(place, signal);
+  const options = { path: place, sizeBytes, overwrite, signal };
+  if (kind === "absent" || kind === "file") {
+    return format === "raw" ? createRawFile(options) : createQcow2File(options);
+  }
+  if (format !== "raw") {
+    throw new KluisError(
+      "ArgumentInvalid",
+      `Cannot write "${place}": ${kind}s take raw disks only`,
+    );
+  }
+  if (!overwrite) throw targetExists(place);
+  if (kind === "export") return openExportTarget(options);
+  return openDeviceTarget({ ...options, deviceBytes: haveBytes ?? 0 });
+}

@@ -1,0 +1,141 @@
+/** Writes targets behind NBD: a new qcow2 file by a qemu-nbd of our own, or an export in place. */
+import { chmod } from "node:fs/promises";
+
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import { openNbdClient, type NbdClient } from "#drivers/nbd/nbd-client.ts";
+import { runTool } from "#drivers/process/run-tool.ts";
+import type { DiskWriter } from "#ports/disk.ts";
+import { startQemuNbd, type QemuNbd } from "./qemu-nbd.ts";
+import type { RawTargetOptions } from "./raw-writer.ts";
+import { TargetFile, targetExists, targetTooSmall, toTargetError } from "./target-file.ts";
+import { FreshTargetWriter, type WriterActions } from "./writer-state.ts";
+
+/** How long qemu-img may take to make an empty image. */
+const CREATE_TIMEOUT_MS = 60_000;
+/** Zeros are written in pieces of this size where the server has no command for them. */
+const ZERO_PIECE_BYTES = 1024 * 1024;
+/** What is written has borders of this size, apart from the end of the disk. */
+const WRITE_ALIGN_BYTES = 4096;
+
+const zeros = new Uint8Array(ZERO_PIECE_BYTES);
+
+/**
+ * Makes a qcow2 file, not preallocated, readable by its owner only, under a temporary name until
+ * commit.
+ *
+ * Errors: TargetExists, TargetNoSpace (after-change), TargetWriteFailed (backoff), ToolMissing.
+ */
+export async function createQcow2File(options: RawTargetOptions): Promise<DiskWriter> {
+  const { path, signal, sizeBytes } = options;
+  const target = await TargetFile.plan(path, options.overwrite);
+  let server: QemuNbd;
+  try {
+    await createEmptyQcow2(target.tempPath, sizeBytes);
+    await chmod(target.tempPath, 0o600);
+    server = await startQemuNbd({ path: target.tempPath, format: "qcow2", writable: true, signal });
+  } catch (error) {
+    await target.remove();
+    throw toTargetError(path, error);
+  }
+  const { client } = server;
+  return new FreshTargetWriter(sizeBytes, {
+    ...actionsOf(client, (error) => toFileError(path, error, server)),
+    commit: async () => {
+      try {
+        await client.flush();
+        await server.finish();
+      } catch (error) {
+        throw await toFileError(path, error, server);
+      }
+      await target.commit();
+    },
+    close: async () => {
+      await server[Symbol.asyncDispose]();
+      await target.remove();
+    },
+  });
+}
+
+/**
+ * Opens an export to be written in place, and fills it with zeros first. What lies behind
+ * `sizeBytes` on a larger export stays.
+ *
+ * Errors: TargetExists, TargetTooSmall (after-change), TargetWriteFailed (backoff), Nbd*.
+ */
+export async function openExportTarget(options: RawTargetOptions): Promise<DiskWriter> {
+  const { path: uri, signal, sizeBytes } = options;
+  if (!options.overwrite) throw targetExists(uri);
+  const client = await openNbdClient(uri, signal === undefined ? {} : { signal });
+  const actions = actionsOf(client, (error) => Promise.resolve(error));
+  try {
+    const haveBytes = client.info.sizeBytes;
+    if (haveBytes < sizeBytes) throw targetTooSmall(uri, { haveBytes, needBytes: sizeBytes });
+    const { minBytes } = client.info.blockSizes;
+    if (minBytes > WRITE_ALIGN_BYTES || sizeBytes % minBytes !== 0) {
+      const lack = `its smallest block of ${String(minBytes)} bytes does not suit the disk`;
+      throw new KluisError("NbdUnsupported", `Cannot write "${uri}": ${lack}`);
+    }
+    await actions.overwriteWithZeros(0, sizeBytes);
+  } catch (error) {
+    await client[Symbol.asyncDispose]();
+    throw error;
+  }
+  return new FreshTargetWriter(sizeBytes, {
+    ...actions,
+    commit: () => client.flush(),
+    close: () => client[Symbol.asyncDispose](),
+  });
+}
+
+function actionsOf(
+  client: NbdClient,
+  translate: (error: unknown) => Promise<unknown>,
+): Pick<WriterActions, "write" | "overwriteWithZeros"> {
+  async function translated(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      throw await translate(error);
+    }
+  }
+  return {
+    write: (offsetBytes, bytes) => translated(() => client.write(offsetBytes, bytes)),
+    overwriteWithZeros: (offsetBytes, lengthBytes) =>
+      translated(async () => {
+        if (client.info.canWriteZeroes) {
+          await client.writeZeroes({ offsetBytes, lengthBytes });
+          return;
+        }
+        for (let at = 0; at < lengthBytes; at += ZERO_PIECE_BYTES) {
+          const piece = zeros.subarray(0, Math.min(ZERO_PIECE_BYTES, lengthBytes - at));
+          await client.write(offsetBytes + at, piece);
+        }
+      }),
+  };
+}
+
+/** Names the file instead of the socket between us and our qemu-nbd. */
+async function toFileError(path: string, error: unknown, server: QemuNbd): Promise<unknown> {
+  if (isKluisError(error, "NbdUnavailable")) {
+    const reason = (await server.failure()) ?? error.message;
+    return new KluisError("TargetWriteFailed", `Cannot write "${path}": ${reason}`, {
+      cause: error,
+    });
+  }
+  if (!isKluisError(error) || error.details["reason"] === undefined) return error;
+  const { details } = error;
+  const message = `Cannot write "${path}": ${String(details["reason"])}`;
+  return new KluisError(error.code, message, { details, cause: error });
+}
+
+async function createEmptyQcow2(path: string, sizeBytes: number): Promise<void> {
+  const args = ["create", "-q", "-f", "qcow2", "-o", "preallocation=off", "--"];
+  const result = await runTool("qemu-img", [...args, path, String(sizeBytes)], {
+    timeoutMs: CREATE_TIMEOUT_MS,
+  });
+  if (result.exitCode === 0) return;
+  const reason = result.stderr.trim().split("\n")[0] ?? "";
+  const isFull = /No space left|quota exceeded/i.test(reason);
+  const code = isFull ? "TargetNoSpace" : "TargetWriteFailed";
+  throw new KluisError(code, `Cannot write "${path}": ${reason.replace(/^qemu-img: /, "")}`);
+}

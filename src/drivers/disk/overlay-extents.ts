@@ -1,0 +1,49 @@
+/** What a guest changed while an overlay was the top layer of its disk. */
+import { KluisError } from "#base/kluis-error.ts";
+import type { ChangedExtents } from "#ports/disk.ts";
+import { collectChanges } from "./status-changes.ts";
+import { readImageInfo } from "./image-info.ts";
+import { startQemuNbd } from "./qemu-nbd.ts";
+
+/** How many layers down what is read lies. */
+const DEPTH_CONTEXT = "qemu:allocation-depth";
+/** Its value for what the top layer itself holds. */
+const DEPTH_LOCAL = 1;
+
+/** What an overlay holds of its own. */
+export interface OverlayChanges {
+  readonly sizeBytes: number;
+  readonly extents: ChangedExtents;
+}
+
+/**
+ * The extents that the qcow2 overlay at `path` holds of its own, whatever lies below it: what was
+ * written is `data`, what was discarded or written with zeros is `zero`. The overlay must be
+ * frozen (no process writes it); an active one is refused with ImageInUse by QEMU's lock.
+ *
+ * As fine as the overlay: 4 KiB where it was made with `extended_l2=on,cluster_size=128k`. Where
+ * the overlay is larger than its backing file, the new part is not named unless it was written; it
+ * reads as zeros.
+ *
+ * Errors: ImageNotFound, ImageInvalid, ImageInUse (after-change), DiskReadFailed (backoff).
+ */
+export async function readOverlayExtents(
+  path: string,
+  signal?: AbortSignal,
+): Promise<OverlayChanges> {
+  const info = await readImageInfo(path, { format: "qcow2", signal });
+  await using server = await startQemuNbd({
+    path: info.path,
+    format: "qcow2",
+    metaContexts: [DEPTH_CONTEXT],
+    signal,
+  });
+  const { client } = server;
+  const lacks = "it lacks the context qemu:allocation-depth (QEMU 5.2 or later has it)";
+  if (!client.info.metaContexts.some(({ name }) => name === DEPTH_CONTEXT)) {
+    throw new KluisError("NbdUnsupported", `Cannot use this qemu-nbd: ${lacks}`);
+  }
+  const isChanged = (depth: number): boolean => depth === DEPTH_LOCAL;
+  const extents = await collectChanges(client, { context: DEPTH_CONTEXT, isChanged }, signal);
+  return { sizeBytes: client.info.sizeBytes, extents };
+}

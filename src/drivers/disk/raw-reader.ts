@@ -1,0 +1,176 @@
+/** Reads a raw image or a block device without any process in between. */
+import { constants } from "node:fs";
+import { open, type FileHandle } from "node:fs/promises";
+
+import { assert } from "#base/assert.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import { assertInsideDisk } from "#base/range.ts";
+import { readToolLines } from "#drivers/process/tool-lines.ts";
+import type { DiskReader, Extent } from "#ports/disk.ts";
+import { alignExtents } from "./extents.ts";
+import { assertSameState, readReferenceState, type FileState } from "./file-state.ts";
+import { imageInvalid, type ImageInfo } from "./image-info.ts";
+import { isImageWritten } from "./image-lock.ts";
+
+/** As many as Node's thread pool takes at once. */
+const RAW_READS_IN_FLIGHT = 4;
+/** How long qemu-img may look for holes: it asks the file system once for each. */
+const RAW_EXTENTS_TIMEOUT_MS = 3_600_000;
+
+/**
+ * Opens a raw image that nobody writes.
+ *
+ * Errors: ImageInUse (after-change) where a QEMU process may write it or a file system on it is
+ * mounted; ImageChangedDuringRead (after-change) where it is being written this moment.
+ */
+export async function openRawReader(
+  info: ImageInfo,
+): Promise<{ readonly reader: DiskReader; readonly state: FileState }> {
+  const handle = await openHandle(info);
+  try {
+    if (await isImageWritten(handle)) throw inUse(info.path);
+    const state = await readReferenceState(info.path);
+    return { reader: new RawReader(info, handle, state), state };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+class RawReader implements DiskReader {
+  readonly sizeBytes: number;
+  readonly readsInFlight = RAW_READS_IN_FLIGHT;
+  readonly #info: ImageInfo;
+  readonly #handle: FileHandle;
+  readonly #state: FileState;
+  /** Where the file ends; what a VM sees behind it, up to a whole sector, are zeros. */
+  readonly #fileBytes: number;
+  readonly #reads = new Set<Promise<void>>();
+  #isOpen = true;
+
+  constructor(info: ImageInfo, handle: FileHandle, state: FileState) {
+    this.#info = info;
+    this.#handle = handle;
+    this.#state = state;
+    this.sizeBytes = info.sizeBytes;
+    this.#fileBytes = info.isBlockDevice ? info.sizeBytes : Number(state.sizeBytes);
+  }
+
+  async read(offsetBytes: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    assert(this.#isOpen, "the reader is open");
+    assertInsideDisk(this.sizeBytes, offsetBytes, target.byteLength);
+    signal?.throwIfAborted();
+    const read = this.#fill(offsetBytes, target);
+    const settled = read.catch(() => undefined);
+    this.#reads.add(settled);
+    try {
+      await read;
+    } finally {
+      this.#reads.delete(settled);
+    }
+    // A read that has begun cannot be recalled: it is waited for, and then counts as aborted.
+    signal?.throwIfAborted();
+  }
+
+  async *extents(signal?: AbortSignal): AsyncGenerator<Extent, void, undefined> {
+    assert(this.#isOpen, "the reader is open");
+    yield* alignExtents(mapExtents(this.#info, signal), this.sizeBytes);
+  }
+
+  async assertUnchanged(): Promise<void> {
+    await assertSameState(this.#info.path, this.#state);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    await Promise.all(this.#reads);
+    await this.#handle.close();
+  }
+
+  async #fill(offsetBytes: number, target: Uint8Array): Promise<void> {
+    const inFileBytes = Math.min(target.byteLength, Math.max(0, this.#fileBytes - offsetBytes));
+    target.fill(0, inFileBytes);
+    let at = 0;
+    while (at < inFileBytes) {
+      const bytesRead = await this.#readOnce(offsetBytes + at, target.subarray(at, inFileBytes));
+      if (bytesRead === 0) throw this.#failed(offsetBytes + at, "the file ends there");
+      at += bytesRead;
+    }
+  }
+
+  async #readOnce(offsetBytes: number, target: Uint8Array): Promise<number> {
+    try {
+      const { bytesRead } = await this.#handle.read(target, 0, target.byteLength, offsetBytes);
+      return bytesRead;
+    } catch (error) {
+      throw this.#failed(offsetBytes, (error as Error).message, error);
+    }
+  }
+
+  #failed(offsetBytes: number, reason: string, cause?: unknown): KluisError {
+    return new KluisError(
+      "DiskReadFailed",
+      `Cannot read image "${this.#info.path}" at ${String(offsetBytes)}: ${reason}`,
+      { details: { offsetBytes }, cause },
+    );
+  }
+}
+
+async function openHandle(info: ImageInfo): Promise<FileHandle> {
+  try {
+    // Exclusive on a block device without O_CREAT means: not mounted, not part of a volume.
+    const flags = info.isBlockDevice ? constants.O_RDONLY | constants.O_EXCL : constants.O_RDONLY;
+    return await open(info.path, flags);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EBUSY") throw inUse(info.path);
+    throw imageInvalid(info.path, (error as Error).message);
+  }
+}
+
+/** Data and holes of a raw image as the file system knows them, by way of qemu-img. */
+async function* mapExtents(info: ImageInfo, signal?: AbortSignal): AsyncGenerator<Extent, void> {
+  const args = ["map", "--output=json", "-f", "raw", "--", info.path];
+  const options = {
+    timeoutMs: RAW_EXTENTS_TIMEOUT_MS,
+    ...(signal === undefined ? {} : { signal }),
+  };
+  for await (const line of readToolLines("qemu-img", args, options)) {
+    const extent = parseMapLine(line);
+    if (extent === "none") continue;
+    if (extent === undefined)
+      throw imageInvalid(info.path, "qemu-img map prints what is no extent");
+    yield extent;
+  }
+}
+
+/** One line of `qemu-img map --output=json`; `none` for a line without extent. */
+export function parseMapLine(line: string): Extent | "none" | undefined {
+  const text = line
+    .trim()
+    .replace(/^\[/, "")
+    .replace(/[\],]+$/, "");
+  if (text === "") return "none";
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  const { start, length, zero } = (value ?? {}) as Readonly<Record<string, unknown>>;
+  if (!isNatural(start) || !isNatural(length) || length === 0 || typeof zero !== "boolean") {
+    return undefined;
+  }
+  return { offsetBytes: start, lengthBytes: length, kind: zero ? "zero" : "data" };
+}
+
+function isNatural(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+}
+
+function inUse(path: string): KluisError {
+  return new KluisError(
+    "ImageInUse",
+    `Cannot open image "${path}": another program has it open for writing`,
+  );
+}

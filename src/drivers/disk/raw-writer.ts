@@ -1,0 +1,158 @@
+/** Writes raw targets: a new sparse file, or a block device in place. */
+import { constants } from "node:fs";
+import { open, type FileHandle } from "node:fs/promises";
+
+import { KluisError } from "#base/kluis-error.ts";
+import { lastLine, runTool } from "#drivers/process/run-tool.ts";
+import type { DiskWriter } from "#ports/disk.ts";
+import { TargetFile, targetTooSmall, toTargetError } from "./target-file.ts";
+import { FreshTargetWriter } from "./writer-state.ts";
+
+/** Zeros are written in pieces of this size. */
+const ZERO_PIECE_BYTES = 1024 * 1024;
+/** How long a device without a command for zeros may take to be filled with them. */
+const DEVICE_ZERO_TIMEOUT_MS = 24 * 3_600_000;
+
+const zeros = new Uint8Array(ZERO_PIECE_BYTES);
+
+/** What a raw target shall be. */
+export interface RawTargetOptions {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly overwrite: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Makes a raw file: sparse, readable by its owner only, under a temporary name until commit.
+ *
+ * Errors: TargetExists, TargetNoSpace (after-change), TargetWriteFailed (backoff).
+ */
+export async function createRawFile(options: RawTargetOptions): Promise<DiskWriter> {
+  const { path, sizeBytes } = options;
+  const target = await TargetFile.plan(path, options.overwrite);
+  let handle: FileHandle | undefined;
+  try {
+    handle = await open(target.tempPath, "wx", 0o600);
+    await handle.truncate(sizeBytes);
+  } catch (error) {
+    await handle?.close();
+    await target.remove();
+    throw toTargetError(path, error);
+  }
+  const file = new OpenTarget(path, handle);
+  return new FreshTargetWriter(sizeBytes, {
+    ...file.actions(),
+    commit: async () => {
+      await file.close();
+      await target.commit();
+    },
+    close: async () => {
+      await file.close();
+      await target.remove();
+    },
+  });
+}
+
+/**
+ * Opens a block device to be written in place, and fills it with zeros first, with the device's own
+ * command where it has one. What lies behind `sizeBytes` on a larger device stays.
+ *
+ * Errors: TargetTooSmall, ImageInUse (after-change: mounted or part of a volume), TargetWriteFailed.
+ */
+export async function openDeviceTarget(
+  options: RawTargetOptions & { readonly deviceBytes: number },
+): Promise<DiskWriter> {
+  const { deviceBytes, path, signal, sizeBytes } = options;
+  if (deviceBytes < sizeBytes) {
+    throw targetTooSmall(path, { haveBytes: deviceBytes, needBytes: sizeBytes });
+  }
+  // First alone, for a clear error: blkdiscard opens the device exclusively itself.
+  const probe = await openDevice(path);
+  await probe.close();
+  const args = ["--zeroout", "--offset", "0", "--length", String(sizeBytes), "--", path];
+  const result = await runTool("blkdiscard", args, {
+    timeoutMs: DEVICE_ZERO_TIMEOUT_MS,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  if (result.exitCode !== 0) throw toTargetError(path, new Error(lastLine(result.stderr)));
+  const file = new OpenTarget(path, await openDevice(path));
+  return new FreshTargetWriter(sizeBytes, {
+    ...file.actions(),
+    commit: () => file.syncAndClose(),
+    close: () => file.close(),
+  });
+}
+
+/** An open file or device that is written. */
+class OpenTarget {
+  readonly #path: string;
+  readonly #handle: FileHandle;
+  #isOpen = true;
+
+  constructor(path: string, handle: FileHandle) {
+    this.#path = path;
+    this.#handle = handle;
+  }
+
+  actions(): {
+    readonly write: (offsetBytes: number, bytes: Uint8Array) => Promise<void>;
+    readonly overwriteWithZeros: (offsetBytes: number, lengthBytes: number) => Promise<void>;
+  } {
+    return {
+      write: (offsetBytes, bytes) => this.#write(offsetBytes, bytes),
+      overwriteWithZeros: async (offsetBytes, lengthBytes) => {
+        for (let at = 0; at < lengthBytes; at += ZERO_PIECE_BYTES) {
+          const pieceBytes = Math.min(ZERO_PIECE_BYTES, lengthBytes - at);
+          await this.#write(offsetBytes + at, zeros.subarray(0, pieceBytes));
+        }
+      },
+    };
+  }
+
+  async syncAndClose(): Promise<void> {
+    try {
+      await this.#handle.sync();
+    } catch (error) {
+      throw toTargetError(this.#path, error);
+    }
+    await this.close();
+  }
+
+  async close(): Promise<void> {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    try {
+      await this.#handle.close();
+    } catch (error) {
+      // Network file systems tell only now that there was no space.
+      throw toTargetError(this.#path, error);
+    }
+  }
+
+  async #write(offsetBytes: number, bytes: Uint8Array): Promise<void> {
+    try {
+      let at = 0;
+      while (at < bytes.byteLength) {
+        const lengthBytes = bytes.byteLength - at;
+        const place = offsetBytes + at;
+        const { bytesWritten } = await this.#handle.write(bytes, at, lengthBytes, place);
+        if (bytesWritten === 0) throw new Error("nothing was taken");
+        at += bytesWritten;
+      }
+    } catch (error) {
+      throw toTargetError(this.#path, error);
+    }
+  }
+}
+
+async function openDevice(path: string): Promise<FileHandle> {
+  try {
+    // Exclusive on a block device without O_CREAT means: not mounted, not part of a volume.
+    return await open(path, constants.O_RDWR | constants.O_EXCL);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EBUSY") throw toTargetError(path, error);
+    const reason = "it is mounted or part of a volume";
+    throw new KluisError("ImageInUse", `Cannot write "${path}": ${reason}`, { cause: error });
+  }
+}
