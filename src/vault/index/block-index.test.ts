@@ -21,12 +21,8 @@ import {
 } from "#formats/index-segment.ts";
 import { createSeededRandom, type SeededRandom } from "#testing/seeded-random.ts";
 import { syntheticKey, syntheticSegment } from "#testing/synthetic-index.ts";
-import {
-  type BlockIndex,
-  type BlockLocation,
-  type IndexOptions,
-  openIndex,
-} from "./block-index.ts";
+import { type BlockIndex, type IndexOptions, openIndex } from "./block-index.ts";
+import type { BlockLocation } from "./entry-reader.ts";
 
 /** The segments of a vault, and where each id lies. */
 class Model {

@@ -1,7 +1,7 @@
 /** What a verification found wrong, bounded in memory. */
 import { toHex } from "#base/bytes.ts";
 import type { KluisError } from "#base/kluis-error.ts";
-import type { BlockLocation } from "#vault/index/block-index.ts";
+import type { BlockLocation } from "#vault/index/entry-reader.ts";
 
 /** Objects that are named one by one in a report. */
 export const badObjectsMax = 1000;

@@ -5,7 +5,8 @@
 import { isKluisError, type KluisError } from "#base/kluis-error.ts";
 import { leafWindows, nodeChildren, windowBytes } from "#formats/geometry.ts";
 import { mapLevelOf, type WindowMap } from "#formats/map-node.ts";
-import type { BlockIndex, BlockLocation } from "#vault/index/block-index.ts";
+import type { BlockIndex } from "#vault/index/block-index.ts";
+import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import {
   type DiskMap,
   isSameId,
