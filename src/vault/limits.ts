@@ -5,8 +5,15 @@ import { frameBytesMax, windowBytes } from "#formats/geometry.ts";
 export const segmentBytes = 16 * windowBytes;
 /** Segments in flight for each worker thread. */
 export const segmentsPerWorker = 3;
+/** Segments of a disk in flight; those of zeros need no buffer. */
+export const segmentsPerDisk = 64;
 /** Changed pages of a segment: new and old content share its buffer. */
 export const segmentPages = segmentBytes / 2 / 4096;
+/**
+ * Largest plaintext of a frame of page blocks. Their pages lie far apart on the disk, so a restore
+ * keeps many such frames open at once; smaller ones keep it in memory (docs/adr/0005-rewrite-rule.md).
+ */
+export const pageFrameBytesMax = windowBytes;
 /** Worker threads at most, whatever the machine has. */
 export const workersMax = 16;
 /**

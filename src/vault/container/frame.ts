@@ -25,20 +25,11 @@ const compressionOptions = {
     [constants.ZSTD_c_contentSizeFlag]: 1,
   },
 } as const;
-const probeBytes = 16 * 1024;
 
 /** What seals the frames of one container: its key and its 64-byte header. */
 export interface ContainerSeal {
   readonly key: Uint8Array;
   readonly header: Uint8Array;
-}
-
-/** Whether `block` looks worth compressing: one cheap try on 16 KiB from its middle. */
-export function isCompressible(block: Uint8Array): boolean {
-  if (block.byteLength <= probeBytes) return true;
-  const start = (block.byteLength - probeBytes) >>> 1;
-  const sample = block.subarray(start, start + probeBytes);
-  return zstdCompressSync(sample, compressionOptions).byteLength < probeBytes - probeBytes / 32;
 }
 
 /**

@@ -1,24 +1,35 @@
 /**
  * Keeps the garbage of a worker thread small.
  *
- * Compression and ciphers return a new buffer for each call, and V8 collects such external memory
- * only when 64 MiB of it have gathered in a thread. A collection of the young generation costs
- * less than a millisecond; one for every 8 MiB keeps a backup's memory within its bound
- * (docs/adr/0006-vault-engine.md has the figures).
+ * Ciphers return a new buffer for each call, which a collection of the young generation frees.
+ * Every call of zstd leaves a context of about a megabyte behind, which only a full one frees. By
+ * itself V8 waits until 64 MiB have gathered in each thread; collecting earlier keeps a backup's
+ * memory within its bound (docs/adr/0006-vault-engine.md has the figures).
  */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-const garbageBytesMax = 8 * 1024 * 1024;
+const bufferBytesMax = 8 * 1024 * 1024;
+const contextsMax = 24;
 
 setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc") as (options: { readonly type: "minor" }) => void;
-let garbageBytes = 0;
+const collect = runInNewContext("gc") as (options: { readonly type: "minor" | "major" }) => void;
+let bufferBytes = 0;
+let contexts = 0;
 
-/** Notes that `bytes` of buffers were made that nobody keeps; collects when many have gathered. */
-export function noteGarbage(bytes: number): void {
-  garbageBytes += bytes;
-  if (garbageBytes < garbageBytesMax) return;
-  garbageBytes = 0;
-  collect({ type: "minor" });
+/** Notes external memory that nobody keeps: bytes of buffers, and contexts of zstd. */
+export function noteGarbage(garbage: {
+  readonly bufferBytes: number;
+  readonly contexts: number;
+}): void {
+  bufferBytes += garbage.bufferBytes;
+  contexts += garbage.contexts;
+  if (contexts >= contextsMax) {
+    contexts = 0;
+    bufferBytes = 0;
+    collect({ type: "major" });
+  } else if (bufferBytes >= bufferBytesMax) {
+    bufferBytes = 0;
+    collect({ type: "minor" });
+  }
 }

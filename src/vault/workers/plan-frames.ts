@@ -1,7 +1,6 @@
 /** Cuts the wanted blocks of a segment into frames. */
 import { present } from "#base/assert.ts";
-import { frameBytesMax } from "#formats/geometry.ts";
-import { isCompressible } from "#vault/container/frame.ts";
+import { isCompressible } from "#vault/container/compressibility.ts";
 import type { FrameBlock } from "#vault/pack/pack-builder.ts";
 import type { Candidate } from "#vault/workers/page-grouping.ts";
 
@@ -14,10 +13,15 @@ export interface PlannedFrame {
   readonly blocks: readonly FrameBlock[];
 }
 
-/** Frames of at most 1 MiB in disk order; blocks worth compressing apart from the others. */
+/**
+ * Frames in disk order; blocks worth compressing apart from the others.
+ *
+ * @param frameBytes Largest plaintext of a frame, at most 1 MiB; no block is larger.
+ */
 export function planFrames(
   buffer: ArrayBuffer,
   wanted: readonly Candidate[],
+  frameBytes: number,
 ): readonly PlannedFrame[] {
   const compressible = wanted.map(({ offsetBytes, lengthBytes }) =>
     isCompressible(new Uint8Array(buffer, offsetBytes, lengthBytes)),
@@ -25,7 +29,7 @@ export function planFrames(
   return [true, false].flatMap((compress) =>
     cutFrames(
       wanted.filter((_, at) => compressible[at] === compress),
-      compress,
+      { compress, frameBytes },
     ),
   );
 }
@@ -52,7 +56,10 @@ export function gatherFrame(
   return scratch.subarray(0, at);
 }
 
-function cutFrames(wanted: readonly Candidate[], compress: boolean): readonly PlannedFrame[] {
+function cutFrames(
+  wanted: readonly Candidate[],
+  { compress, frameBytes }: { readonly compress: boolean; readonly frameBytes: number },
+): readonly PlannedFrame[] {
   const frames: PlannedFrame[] = [];
   let sources: Candidate[] = [];
   let lengthBytes = 0;
@@ -62,7 +69,7 @@ function cutFrames(wanted: readonly Candidate[], compress: boolean): readonly Pl
     lengthBytes = 0;
   };
   for (const candidate of wanted) {
-    if (lengthBytes + candidate.lengthBytes > frameBytesMax) close();
+    if (lengthBytes + candidate.lengthBytes > frameBytes) close();
     sources.push(candidate);
     lengthBytes += candidate.lengthBytes;
   }

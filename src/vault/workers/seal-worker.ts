@@ -12,7 +12,7 @@ import { frameBytesMax, idBytes, windowBytes } from "#formats/geometry.ts";
 import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
 import { type ContainerSeal, openFrame, sealFrame } from "#vault/container/frame.ts";
 import { checksumBytes, computeId, computeWindowChecksum } from "#vault/hashing.ts";
-import { segmentBufferBytes } from "#vault/limits.ts";
+import { pageFrameBytesMax, segmentBufferBytes } from "#vault/limits.ts";
 import { assertReadsBack, type SealedFrame } from "#vault/pack/pack-builder.ts";
 import { noteGarbage } from "#vault/workers/garbage.ts";
 import type {
@@ -28,6 +28,8 @@ import { gatherFrame, type PlannedFrame, planFrames } from "#vault/workers/plan-
 
 interface Segment {
   readonly buffer: ArrayBuffer;
+  /** Largest plaintext of its frames. */
+  readonly frameBytes: number;
   readonly candidates: readonly (Candidate | undefined)[];
 }
 
@@ -66,7 +68,8 @@ export class SealWorker {
         break;
       case "scan-pages": {
         const { scan, candidates } = scanPages(task, this.#start.keys);
-        this.#segments.set(task.task, { buffer: task.buffer, candidates });
+        const { buffer } = task;
+        this.#segments.set(task.task, { buffer, candidates, frameBytes: pageFrameBytesMax });
         this.#post({ answer: scan, transfer: [] });
         break;
       }
@@ -102,7 +105,7 @@ export class SealWorker {
       ids.set(id, window * idBytes);
       candidates.push({ id, offsetBytes, lengthBytes: windowBytes });
     }
-    this.#segments.set(task.task, { buffer: task.buffer, candidates });
+    this.#segments.set(task.task, { buffer: task.buffer, candidates, frameBytes: frameBytesMax });
     this.#post({
       answer: { kind: "windows-scanned", task: task.task, zero, ids, checksums },
       transfer: [],
@@ -110,14 +113,14 @@ export class SealWorker {
   }
 
   #store(task: StoreTask): void {
-    const { buffer, candidates } = this.#takeSegment(task.task);
+    const { buffer, candidates, frameBytes } = this.#takeSegment(task.task);
     const wanted = candidates.filter(
       (candidate, at): candidate is Candidate => candidate !== undefined && task.wanted[at] === 1,
     );
     const seal = sealOf(this.#start.keys, { type: "pack", ...task.ticket });
     const frames: SealedFrame[] = [];
     let length = 0;
-    for (const planned of planFrames(buffer, wanted)) {
+    for (const planned of planFrames(buffer, wanted, frameBytes)) {
       const plain = gatherFrame(buffer, planned, this.#plain);
       const frame = task.ticket.firstFrame + frames.length;
       const sealed = this.#seal(seal, plain, planned, { frame, at: length });
@@ -144,8 +147,11 @@ export class SealWorker {
       const opened = openFrame(seal, header, target.subarray(at, at + sealedBytes), "a new pack");
       assertReadsBack(opened, blocks, this.#start.keys.blockIdKey);
     }
-    // Compressed, sealed, opened again, decompressed again.
-    noteGarbage(2 * (plain.byteLength + sealedBytes));
+    const passes = this.#start.verify ? 2 : 1;
+    noteGarbage({
+      bufferBytes: passes * (plain.byteLength + sealedBytes),
+      contexts: compress ? passes : 0,
+    });
     return { sealedBytes, plainBytes: header.plainBytes, codec: header.codec, blocks };
   }
 
@@ -175,6 +181,6 @@ export class SealWorker {
       answer: { kind: "frame-opened", task: task.task, plain: owned, bad },
       transfer: [owned.buffer as ArrayBuffer],
     });
-    noteGarbage(task.sealedBytes);
+    noteGarbage({ bufferBytes: task.sealedBytes, contexts: 1 });
   }
 }
