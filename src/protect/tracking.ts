@@ -34,7 +34,7 @@ export function planTracking(facts: TrackingFacts): TrackingPlan {
   }
   if (bitmap !== undefined) return { method: "bitmap", baseDisk };
   if (backingIdentity === undefined) {
-    const reason = "the image does not tell its changes: it is no overlay with 4 KiB subclusters";
+    const reason = "the image does not tell its changes: it is no qcow2 overlay";
     return { method: "checksum", baseDisk, reason };
   }
   if (baseDisk.source === undefined) {

@@ -131,7 +131,6 @@ class Verification implements AsyncDisposable {
     this.#pool = new WorkerPool({
       start: { keys, verify: false },
       size: Math.min(workersMax, options.workers ?? availableParallelism()),
-      onPack: () => undefined,
     });
     const deps: CheckDeps = {
       store,

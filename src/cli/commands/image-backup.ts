@@ -1,7 +1,8 @@
 import { resolve } from "node:path";
 
 import { KluisError } from "#base/kluis-error.ts";
-import { backupImage } from "#protect/backup-image.ts";
+import type { SourceImageOptions } from "#ports/source-image.ts";
+import { backupImage, type ImageBackupRequest } from "#protect/backup-image.ts";
 import { checkPointId } from "#vault/recovery-point.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
@@ -106,7 +107,13 @@ async function runImageBackup(input: CommandInput, environment: CliEnvironment):
   return 0;
 }
 
-function readSourceOptions(input: CommandInput, isUri: boolean) {
+function readSourceOptions(
+  input: CommandInput,
+  isUri: boolean,
+): {
+  readonly source: SourceImageOptions;
+  readonly request: Pick<ImageBackupRequest, "bitmapSince">;
+} {
   const format = input.text("format");
   const bitmap = input.text("bitmap");
   const since = input.text("since");

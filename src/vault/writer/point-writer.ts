@@ -8,7 +8,7 @@ import { pointName } from "#formats/store-names.ts";
 import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import { toItemName } from "#vault/item-name.ts";
-import { createMapBuilder } from "#vault/map/map-builder.ts";
+import { createMapBuilder, type MapBuilder } from "#vault/map/map-builder.ts";
 import { type DiskMap, type MapAccess, windowsOf } from "#vault/map/map-source.ts";
 import { RewriteSweep } from "#vault/map/rewrite-rule.ts";
 import { walkMap } from "#vault/map/walk-map.ts";
@@ -185,14 +185,7 @@ async function planChanges(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
   const tail = sizes.sizeBytes > sizes.baseSizeBytes ? await readTail(reader, sizes, deps) : [];
   const extents = planResize(changes, sizes, tail);
   // A second builder serves as a cursor over the base, ahead of the one that builds.
-  const cursor = createMapBuilder({
-    sizeBytes: Math.max(sizes.sizeBytes, sizes.baseSizeBytes),
-    base: base.disk,
-    access: deps.access,
-    emit: () => {
-      throw new KluisError("Internal", "Cannot plan: reading a map made a node");
-    },
-  });
+  const cursor = openCursor(base, sizes, deps);
   const counts = countTouched(extents);
   const sweep = new RewriteSweep({
     // Where only whole windows are known to differ, one page of each surely does.
@@ -203,11 +196,30 @@ async function planChanges(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
   const windows = planRewrites(touchedWindows(extents), sweep, async (window) =>
     window < limit ? await cursor.read(window) : undefined,
   );
+  // A comparison by checksum names windows; what the base has of them is compared page by page.
+  const other = disk.tracking === "checksum" ? openCursor(base, sizes, deps) : undefined;
+  const isGuess = async (window: number): Promise<boolean> =>
+    other !== undefined && window < limit && (await other.read(window)) !== undefined;
   return {
     sweep,
-    segments: planIncrement(windows, sizes.sizeBytes),
+    segments: planIncrement(windows, sizes.sizeBytes, isGuess),
     totalBytes: counts.windows * windowBytes,
   };
+}
+
+function openCursor(
+  base: DiskBase,
+  sizes: { readonly sizeBytes: number; readonly baseSizeBytes: number },
+  deps: WriterDeps,
+): MapBuilder {
+  return createMapBuilder({
+    sizeBytes: Math.max(sizes.sizeBytes, sizes.baseSizeBytes),
+    base: base.disk,
+    access: deps.access,
+    emit: () => {
+      throw new KluisError("Internal", "Cannot plan: reading a map made a node");
+    },
+  });
 }
 
 async function readTail(

@@ -71,16 +71,24 @@ export interface PlannedWindow extends TouchedWindow {
   readonly isRewritten: boolean;
 }
 
-/** Segments of an increment; `windows` are ascending. */
+/**
+ * Segments of an increment; `windows` are ascending.
+ *
+ * @param isGuess Whether a window may be known to differ without its pages being known: then
+ *   it is compared page by page, although all of them are named.
+ */
 export async function* planIncrement(
   windows: AsyncIterable<PlannedWindow>,
   sizeBytes: number,
+  isGuess?: (window: number) => Promise<boolean>,
 ): AsyncGenerator<Segment> {
   const open = new OpenSegment();
   for await (const window of windows) {
     const kind = classify(window, sizeBytes);
+    const isGuessed = kind === "data" && (await isGuess?.(window.window)) === true;
+    const isWhole = window.isRewritten || (kind === "data" && !isGuessed);
     if (kind === "zero") yield* open.addZero(window.window);
-    else if (kind === "data" || window.isRewritten) yield* open.addWhole(window.window);
+    else if (isWhole) yield* open.addWhole(window.window);
     else yield* open.addPages(window);
   }
   yield* open.close();
