@@ -47,8 +47,8 @@ export class WorkerPool implements AsyncDisposable {
   readonly #size: number;
   readonly #threads: Thread[] = [];
   #tasks = 0;
-  #broken: KluisError | undefined;
-  #closed = false;
+  /** Why no task is done any more. */
+  #ended: KluisError | undefined;
 
   /** @param options.size Threads at most, 1 or more. */
   constructor(options: { readonly start: WorkerStart; readonly size: number }) {
@@ -104,8 +104,9 @@ export class WorkerPool implements AsyncDisposable {
     return answer as Answer<"frame-opened">;
   }
 
+  /** Ends the threads; tasks that are under way fail with Cancelled. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true;
+    this.#end(new KluisError("Cancelled", "Cannot go on: the work was ended"));
     await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
   }
 
@@ -128,7 +129,7 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   #send(worker: number, task: WorkerTask, transfer: readonly ArrayBuffer[]): Promise<WorkerAnswer> {
-    if (this.#broken !== undefined) return Promise.reject(this.#broken);
+    if (this.#ended !== undefined) return Promise.reject(this.#ended);
     const thread = present(this.#threads[worker], "a worker that was started");
     return new Promise((resolve, reject) => {
       thread.load++;
@@ -146,11 +147,13 @@ export class WorkerPool implements AsyncDisposable {
     const at = this.#threads.push(thread) - 1;
     worker.on("message", (answer: WorkerAnswer) => this.#receive(thread, answer));
     worker.on("error", (error) => this.#break(error));
+    worker.on("messageerror", (error) => this.#break(error));
     worker.on("exit", () => this.#break(new Error("a worker thread ended")));
     return at;
   }
 
   #receive(thread: Thread, answer: WorkerAnswer): void {
+    if (this.#ended !== undefined) return;
     const waiter = present(thread.waiters.get(answer.task), "an answer has a task");
     thread.waiters.delete(answer.task);
     thread.load--;
@@ -159,13 +162,16 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   #break(cause: unknown): void {
-    if (this.#closed || this.#broken !== undefined) return;
     const reason = cause instanceof Error ? cause.message : String(cause);
-    this.#broken = new KluisError("Internal", `Cannot go on: a worker failed: ${reason}`, {
-      cause,
-    });
+    const message = `Cannot go on: a worker thread failed: ${reason}`;
+    this.#end(new KluisError("Internal", message, { cause }));
+  }
+
+  #end(error: KluisError): void {
+    if (this.#ended !== undefined) return;
+    this.#ended = error;
     for (const { waiters } of this.#threads) {
-      for (const waiter of waiters.values()) waiter.reject(this.#broken);
+      for (const waiter of waiters.values()) waiter.reject(error);
       waiters.clear();
     }
   }

@@ -8,6 +8,7 @@ import { idBytes, pageBytes, windowBytes, windowPages } from "#formats/geometry.
 import type { WindowMap } from "#formats/map-node.ts";
 import type { DiskReader } from "#ports/disk.ts";
 import { checksumBytes, xorChecksums, zeroWindowChecksum } from "#vault/hashing.ts";
+import { segmentsPerDisk } from "#vault/limits.ts";
 import type { MapBuilder } from "#vault/map/map-builder.ts";
 import { type PageChange, planWindow } from "#vault/map/plan-window.ts";
 import { type PageScan, pageStates, type WindowScan } from "#vault/workers/messages.ts";
@@ -34,7 +35,6 @@ export interface PipelineOptions {
   readonly base: DiskReader | undefined;
   readonly map: MapBuilder;
   readonly checksumKey: Uint8Array;
-  readonly signal: AbortSignal | undefined;
   /** Called as segments end; `bytes` were examined or skipped since the last call. */
   readonly onProgress: (bytes: number) => void;
 }
@@ -74,38 +74,48 @@ export class DiskPipeline {
   };
   readonly #running = new Set<Promise<void>>();
   #order: Promise<void> = Promise.resolve();
-  #error: unknown;
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    this.#fresh = new SegmentReader(options.reader, options.signal);
-    this.#old = options.base && new SegmentReader(options.base, options.signal);
+    const { signal } = options.session;
+    this.#fresh = new SegmentReader(options.reader, signal);
+    this.#old = options.base && new SegmentReader(options.base, signal);
   }
 
-  /** Runs every segment; when it resolves the map knows all, and all blocks are in packs or open packs. */
+  /**
+   * Runs every segment; when it resolves the map knows all, and all blocks are in packs or open
+   * packs. An error ends the session, and is thrown when nothing of this disk is under way.
+   */
   async run(segments: Iterable<Segment> | AsyncIterable<Segment>): Promise<DiskTotals> {
-    const { session, signal } = this.#options;
-    for await (const segment of segments) {
-      if (this.#error !== undefined) break;
-      signal?.throwIfAborted();
-      await session.flushIfDue();
-      await session.gate.enter();
-      const buffer = segment.kind === "zeros" ? undefined : await session.buffers.take();
-      const before = this.#order;
-      const work = this.#process(segment, buffer, before)
-        .catch((error: unknown) => {
-          this.#error ??= error;
-        })
-        .finally(() => {
-          session.gate.leave();
-          this.#running.delete(work);
-        });
-      this.#running.add(work);
+    const { session } = this.#options;
+    try {
+      for await (const segment of segments) {
+        await session.flushIfDue();
+        await this.#admit(segment);
+      }
+    } catch (error) {
+      session.fail(error);
     }
     await Promise.all(this.#running);
-    if (this.#error !== undefined) throw this.#error;
+    session.signal.throwIfAborted();
     this.#totals.examinedBytes = this.#fresh.bytesRead;
     return this.#totals;
+  }
+
+  /** Starts a segment as soon as there is room for it. */
+  async #admit(segment: Segment): Promise<void> {
+    const { session } = this.#options;
+    while (this.#running.size >= segmentsPerDisk) await Promise.race(this.#running);
+    const buffer =
+      segment.kind === "zeros" ? undefined : await session.buffers.take(session.signal);
+    await session.gate.enter();
+    const work = this.#process(segment, buffer, this.#order)
+      .catch((error: unknown) => session.fail(error))
+      .finally(() => {
+        session.gate.leave();
+        this.#running.delete(work);
+      });
+    this.#running.add(work);
   }
 
   /** Reads and scans now, notes after `before`, stores; the next segment notes after this one. */
@@ -118,12 +128,12 @@ export class DiskPipeline {
     this.#order = promise;
     try {
       if (segment.kind === "zeros") {
-        await before;
+        await this.#myTurn(before);
         await this.#noteZeros(segment.firstWindow, segment.windows);
         return;
       }
       const scanned = await this.#scan(segment, present(buffer, "a segment has a buffer"));
-      await before;
+      await this.#myTurn(before);
       const wanted =
         segment.kind === "windows" && scanned.kind === "windows"
           ? await this.#noteWindows(segment.windows, scanned.segment.scan)
@@ -134,6 +144,12 @@ export class DiskPipeline {
       resolve();
     }
     this.#options.onProgress(segmentBytesOf(segment));
+  }
+
+  /** Resolves when the segments before are noted; throws where the session has failed meanwhile. */
+  async #myTurn(before: Promise<void>): Promise<void> {
+    await before;
+    this.#options.session.signal.throwIfAborted();
   }
 
   async #scan(segment: Exclude<Segment, { kind: "zeros" }>, buffer: ArrayBuffer): Promise<Scanned> {

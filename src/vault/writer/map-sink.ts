@@ -70,7 +70,7 @@ export class MapSink {
           random: this.#random,
           verify: this.#verify,
         }),
-      (builder) => this.#sink.accept({ ...builder.finish(), release: () => {} }, () => {}),
+      (builder) => this.#sink.accept({ ...builder.finish(), release: () => {} }),
     );
     for (const node of nodes) packs.add(node);
     packs.finish();

@@ -45,6 +45,7 @@ interface OpenPack {
 export class PackAssembler {
   readonly #keys: VaultKeys;
   readonly #random: RandomSource;
+  readonly #signal: AbortSignal;
   readonly #onPack: (pack: FinishedPack) => void;
   readonly #buffers = new Pool({
     size: packBuffers,
@@ -58,10 +59,12 @@ export class PackAssembler {
   constructor(options: {
     readonly keys: VaultKeys;
     readonly random: RandomSource;
+    readonly signal: AbortSignal;
     readonly onPack: (pack: FinishedPack) => void;
   }) {
     this.#keys = options.keys;
     this.#random = options.random;
+    this.#signal = options.signal;
     this.#onPack = options.onPack;
   }
 
@@ -109,7 +112,7 @@ export class PackAssembler {
   }
 
   async #openPack(): Promise<OpenPack> {
-    const buffer = await this.#buffers.take();
+    const buffer = await this.#buffers.take(this.#signal);
     const deps = { keys: this.#keys, random: this.#random };
     const builder = new PackBuilder({ type: "pack", ...deps, verify: false, buffer });
     return { builder, buffer, tickets: 0, outstandingBytes: 0, isClosed: false };

@@ -25,35 +25,44 @@ export class PackSink {
   readonly #keys: VaultKeys;
   readonly #index: BlockIndex;
   readonly #random: RandomSource;
-  readonly #signal: AbortSignal | undefined;
+  readonly #signal: AbortSignal;
+  readonly #onError: (error: unknown) => void;
+  readonly #onIndexed: (packs: readonly IndexPack[]) => void;
   readonly #puts = new Semaphore(putsInFlight);
+  /** Segments are written one after the other: each ends before what follows it starts. */
+  readonly #segments = new Semaphore(1);
   readonly #running = new Set<Promise<void>>();
   #pending: IndexPack[] = [];
   #pendingEntries = 0;
-  #error: unknown;
   readonly totals: SinkTotals = { objects: 0, bytes: 0, packBytes: 0, mapBytes: 0, indexBytes: 0 };
 
+  /**
+   * @param options.signal Aborts when the session fails.
+   * @param options.onError Told what made the put of a pack fail; aborts the signal.
+   * @param options.onIndexed Called with packs once an index segment that names them is durable.
+   */
   constructor(options: {
     readonly store: ObjectStore;
     readonly keys: VaultKeys;
     readonly index: BlockIndex;
     readonly random: RandomSource;
-    readonly signal: AbortSignal | undefined;
+    readonly signal: AbortSignal;
+    readonly onError: (error: unknown) => void;
+    readonly onIndexed: (packs: readonly IndexPack[]) => void;
   }) {
     this.#store = options.store;
     this.#keys = options.keys;
     this.#index = options.index;
     this.#random = options.random;
     this.#signal = options.signal;
+    this.#onError = options.onError;
+    this.#onIndexed = options.onIndexed;
   }
 
-  /** Starts putting a pack. What fails is thrown by {@link drain} or {@link throwIfFailed}. */
-  accept(pack: FinishedPack, onDurable: () => void): void {
+  /** Starts putting a pack. */
+  accept(pack: FinishedPack): void {
     const work = this.#putPack(pack)
-      .then(onDurable)
-      .catch((error: unknown) => {
-        this.#error ??= error;
-      })
+      .catch(this.#onError)
       .finally(() => {
         pack.release();
         this.#running.delete(work);
@@ -61,25 +70,31 @@ export class PackSink {
     this.#running.add(work);
   }
 
-  /** Throws what made an earlier put fail. */
-  throwIfFailed(): void {
-    if (this.#error !== undefined) throw this.#error;
-  }
-
   /** Whether so many entries wait that a segment should be written. */
   get isSegmentDue(): boolean {
     return this.#pendingEntries >= pendingEntriesMax;
   }
 
-  /** Resolves when every accepted pack is durable. */
+  /** Resolves when every accepted pack is durable; throws what made the session fail. */
   async drain(): Promise<void> {
+    await this.settle();
+    this.#signal.throwIfAborted();
+  }
+
+  /** Resolves when no put is under way, whatever became of them. */
+  async settle(): Promise<void> {
     while (this.#running.size > 0) await Promise.all(this.#running);
-    this.throwIfFailed();
   }
 
   /** Writes an index segment for every pack that is durable and not yet in one. */
   async writeSegment(): Promise<void> {
-    if (this.#pending.length === 0) return;
+    await this.#segments.run(async () => {
+      this.#signal.throwIfAborted();
+      if (this.#pending.length > 0) await this.#writeSegment();
+    });
+  }
+
+  async #writeSegment(): Promise<void> {
     const packs = this.#pending;
     this.#pending = [];
     this.#pendingEntries = 0;
@@ -91,6 +106,7 @@ export class PackSink {
     await this.#put(indexSegmentName(sealed.name), sealed.bytes);
     this.totals.indexBytes += sealed.bytes.byteLength;
     await this.#index.addSegment(sealed.name, packs);
+    this.#onIndexed(packs);
   }
 
   async #putPack({ bytes, table }: FinishedPack): Promise<void> {
@@ -99,7 +115,6 @@ export class PackSink {
       this.#put(isData ? packName(table.name) : mapPackName(table.name), bytes),
     );
     this.totals[isData ? "packBytes" : "mapBytes"] += bytes.byteLength;
-    this.#index.addPending(table);
     this.#pending.push(table);
     this.#pendingEntries += table.entries.length;
   }

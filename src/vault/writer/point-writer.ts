@@ -1,5 +1,6 @@
 /** Writes one recovery point: all disks in parallel, then the manifest as the one commit. */
 import { present } from "#base/assert.ts";
+import { bytesEqual } from "#base/bytes.ts";
 import type { Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { leafWindows, windowBytes } from "#formats/geometry.ts";
@@ -75,21 +76,40 @@ export interface WrittenPoint {
 }
 
 /**
- * Writes and commits a recovery point. Nothing is visible before the manifest is; on any error
- * nothing was committed and the store stays usable.
+ * Writes and commits a recovery point. Nothing is visible before the manifest is. When it throws
+ * nothing is under way any more and the store stays usable; only where the store lost its answer to
+ * the last put may the point exist, whole.
  *
- * @throws {KluisError} RecoveryPointExists (never) where somebody committed this id; errors of the
- *   readers and the store.
+ * @throws {KluisError} ArgumentInvalid (after-change) where the point could not be read back,
+ *   RecoveryPointExists (never) where somebody committed this id; errors of the readers and the
+ *   store; the reason of the signal.
  */
 export async function writePoint(input: PointInput, deps: WriterDeps): Promise<WrittenPoint> {
+  const name = pointName(toItemName(deps.keys, input.point.itemId), input.point.pointId);
+  encodeManifest(draftOf(input));
   await using session = new WriteSession(deps);
-  const disks = await Promise.all(input.disks.map((disk) => writeDisk(disk, session, deps)));
+  const scope: WriterDeps = { ...deps, signal: session.signal };
+  const disks = await session.all(
+    input.disks.map((disk) => async () => await writeDisk(disk, session, scope)),
+  );
   await session.flush();
   for (const { reader } of input.disks) await reader.assertUnchanged();
-  deps.signal?.throwIfAborted();
   const manifest: Manifest = { ...input.point, committedAtMs: deps.clock.nowMs(), disks };
-  const added = await commit(manifest, session.sink.totals, deps);
+  const sizeBytes = await commit(name, manifest, scope);
+  const { totals } = session.sink;
+  const added = { ...totals, objects: totals.objects + 1, bytes: totals.bytes + sizeBytes };
   return { manifest, added };
+}
+
+/** The manifest as far as it is known before the transfer, which would be in vain if it is no good. */
+function draftOf({ point, disks }: PointInput): Manifest {
+  const none = { mappedBytes: 0, examinedBytes: 0, changedBytes: 0, newBytes: 0, storedBytes: 0 };
+  const empty = { root: undefined, level: 0 };
+  return {
+    ...point,
+    committedAtMs: 0,
+    disks: disks.map((disk) => describeDisk(disk, empty, none)),
+  };
 }
 
 async function writeDisk(
@@ -115,7 +135,6 @@ async function writeDisk(
     base: increment?.base.reader,
     map,
     checksumKey: deps.keys.checksumKey,
-    signal: deps.signal,
     onProgress: (bytes) => {
       doneBytes += bytes;
       deps.onProgress({ disk: disk.name, doneBytes, totalBytes: plan.totalBytes });
@@ -139,7 +158,8 @@ async function countCutBytes(base: DiskMap, sizeBytes: number, deps: WriterDeps)
   if (windowCount <= 0) return 0;
   let windows = 0;
   const range = { firstWindow, windowCount };
-  for await (const part of walkMap({ map: base, access: deps.access, range })) {
+  const { access, signal } = deps;
+  for await (const part of walkMap({ map: base, access, range, signal })) {
     for (let at = 0; at < (part.leaf === undefined ? 0 : part.windowCount); at++) {
       if (part.leaf?.windows[(part.firstWindow + at) % leafWindows] !== undefined) windows++;
     }
@@ -246,19 +266,17 @@ function countTouched(extents: ChangedExtents): { windows: number; dataPages: nu
   return { windows, dataPages };
 }
 
-async function commit(
-  manifest: Manifest,
-  totals: SinkTotals,
-  deps: WriterDeps,
-): Promise<SinkTotals> {
+/** Puts the manifest: from then on the point exists. Returns its size. */
+async function commit(name: string, manifest: Manifest, deps: WriterDeps): Promise<number> {
+  const { store, signal } = deps;
   const { bytes } = buildContainer("manifest", encodeManifest(manifest), deps);
-  const name = pointName(toItemName(deps.keys, manifest.itemId), manifest.pointId);
-  const outcome = await deps.store.put(name, [bytes], deps.signal);
-  if (outcome === "exists") {
+  const outcome = await store.put(name, [bytes], signal);
+  // It is ours where the store had lost the answer to an earlier attempt of this very put.
+  if (outcome === "exists" && !bytesEqual(await store.get(name, undefined, signal), bytes)) {
     throw new KluisError(
       "RecoveryPointExists",
       `Cannot commit recovery point "${manifest.pointId}": one of that id exists`,
     );
   }
-  return { ...totals, objects: totals.objects + 1, bytes: totals.bytes + bytes.byteLength };
+  return bytes.byteLength;
 }

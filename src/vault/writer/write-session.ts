@@ -2,6 +2,7 @@
 import { asBuffer } from "#base/bytes.ts";
 import type { RandomSource } from "#base/random.ts";
 import { Pool } from "#base/pool.ts";
+import type { IndexPack } from "#formats/index-segment.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
@@ -25,8 +26,13 @@ export interface SessionDeps {
   readonly signal: AbortSignal | undefined;
 }
 
-/** One backup's way into the store; disposing it ends its threads. */
+/**
+ * One backup's way into the store. It fails as a whole: the first error of any part ends all of
+ * them, so that nothing is put behind it. Disposing it ends its threads; nothing goes on afterwards.
+ */
 export class WriteSession implements AsyncDisposable {
+  /** Aborts when the caller gives up or a part fails; its reason is what made the session fail. */
+  readonly signal: AbortSignal;
   readonly pool: WorkerPool;
   readonly packs: PackAssembler;
   readonly buffers: Pool<ArrayBuffer>;
@@ -34,12 +40,23 @@ export class WriteSession implements AsyncDisposable {
   readonly sink: PackSink;
   readonly map: MapSink;
   readonly #index: BlockIndex;
-  /** Ids that are on their way into a pack; bounded by `packBuffers`. */
+  readonly #failure = new AbortController();
+  /**
+   * Ids that this session stores and that are in no index segment yet. No other session may build
+   * on them before they are: this one may never come so far.
+   */
   readonly #claimed = new Set<string>();
 
   constructor(deps: SessionDeps) {
+    const failure = this.#failure.signal;
     this.#index = deps.index;
-    this.sink = new PackSink(deps);
+    this.signal = deps.signal === undefined ? failure : AbortSignal.any([deps.signal, failure]);
+    this.sink = new PackSink({
+      ...deps,
+      signal: this.signal,
+      onError: (error) => this.fail(error),
+      onIndexed: (packs) => this.#forget(packs),
+    });
     this.map = new MapSink({ ...deps, sink: this.sink });
     this.pool = new WorkerPool({
       start: { keys: deps.keys, verify: deps.verify },
@@ -48,12 +65,33 @@ export class WriteSession implements AsyncDisposable {
     this.packs = new PackAssembler({
       keys: deps.keys,
       random: deps.random,
-      onPack: (pack) => this.sink.accept(pack, () => this.#forget(pack.table.entries)),
+      signal: this.signal,
+      onPack: (pack) => this.sink.accept(pack),
     });
     this.buffers = new Pool({
       size: deps.workers * segmentsPerWorker,
       make: () => new ArrayBuffer(segmentBufferBytes),
     });
+  }
+
+  /** Ends the session: what is under way is aborted, and every later step throws the first error. */
+  fail(error: unknown): void {
+    this.#failure.abort(error);
+  }
+
+  /** Runs parts side by side. Resolves or throws when all have ended, the first error with all. */
+  async all<T>(parts: readonly (() => Promise<T>)[]): Promise<readonly T[]> {
+    const running = parts.map(async (part) => {
+      try {
+        return await part();
+      } catch (error) {
+        this.fail(error);
+        throw error;
+      }
+    });
+    await Promise.allSettled(running);
+    this.signal.throwIfAborted();
+    return await Promise.all(running);
   }
 
   /** Whether the caller must store this block: the vault does not have it and nobody claimed it. */
@@ -66,7 +104,7 @@ export class WriteSession implements AsyncDisposable {
 
   /** Flushes if enough waits; no segment may be entered by the caller. */
   async flushIfDue(): Promise<void> {
-    this.sink.throwIfFailed();
+    this.signal.throwIfAborted();
     if (this.map.isFlushDue) await this.flush();
     else if (this.sink.isSegmentDue) await this.sink.writeSegment();
   }
@@ -74,6 +112,7 @@ export class WriteSession implements AsyncDisposable {
   /** Makes everything so far durable: packs → index segment → map packs → their index segment. */
   async flush(): Promise<void> {
     await this.gate.alone(async () => {
+      this.signal.throwIfAborted();
       await this.packs.flush();
       await this.sink.drain();
       await this.sink.writeSegment();
@@ -85,9 +124,12 @@ export class WriteSession implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.pool[Symbol.asyncDispose]();
+    await this.sink.settle();
   }
 
-  #forget(entries: readonly { readonly id: Uint8Array }[]): void {
-    for (const { id } of entries) this.#claimed.delete(asBuffer(id).toString("latin1"));
+  #forget(packs: readonly IndexPack[]): void {
+    for (const { entries } of packs) {
+      for (const { id } of entries) this.#claimed.delete(asBuffer(id).toString("latin1"));
+    }
   }
 }
