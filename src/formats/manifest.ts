@@ -1,5 +1,5 @@
 /** The manifest of a recovery point: JSON in one frame; docs/design/vault-format.md §7. */
-import { KluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { fromHex, toHex } from "#base/bytes.ts";
 import { diskBytesMax, idBytes, windowPages } from "#formats/geometry.ts";
 
@@ -56,13 +56,27 @@ export interface Manifest {
   readonly disks: readonly ManifestDisk[];
 }
 
-/** The bytes of a manifest. */
+/**
+ * The bytes of a manifest. ArgumentInvalid (after-change) names the member that no parser would
+ * take: a point that cannot be read back must not be committed.
+ */
 export function encodeManifest(manifest: Manifest): Uint8Array {
   const disks = manifest.disks.map((disk) => ({
     ...disk,
     root: disk.root === undefined ? null : toHex(disk.root),
   }));
-  return Buffer.from(JSON.stringify({ ...manifest, disks }), "utf8");
+  const bytes = new TextEncoder().encode(JSON.stringify({ ...manifest, disks }));
+  try {
+    parseManifest(bytes, "new manifest");
+  } catch (cause) {
+    const member = isKluisError(cause) ? cause.details["member"] : undefined;
+    throw new KluisError(
+      "ArgumentInvalid",
+      `Cannot write recovery point "${manifest.pointId}": its member "${member ?? ""}" is not valid`,
+      { cause },
+    );
+  }
+  return bytes;
 }
 
 /** Parses a manifest; ObjectCorrupt (never) names the member that is out of form. */
@@ -71,6 +85,7 @@ export function parseManifest(bytes: Uint8Array, objectName: string): Manifest {
   const disks = fields
     .list("disks", disksMax)
     .map((disk) => parseDisk(new Fields(disk, objectName)));
+  if (new Set(disks.map(({ name }) => name)).size !== disks.length) throw fields.wrong("disks");
   const consistency = fields.text("consistency");
   if (consistency !== "file-system" && consistency !== "crash") throw fields.wrong("consistency");
   return {
@@ -94,7 +109,8 @@ function parseDisk(fields: Fields): ManifestDisk {
   if (!isTracking(tracking)) throw fields.wrong("tracking");
   const sizeBytes = fields.number("sizeBytes");
   const level = fields.number("level");
-  if (sizeBytes > diskBytesMax || level > levelMax) throw fields.wrong("sizeBytes");
+  if (sizeBytes > diskBytesMax) throw fields.wrong("sizeBytes");
+  if (level > levelMax) throw fields.wrong("level");
   return {
     name: fields.text("name"),
     sizeBytes,
@@ -128,7 +144,11 @@ function parseJson(bytes: Uint8Array, objectName: string): unknown {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (cause) {
-    throw new KluisError("ObjectCorrupt", `Cannot read "${objectName}": it is not JSON`, { cause });
+    const details = { object: objectName };
+    throw new KluisError("ObjectCorrupt", `Cannot read "${objectName}": it is not JSON`, {
+      details,
+      cause,
+    });
   }
 }
 
@@ -195,6 +215,7 @@ class Fields {
     return new KluisError(
       "ObjectCorrupt",
       `Cannot read "${this.#objectName}": its member "${name}" is not valid`,
+      { details: { object: this.#objectName, member: name } },
     );
   }
 }
