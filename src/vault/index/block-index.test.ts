@@ -200,6 +200,8 @@ async function runModel(label: string, folder: string, steps: number): Promise<v
       await damage(folder, random);
     }
     await assertSame(index, model, 0.2);
+    const waiting = model.pending.reduce((sum, pack) => sum + pack.entries.length, 0);
+    assert.equal(index.statistics.pendingEntries, waiting);
   }
   await assertSame(index, model);
   await index.close();

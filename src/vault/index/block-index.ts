@@ -49,6 +49,8 @@ export interface IndexStatistics {
   /** Table, pages, pending entries, and segments that have no file. */
   readonly memoryBytes: number;
   readonly tableBytes: number;
+  /** Of segments that have no file, because no folder can be used. */
+  readonly segmentBytes: number;
   readonly pageReads: number;
   /** Entries whose 36 bits agreed and whose id did not. */
   readonly strangers: number;
@@ -269,6 +271,7 @@ export class BlockIndex implements AsyncDisposable {
       pendingEntries: this.#pending.count,
       memoryBytes: this.#memoryBytes,
       tableBytes: this.#table.memoryBytes,
+      segmentBytes: this.#cache.memoryBytes,
       pageReads: this.#pages.reads,
       strangers: this.#strangers,
       rebuiltSegments: this.#loader.rebuilt,
