@@ -1,4 +1,6 @@
 /** The vault's worker threads, seen from the main thread. */
+import { getCompileCacheDir } from "node:module";
+import { dirname } from "node:path";
 import { Worker } from "node:worker_threads";
 
 import { present } from "#base/assert.ts";
@@ -142,6 +144,7 @@ export class WorkerPool implements AsyncDisposable {
     const extension = import.meta.url.slice(import.meta.url.lastIndexOf("."));
     const worker = new Worker(new URL(`./worker-entry${extension}`, import.meta.url), {
       workerData: this.#start,
+      env: workerEnvironment(),
     });
     const thread: Thread = { worker, waiters: new Map(), load: 0 };
     const at = this.#threads.push(thread) - 1;
@@ -175,4 +178,10 @@ export class WorkerPool implements AsyncDisposable {
       waiters.clear();
     }
   }
+}
+
+/** Threads see nothing of the environment but where compiled code is kept, which halves their start. */
+function workerEnvironment(): Record<string, string> {
+  const directory = getCompileCacheDir();
+  return directory === undefined ? {} : { NODE_COMPILE_CACHE: dirname(directory) };
 }
