@@ -1,0 +1,470 @@
+/**
+ * What every Hypervisor must do, on real VMs; each driver runs this suite.
+ *
+ * The guest's own view of a disk, hashed by the guest, is the witness of what a snapshot must hold.
+ */
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { test } from "node:test";
+
+import { isKluisError, type KluisError } from "#base/kluis-error.ts";
+import type { ErrorCode } from "#base/error-codes.ts";
+import type { ChangedExtents, DiskReader } from "#ports/disk.ts";
+import type {
+  Hypervisor,
+  SnapshotDisk,
+  SnapshotRequest,
+  VmDisk,
+  VmSnapshot,
+} from "#ports/hypervisor.ts";
+import { createPrng, testSeed, type Prng } from "../seed.ts";
+
+/** A disk of the guest that holds no file system, for tests to write as they like. */
+export interface GuestDevice {
+  /** Name of the disk. */
+  readonly disk: string;
+  /** Path of the block device in the guest. */
+  readonly path: string;
+  /** A multiple of 1 MiB; small, because the guest hashes it. */
+  readonly sizeBytes: number;
+}
+
+/** A VM of one test, stopped. Its guest has a shell, dd, sha256sum, blkdiscard and a mounted file system. */
+export interface HypervisorFixture extends AsyncDisposable {
+  readonly hypervisor: Hypervisor;
+  readonly vmId: string;
+  readonly devices: readonly [GuestDevice, GuestDevice];
+  /** Runs a shell script in the running guest, once its agent answers; returns what it printed. */
+  run(script: string, stdin?: Uint8Array): Promise<string>;
+  /** Ends the machine at once, as by a power cut. */
+  cutPower(): Promise<void>;
+  /** Shuts the guest down; resolves when the VM is stopped. */
+  shutDown(): Promise<void>;
+  /** The same VM through a new driver, as after a restart of Kluis. */
+  reopen(): Promise<Hypervisor>;
+  /** Content of the image at the disk's configured path, read by another program; the VM is stopped. */
+  readConfiguredImage(disk: string): Promise<Uint8Array>;
+}
+
+/** How the suite is run on one driver. */
+export interface HypervisorSuite {
+  readonly open: () => Promise<HypervisorFixture>;
+  /** How many random rounds the tests with random writes take. */
+  readonly rounds: number;
+}
+
+const PAGE = 4096;
+const CLUSTER = 128 * 1024;
+const freeze: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 10_000 };
+const crash: SnapshotRequest = { quiesce: "crash", freezeBudgetMs: 1_000 };
+
+/** Declares the tests of the suite for the driver called `name`. */
+export function testHypervisor(name: string, suite: HypervisorSuite): void {
+  test(`${name}: lists a VM with its disks and its state`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    const [vm] = (await hypervisor.list()).filter((each) => each.id === vmId);
+    assert.equal(vm?.state, "stopped");
+    for (const device of devices) {
+      const disk: VmDisk | undefined = vm.disks.find((each) => each.name === device.disk);
+      assert.equal(disk?.sizeBytes, device.sizeBytes);
+      assert.ok(disk.path.startsWith("/"));
+    }
+    await hypervisor.start(vmId);
+    assert.equal((await hypervisor.get(vmId)).state, "running");
+    await rejectsWith(hypervisor.start(vmId), "VmStateWrong");
+    await rejectsWith(hypervisor.get("no-such-vm"), "VmNotFound");
+    await rejectsWith(hypervisor.takeSnapshot("no-such-vm", crash), "VmNotFound");
+  });
+
+  test(`${name}: freezes the guest, thaws it, and holds what it saw`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    await hypervisor.start(vmId);
+    const prng = createPrng(testSeed());
+    for (const device of devices) await writeRandom(fixture, device, { prng, writes: 6 });
+    const hashes = await hashDevices(fixture);
+    const snapshot = await hypervisor.takeSnapshot(vmId, freeze);
+    const {
+      consistency,
+      reason,
+      frozenMs = Infinity,
+      fileSystemsFrozen = 0,
+    } = snapshot.consistency;
+    assert.equal(consistency, "file-system", reason);
+    assert.ok(frozenMs <= freeze.freezeBudgetMs && fileSystemsFrozen >= 1);
+    await fixture.run("echo thawed >/root/thawed; sync; rm /root/thawed");
+    for (const device of devices) await writeRandom(fixture, device, { prng, writes: 6 });
+    assert.deepEqual(await hashSnapshot(fixture, snapshot), hashes);
+    const [listed] = await (await fixture.reopen()).listSnapshots(vmId);
+    assert.equal(listed?.id, snapshot.id);
+    assert.deepEqual(listed.consistency, snapshot.consistency);
+    assert.deepEqual(await hashSnapshot(fixture, listed), hashes);
+  });
+
+  test(`${name}: says why a snapshot is only crash-consistent`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId } = fixture;
+    const stopped = await hypervisor.takeSnapshot(vmId, freeze);
+    assert.equal(stopped.consistency.consistency, "crash");
+    assert.ok((stopped.consistency.reason ?? "").length > 0);
+    await hypervisor.start(vmId);
+    const asked = await hypervisor.takeSnapshot(vmId, crash);
+    assert.equal(asked.consistency.consistency, "crash");
+    assert.ok((asked.consistency.reason ?? "").length > 0);
+    assert.equal(asked.consistency.frozenMs, undefined);
+  });
+
+  test(`${name}: names exactly the pages that were written or discarded`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    await hypervisor.start(vmId);
+    const prng = createPrng(testSeed());
+    for (const device of devices) await writeRandom(fixture, device, { prng, writes: 12 });
+    let base = await hypervisor.takeSnapshot(vmId, crash);
+    let late = new Set<number>();
+    for (let round = 0; round < suite.rounds; round += 1) {
+      const touched: Set<number>[] = [];
+      for (const device of devices) {
+        touched.push(await writeRandom(fixture, device, { prng, writes: 10 }));
+      }
+      const hashes = await hashDevices(fixture);
+      const snapshot = await hypervisor.takeSnapshot(vmId, crash);
+      for (const page of late) touched[0]?.add(page);
+      late = await writeRandom(fixture, devices[0], { prng, writes: 2 });
+      for (const [index, device] of devices.entries()) {
+        const pages = touched[index] ?? new Set();
+        await assertChanges(snapshot, { base, device, pages, hash: hashes[index] ?? "" });
+      }
+      await hypervisor.releaseSnapshotsBefore(vmId, snapshot.id);
+      base = snapshot;
+    }
+  });
+
+  test(`${name}: takes all disks at one instant under a writer`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    await hypervisor.start(vmId);
+    const [first, second] = devices;
+    // Number n goes to the first disk and then to the second, each durable before the next write.
+    const script = `n=1; while :; do for d in ${first.path} ${second.path}; do
+      printf '%-4095s\\n' $n | dd of=$d bs=${String(PAGE)} count=1 conv=notrunc,fsync iflag=fullblock 2>/dev/null
+      done; n=$((n + 1)); done`;
+    await startLoop(fixture, script);
+    let last = 0;
+    for (let round = 0; round < suite.rounds; round += 1) {
+      const snapshot = await hypervisor.takeSnapshot(vmId, round % 2 === 0 ? crash : freeze);
+      const numbers = [];
+      for (const device of devices) numbers.push(await readNumber(diskOf(snapshot, device.disk)));
+      const [ahead = 0, behind = 0] = numbers;
+      assert.ok(ahead - behind === 0 || ahead - behind === 1, `${String(ahead)}/${String(behind)}`);
+      assert.ok(behind >= last, "numbers grow");
+      last = behind;
+      await hypervisor.releaseSnapshotsBefore(vmId, snapshot.id);
+    }
+    assert.ok(last > 0, "the writer wrote");
+  });
+
+  test(`${name}: keeps a snapshot that is being read, and merges it afterwards`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    await hypervisor.start(vmId);
+    const prng = createPrng(testSeed());
+    const taken: VmSnapshot[] = [];
+    const hashes: (readonly string[])[] = [];
+    for (let round = 0; round < 4; round += 1) {
+      for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
+      hashes.push(await hashDevices(fixture));
+      taken.push(await hypervisor.takeSnapshot(vmId, crash));
+    }
+    const [, second, third, fourth] = taken as [VmSnapshot, VmSnapshot, VmSnapshot, VmSnapshot];
+    {
+      await using reader = await diskOf(second, devices[0].disk).open();
+      await rejectsWith(hypervisor.releaseSnapshotsBefore(vmId, fourth.id), "SnapshotInUse");
+      assert.equal(await hashReader(reader), hashes[1]?.[0]);
+      const left = await hypervisor.listSnapshots(vmId);
+      assert.ok(left.some((snapshot) => snapshot.id === second.id));
+    }
+    await hypervisor.releaseSnapshotsBefore(vmId, fourth.id);
+    const left = await hypervisor.listSnapshots(vmId);
+    assert.deepEqual(
+      left.map((snapshot) => snapshot.id),
+      [fourth.id],
+    );
+    assert.deepEqual(await hashSnapshot(fixture, fourth), hashes[3]);
+    assert.deepEqual(await hashDevices(fixture), hashes[3]);
+    const answer = await diskOf(fourth, devices[0].disk).changesSince(third.id);
+    assert.equal(answer.known, false);
+    assert.equal(await diskOf(fourth, devices[0].disk).openBase(third.id), undefined);
+  });
+
+  test(`${name}: takes a stopped VM, which may start while it is read`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    await hypervisor.start(vmId);
+    const prng = createPrng(testSeed());
+    for (const device of devices) await writeRandom(fixture, device, { prng, writes: 6 });
+    const hashes = await hashDevices(fixture);
+    await fixture.shutDown();
+    const snapshot = await hypervisor.takeSnapshot(vmId, crash);
+    await using reader = await diskOf(snapshot, devices[1].disk).open();
+    await hypervisor.start(vmId);
+    assert.deepEqual(await hashDevices(fixture), hashes);
+    const pages = await writeRandom(fixture, devices[1], { prng, writes: 6 });
+    assert.equal(await hashReader(reader), hashes[1]);
+    const after = await hashDevices(fixture);
+    const next = await hypervisor.takeSnapshot(vmId, crash);
+    const device = devices[1];
+    await assertChanges(next, { base: snapshot, device, pages, hash: after[1] ?? "" });
+  });
+
+  test(`${name}: loses nothing by a power cut between snapshots`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    await hypervisor.start(vmId);
+    const prng = createPrng(testSeed());
+    let base: VmSnapshot | undefined;
+    for (let round = 0; round < 2; round += 1) {
+      for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
+      base = await hypervisor.takeSnapshot(vmId, crash);
+    }
+    const pages = await writeRandom(fixture, devices[0], { prng, writes: 4 });
+    const hashes = await hashDevices(fixture);
+    await fixture.cutPower();
+    const restarted = await fixture.reopen();
+    assert.equal((await restarted.get(vmId)).state, "stopped");
+    await restarted.start(vmId);
+    assert.deepEqual(await hashDevices(fixture), hashes);
+    const snapshot = await restarted.takeSnapshot(vmId, crash);
+    assert.ok(base !== undefined);
+    const device = devices[0];
+    await assertChanges(snapshot, { base, device, pages, hash: hashes[0] ?? "" });
+  });
+
+  for (const state of ["running", "stopped"] as const) {
+    test(`${name}: detaches a ${state} VM to one file for each disk`, async () => {
+      await using fixture = await suite.open();
+      const { hypervisor, vmId, devices } = fixture;
+      await hypervisor.start(vmId);
+      const prng = createPrng(testSeed());
+      let last: VmSnapshot | undefined;
+      for (let round = 0; round < 3; round += 1) {
+        for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
+        last = await hypervisor.takeSnapshot(vmId, crash);
+      }
+      for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
+      if (state === "stopped") await fixture.shutDown();
+      await hypervisor.detach(vmId);
+      assert.deepEqual(await hypervisor.listSnapshots(vmId), []);
+      if (state === "stopped") await hypervisor.start(vmId);
+      for (const device of devices) await writeRandom(fixture, device, { prng, writes: 2 });
+      const hashes = await hashDevices(fixture);
+      await fixture.shutDown();
+      for (const [index, device] of devices.entries()) {
+        const image = await fixture.readConfiguredImage(device.disk);
+        assert.equal(createHash("sha256").update(image).digest("hex"), hashes[index]);
+      }
+      const snapshot = await hypervisor.takeSnapshot(vmId, crash);
+      assert.deepEqual(await hashSnapshot(fixture, snapshot), hashes);
+      const answer = await diskOf(snapshot, devices[0].disk).changesSince(last?.id ?? "");
+      assert.equal(answer.known, false);
+    });
+  }
+
+  test(`${name}: refuses to detach while a snapshot is being read`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    const snapshot = await hypervisor.takeSnapshot(vmId, crash);
+    const reader = await diskOf(snapshot, devices[0].disk).open();
+    await rejectsWith(hypervisor.detach(vmId), "SnapshotInUse");
+    await reader[Symbol.asyncDispose]();
+    await hypervisor.detach(vmId);
+  });
+
+  test(`${name}: does one operation on a VM at a time`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId } = fixture;
+    await hypervisor.start(vmId);
+    const other = await fixture.reopen();
+    const outcomes = await Promise.allSettled([
+      hypervisor.takeSnapshot(vmId, freeze),
+      other.takeSnapshot(vmId, freeze),
+    ]);
+    const refused = outcomes.filter((outcome) => outcome.status === "rejected");
+    assert.equal(refused.length, 1);
+    assert.ok(isKluisError(refused[0]?.reason, "Busy"));
+    assert.equal((await hypervisor.listSnapshots(vmId)).length, 1);
+    await hypervisor.takeSnapshot(vmId, crash);
+  });
+
+  test(`${name}: leaves the VM as it was when a snapshot is cancelled`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId } = fixture;
+    await hypervisor.start(vmId);
+    const cancel = new AbortController();
+    const reason = new Error("not wanted any more");
+    const snapshot = hypervisor.takeSnapshot(vmId, freeze, cancel.signal);
+    cancel.abort(reason);
+    await assert.rejects(snapshot, reason);
+    assert.deepEqual(await hypervisor.listSnapshots(vmId), []);
+    await fixture.run("echo goes on >/root/x; sync; rm /root/x");
+    const next = await hypervisor.takeSnapshot(vmId, freeze);
+    assert.equal(next.consistency.consistency, "file-system", next.consistency.reason);
+  });
+}
+
+async function rejectsWith(work: Promise<unknown>, code: ErrorCode): Promise<void> {
+  await assert.rejects(work, (error: KluisError) => {
+    assert.ok(isKluisError(error, code), `${code} is expected: ${error.message}`);
+    return true;
+  });
+}
+
+function diskOf(snapshot: VmSnapshot, name: string): SnapshotDisk {
+  const disk = snapshot.disks.find((each) => each.name === name);
+  assert.ok(disk !== undefined, `the snapshot has disk ${name}`);
+  return disk;
+}
+
+/** Runs an endless loop in the guest, in a session of its own, and waits until it has begun. */
+async function startLoop(fixture: HypervisorFixture, script: string): Promise<void> {
+  const quoted = script.replaceAll("'", "'\\''");
+  await fixture.run(`setsid sh -c '${quoted}' </dev/null >/dev/null 2>&1 & sleep 0.3`);
+}
+
+async function hashDevices(fixture: HypervisorFixture): Promise<readonly string[]> {
+  const paths = fixture.devices.map((device) => device.path).join(" ");
+  const output = await fixture.run(`sha256sum ${paths}`);
+  return output
+    .trim()
+    .split("\n")
+    .map((line) => line.slice(0, 64));
+}
+
+async function hashSnapshot(
+  fixture: HypervisorFixture,
+  snapshot: VmSnapshot,
+): Promise<readonly string[]> {
+  const hashes: string[] = [];
+  for (const device of fixture.devices) {
+    await using reader = await diskOf(snapshot, device.disk).open();
+    assert.equal(reader.sizeBytes, device.sizeBytes);
+    hashes.push(await hashReader(reader));
+  }
+  return hashes;
+}
+
+async function readWhole(reader: DiskReader): Promise<Uint8Array> {
+  const whole = new Uint8Array(reader.sizeBytes);
+  await reader.read(0, whole);
+  return whole;
+}
+
+async function hashReader(reader: DiskReader): Promise<string> {
+  return createHash("sha256")
+    .update(await readWhole(reader))
+    .digest("hex");
+}
+
+async function readNumber(disk: SnapshotDisk): Promise<number> {
+  await using reader = await disk.open();
+  const page = Buffer.alloc(PAGE);
+  await reader.read(0, page);
+  const number = Number(page.toString("latin1").trim());
+  return Number.isSafeInteger(number) ? number : 0;
+}
+
+/**
+ * Writes, zeroes and discards random ranges of a device, durable on return; returns the pages that
+ * were touched.
+ */
+async function writeRandom(
+  fixture: HypervisorFixture,
+  device: GuestDevice,
+  plan: { readonly prng: Prng; readonly writes: number },
+): Promise<Set<number>> {
+  const { prng, writes } = plan;
+  const pages = device.sizeBytes / PAGE;
+  const touched = new Set<number>();
+  const parts: Uint8Array[] = [];
+  const commands: string[] = [];
+  for (let at = 0; at < writes; at += 1) {
+    const kind = prng.below(5);
+    const count = 1 + prng.below(8);
+    const page = prng.below(pages - count);
+    if (kind === 0) {
+      // Whole clusters: of less a driver may keep what it likes.
+      const cluster = prng.below(device.sizeBytes / CLUSTER);
+      const range = `-o ${String(cluster * CLUSTER)} -l ${String(CLUSTER)}`;
+      commands.push(`sync; blkdiscard ${range} ${device.path}`);
+      addPages(touched, (cluster * CLUSTER) / PAGE, CLUSTER / PAGE);
+      continue;
+    }
+    const zeros = kind === 1;
+    const place = `of=${device.path} bs=${String(PAGE)} count=${String(count)} seek=${String(page)}`;
+    const source = zeros ? "if=/dev/zero" : "iflag=fullblock";
+    commands.push(`dd ${source} ${place} conv=notrunc,fsync 2>/dev/null`);
+    if (!zeros) parts.push(prng.bytes(count * PAGE));
+    addPages(touched, page, count);
+  }
+  await fixture.run(`set -e\n${commands.join("\n")}\nsync`, Buffer.concat(parts));
+  return touched;
+}
+
+function addPages(pages: Set<number>, first: number, count: number): void {
+  for (let page = first; page < first + count; page += 1) pages.add(page);
+}
+
+/** What {@link assertChanges} compares. */
+interface ExpectedChanges {
+  readonly base: VmSnapshot;
+  readonly device: GuestDevice;
+  /** Pages that were written or discarded since; others must not be named. */
+  readonly pages: ReadonlySet<number>;
+  /** The guest's hash of the device when the snapshot was taken. */
+  readonly hash: string;
+}
+
+/**
+ * The content is what the guest saw; every page that differs from the base is named; no page is
+ * named that was not touched; `zero` pages hold zeros.
+ */
+async function assertChanges(snapshot: VmSnapshot, expected: ExpectedChanges): Promise<void> {
+  const disk = diskOf(snapshot, expected.device.disk);
+  const answer = await disk.changesSince(expected.base.id);
+  assert.ok(answer.known, answer.known ? "" : answer.reason);
+  await using reader = await disk.open();
+  const now = await readWhole(reader);
+  assert.equal(createHash("sha256").update(now).digest("hex"), expected.hash);
+  await using baseReader = await disk.openBase(expected.base.id);
+  assert.ok(baseReader !== undefined, "the base is still there");
+  const before = await readWhole(baseReader);
+  const named = toPageKinds(answer.extents);
+  for (let page = 0; page < now.byteLength / PAGE; page += 1) {
+    const isSame = samePage(now, before, page);
+    const kind = named.get(page);
+    if (!isSame) assert.ok(kind !== undefined, `page ${String(page)} differs and is not named`);
+    if (kind === undefined) continue;
+    assert.ok(expected.pages.has(page), `page ${String(page)} is named and was not touched`);
+    if (kind !== "zero") continue;
+    const isZero = now.subarray(page * PAGE, (page + 1) * PAGE).every((byte) => byte === 0);
+    assert.ok(isZero, `page ${String(page)} is called zero and holds data`);
+  }
+}
+
+function toPageKinds(extents: ChangedExtents): Map<number, string> {
+  const pages = new Map<number, string>();
+  let endBytes = 0;
+  for (const { offsetBytes, lengthBytes, kind } of extents) {
+    assert.ok(offsetBytes >= endBytes && lengthBytes > 0, "changes are in order");
+    assert.equal(offsetBytes % PAGE, 0);
+    endBytes = offsetBytes + lengthBytes;
+    for (let at = offsetBytes; at < endBytes; at += PAGE) pages.set(at / PAGE, kind);
+  }
+  return pages;
+}
+
+function samePage(a: Uint8Array, b: Uint8Array, page: number): boolean {
+  const range = [page * PAGE, (page + 1) * PAGE] as const;
+  return Buffer.compare(a.subarray(...range), b.subarray(...range)) === 0;
+}
