@@ -1,6 +1,8 @@
 /** Makes real images for the tests of disk drivers, with QEMU's own tools. */
 import { open, readFile, rm } from "node:fs/promises";
 
+import { isImageWritten } from "#drivers/disk/image-lock.ts";
+import { spawnDaemon, type Daemon } from "#drivers/process/daemon.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import type { MemoryDisk } from "#testing/memory-disk.ts";
 
@@ -60,4 +62,28 @@ export async function runQemuIo(
   const args = commands.flatMap((command) => ["-c", command]);
   const output = await mustRun("qemu-io", ["-f", format, ...args, path]);
   if (/failed|error|invalid/i.test(output)) throw new Error(`qemu-io: ${output}`);
+}
+
+/**
+ * Opens an image for writing as a VM does, with QEMU's locks, runs commands of qemu-io and keeps it
+ * open until it is disposed.
+ */
+export async function startImageWriter(
+  path: string,
+  format: string,
+  commands: readonly string[] = [],
+): Promise<Daemon> {
+  const args = [...commands, "sleep 600000"].flatMap((command) => ["-c", command]);
+  return spawnDaemon("qemu-io", ["-f", format, ...args, path], {
+    readyTimeoutMs: TOOL_TIMEOUT_MS,
+    stopGraceMs: 1,
+    isReady: async () => {
+      const handle = await open(path, "r");
+      try {
+        return await isImageWritten(handle);
+      } finally {
+        await handle.close();
+      }
+    },
+  });
 }

@@ -12,7 +12,7 @@ export interface FileState {
   readonly modifiedNs: bigint;
   readonly changedNs: bigint;
   readonly isDevice: boolean;
-  /** Write requests that a block device has served; absent for files. */
+  /** Sectors that a block device has written and discarded; absent for files. */
   readonly writes?: string;
 }
 
@@ -97,7 +97,7 @@ async function readHandleState(handle: FileHandle): Promise<FileState> {
   return writes === undefined ? state : { ...state, writes };
 }
 
-/** Requests and sectors written and discarded, by the kernel's count; `undefined` without sysfs. */
+/** Sectors written and discarded, by the kernel's count; `undefined` without sysfs. */
 async function readDeviceWrites(device: bigint): Promise<string | undefined> {
   const major = ((device >> 8n) & 0xfffn) | ((device >> 32n) & ~0xfffn);
   const minor = (device & 0xffn) | ((device >> 12n) & ~0xffn);
@@ -108,9 +108,10 @@ async function readDeviceWrites(device: bigint): Promise<string | undefined> {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw error;
   }
-  // Documentation/block/stat.rst: 5 write I/Os, 7 write sectors, 12 discard I/Os, 14 discard sectors.
+  // Documentation/block/stat.rst: the 7th is write sectors, the 14th discard sectors. Not the numbers
+  // of requests: a flush may count as a write of nothing.
   const fields = text.trim().split(/\s+/);
-  return [4, 6, 11, 13].map((index) => fields[index] ?? "").join(" ");
+  return [6, 13].map((index) => fields[index] ?? "").join(" ");
 }
 
 function changed(path: string): KluisError {

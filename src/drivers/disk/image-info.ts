@@ -82,10 +82,6 @@ export function toImageError(path: string, stderr: string): KluisError {
   // The last line may be a hint; the first one says what is wrong.
   const first = stderr.trim().split("\n")[0] ?? "";
   const reason = first.replace(/^qemu-[a-z]+: /, "") || (lastLine(stderr) ?? "QEMU says nothing");
-  const backingFile = /Could not open backing file/i.test(stderr);
-  if (/No such file or directory/i.test(stderr) && !backingFile) {
-    return new KluisError("ImageNotFound", `Cannot open image "${path}": ${reason}`);
-  }
   return imageInvalid(path, reason);
 }
 

@@ -3,7 +3,7 @@ import { chmod } from "node:fs/promises";
 
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { openNbdClient, type NbdClient } from "#drivers/nbd/nbd-client.ts";
-import { runTool } from "#drivers/process/run-tool.ts";
+import { lastLine, runTool } from "#drivers/process/run-tool.ts";
 import type { DiskWriter } from "#ports/disk.ts";
 import { startQemuNbd, type QemuNbd } from "./qemu-nbd.ts";
 import type { RawTargetOptions } from "./raw-writer.ts";
@@ -30,7 +30,7 @@ export async function createQcow2File(options: RawTargetOptions): Promise<DiskWr
   const target = await TargetFile.plan(path, options.overwrite);
   let server: QemuNbd;
   try {
-    await createEmptyQcow2(target.tempPath, sizeBytes);
+    await createEmptyQcow2(target, sizeBytes);
     await chmod(target.tempPath, 0o600);
     server = await startQemuNbd({ path: target.tempPath, format: "qcow2", writable: true, signal });
   } catch (error) {
@@ -123,19 +123,21 @@ async function toFileError(path: string, error: unknown, server: QemuNbd): Promi
     });
   }
   if (!isKluisError(error) || error.details["reason"] === undefined) return error;
-  const { details } = error;
-  const message = `Cannot write "${path}": ${String(details["reason"])}`;
-  return new KluisError(error.code, message, { details, cause: error });
+  const { code, details } = error;
+  const reason = code === "TargetNoSpace" ? "no space is left" : String(details["reason"]);
+  const message = `Cannot write "${path}": ${reason}`;
+  return new KluisError(code, message, { details, cause: error });
 }
 
-async function createEmptyQcow2(path: string, sizeBytes: number): Promise<void> {
-  const args = ["create", "-q", "-f", "qcow2", "-o", "preallocation=off", "--"];
-  const result = await runTool("qemu-img", [...args, path, String(sizeBytes)], {
+async function createEmptyQcow2(target: TargetFile, sizeBytes: number): Promise<void> {
+  const args = ["create", "-q", "-f", "qcow2", "-o", "preallocation=off", "--", target.tempPath];
+  const result = await runTool("qemu-img", [...args, String(sizeBytes)], {
     timeoutMs: CREATE_TIMEOUT_MS,
   });
   if (result.exitCode === 0) return;
-  const reason = result.stderr.trim().split("\n")[0] ?? "";
-  const isFull = /No space left|quota exceeded/i.test(reason);
+  const isFull = /No space left|quota exceeded/i.test(result.stderr);
+  // QEMU's message repeats the temporary path; what counts is behind the last colon.
+  const reason = lastLine(result.stderr)?.split(": ").at(-1) ?? "qemu-img says nothing";
   const code = isFull ? "TargetNoSpace" : "TargetWriteFailed";
-  throw new KluisError(code, `Cannot write "${path}": ${reason.replace(/^qemu-img: /, "")}`);
+  throw new KluisError(code, `Cannot write "${target.path}": ${reason}`);
 }

@@ -13,7 +13,7 @@ export const TOOL_SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 /** Debian and Ubuntu package of each program, for the message of ToolMissing. */
 const TOOL_PACKAGES: Readonly<Record<string, string>> = {
-  blockdev: "util-linux",
+  blkdiscard: "util-linux",
   borg: "borgbackup",
   busybox: "busybox-static",
   cpio: "cpio",
