@@ -14,6 +14,8 @@ export const frameTagBytes = 16;
 export const trailerBytes = 16;
 /** Most ciphertext a frame may hold: zstd may grow what does not compress. */
 export const sealedBytesMax = frameBytesMax + 64 * 1024;
+/** Number of the first frame of a footer; content is numbered from 0. */
+export const footerFrameStart = 2 ** 31;
 /** Bytes a frame takes beside its ciphertext. */
 export const frameOverheadBytes = frameHeaderBytes + frameTagBytes;
 

@@ -7,13 +7,14 @@ import {
   containerHeaderBytes,
   encodeContainerHeader,
   encodeTrailer,
+  footerFrameStart,
   type FrameHeader,
   frameOverheadBytes,
   sealedBytesMax,
   trailerBytes,
 } from "#formats/container.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
-import { type ContainerSeal, sealFrame } from "#vault/container/frame.ts";
+import { type ContainerSeal, type FrameOptions, sealFrame } from "#vault/container/frame.ts";
 import {
   containerTypes,
   type ContainerType,
@@ -42,8 +43,8 @@ export interface PlacedFrame {
 /**
  * Appends sealed frames to one buffer.
  *
- * Frame numbers count from 0 under a fresh key, so no nonce is used twice; where several threads
- * seal, each gets numbers of its own, and some may stay unused. The buffer grows where
+ * No frame number comes twice under a fresh key, so no nonce does; where several threads seal, each
+ * gets numbers of its own, and some may stay unused. The buffer grows where
  * it must; one that was handed in and is large enough is used as it is.
  */
 export class ContainerBuilder {
@@ -86,6 +87,7 @@ export class ContainerBuilder {
   reserveFrames(count: number): number {
     const first = this.#frames;
     this.#frames += count;
+    assert(this.#frames <= footerFrameStart, "content has fewer frames than there are numbers");
     return first;
   }
 
@@ -105,7 +107,8 @@ export class ContainerBuilder {
 
   /** Seals `plain` (1 byte to 1 MiB) as the next frame. */
   addFrame(plain: Uint8Array, options: { readonly compress: boolean }): PlacedFrame {
-    return this.#add(plain, "content", options.compress);
+    const frame = this.reserveFrames(1);
+    return this.#add(plain, { frame, kind: "content", compress: options.compress });
   }
 
   /** The bytes of a frame that was placed, from its header to its tag; valid until the next call. */
@@ -122,8 +125,9 @@ export class ContainerBuilder {
     let footerOffset = 0;
     if (footer !== undefined) {
       footerOffset = this.#length;
-      for (let at = 0; at < footer.byteLength; at += frameBytesMax) {
-        this.#add(footer.subarray(at, at + frameBytesMax), "footer", true);
+      for (let part = 0; part * frameBytesMax < footer.byteLength; part++) {
+        const plain = footer.subarray(part * frameBytesMax, (part + 1) * frameBytesMax);
+        this.#add(plain, { frame: footerFrameStart + part, kind: "footer", compress: true });
       }
     }
     const trailer = encodeTrailer(footerOffset);
@@ -138,16 +142,11 @@ export class ContainerBuilder {
     };
   }
 
-  #add(plain: Uint8Array, kind: FrameHeader["kind"], compress: boolean): PlacedFrame {
+  #add(plain: Uint8Array, options: FrameOptions): PlacedFrame {
     assert(!this.#finished, "a finished container takes no frame");
     this.#reserve(Math.min(plain.byteLength, sealedBytesMax) + frameOverheadBytes);
     const offsetBytes = this.#length;
-    const header = sealFrame(
-      this.seal,
-      plain,
-      { frame: this.reserveFrames(1), kind, compress },
-      { target: this.#buffer, at: offsetBytes },
-    );
+    const header = sealFrame(this.seal, plain, options, { target: this.#buffer, at: offsetBytes });
     this.#length += header.sealedBytes + frameOverheadBytes;
     this.#hash.update(this.#buffer.subarray(offsetBytes, this.#length));
     return { header, offsetBytes };

@@ -2,10 +2,13 @@
 import { createHash } from "node:crypto";
 
 import { bytesEqual, concatBytes, toHex } from "#base/bytes.ts";
+import { KluisError } from "#base/kluis-error.ts";
 import {
+  type ContainerHeader,
   containerHeaderBytes,
   corrupt,
   encodeContainerHeader,
+  footerFrameStart,
   type FrameHeader,
   frameHeaderBytes,
   frameOverheadBytes,
@@ -58,6 +61,9 @@ export function assertContentName(bytes: Uint8Array, name: Uint8Array, objectNam
 /**
  * Opens a whole container of the expected type.
  *
+ * Frames that were left out at the end are not noticed here but by who parses the text: no text of
+ * ours is the start of another.
+ *
  * @param options.footerOnly Opens only footer frames, for rebuilding an index from a pack.
  * @throws {KluisError} ObjectCorrupt (never), KeyWrong (after-change), StoreFormatNewer.
  */
@@ -66,42 +72,87 @@ export function openContainer(
   object: { readonly name: string; readonly bytes: Uint8Array; readonly type: ContainerType },
   options: { readonly footerOnly?: boolean } = {},
 ): OpenedContainer {
-  const { bytes, name } = object;
-  const header = parseContainerHeader(bytes, name);
-  if (header.typeByte !== containerTypes[object.type]) {
-    throw corrupt(name, `it is a container of type ${header.typeByte}, not a ${object.type}`);
+  const { name, type } = object;
+  const { epoch, salt } = parseOwnHeader(keys, object);
+  const seal = sealOf(keys, { type, epoch, salt });
+  const frames: FrameHeader[] = [];
+  const content: Uint8Array[] = [];
+  const footer: Uint8Array[] = [];
+  for (const { header, sealed } of cutFrames(object)) {
+    const isFooter = header.kind === "footer";
+    frames.push(header);
+    if (!isFooter && options.footerOnly === true) continue;
+    (isFooter ? footer : content).push(openFrame(seal, header, sealed, name));
+  }
+  assertNumbers(frames, object);
+  return { epoch, salt, content: concatBytes(content), footer: concatBytes(footer), frames };
+}
+
+/** The header of a container of this vault and of that type, under a key that is at hand. */
+function parseOwnHeader(
+  keys: VaultKeys,
+  object: { readonly name: string; readonly bytes: Uint8Array; readonly type: ContainerType },
+): ContainerHeader {
+  const { name, type } = object;
+  const header = parseContainerHeader(object.bytes, name);
+  if (header.typeByte !== containerTypes[type]) {
+    throw corrupt(name, `it is a container of type ${header.typeByte}, not a ${type}`);
   }
   if (!bytesEqual(header.vaultId, keys.vaultId)) {
     throw corrupt(name, "it belongs to another vault");
   }
-  if (bytes.byteLength < containerHeaderBytes + trailerBytes) throw corrupt(name, "it is cut off");
+  if (keys.epochs.some(({ epoch }) => epoch === header.epoch)) return header;
+  throw new KluisError(
+    "KeyWrong",
+    `Cannot read "${name}": it was sealed under key epoch ${header.epoch}, which this key does not hold`,
+    { details: { object: name } },
+  );
+}
+
+/** The frames between header and trailer, where the trailer says that content and footer lie. */
+function* cutFrames(object: {
+  readonly name: string;
+  readonly bytes: Uint8Array;
+}): Generator<{ readonly header: FrameHeader; readonly sealed: Uint8Array }> {
+  const { bytes, name } = object;
   const framesEnd = bytes.byteLength - trailerBytes;
+  if (framesEnd < containerHeaderBytes) throw corrupt(name, "it is cut off");
   const footerOffset = parseTrailer(bytes.subarray(framesEnd), bytes.byteLength, name);
-  const seal = sealOf(keys, { type: object.type, epoch: header.epoch, salt: header.salt });
-  const frames: FrameHeader[] = [];
-  const content: Uint8Array[] = [];
-  const footer: Uint8Array[] = [];
-  let at = containerHeaderBytes;
-  while (at < framesEnd) {
-    const frame = parseFrameHeader(bytes, at, name);
-    const end = at + frame.sealedBytes + frameOverheadBytes;
-    const isFooter = footerOffset !== 0 && at >= footerOffset;
-    const isInPlace = end <= framesEnd && isFooter === (frame.kind === "footer");
-    if (!isInPlace) throw corrupt(name, `the frame at ${at} is out of place`);
-    frames.push(frame);
-    if (isFooter || options.footerOnly !== true) {
-      const plain = openFrame(seal, frame, bytes.subarray(at, end), name);
-      (isFooter ? footer : content).push(plain);
+  let footerStart = 0;
+  for (let at = containerHeaderBytes; at < framesEnd;) {
+    const header = parseFrameHeader(bytes, at, name);
+    const end = at + header.sealedBytes + frameOverheadBytes;
+    if (end > framesEnd) throw corrupt(name, `the frame at ${at} is cut off`);
+    if (header.kind === "footer" && footerStart === 0) footerStart = at;
+    if (header.kind === "content" && footerStart !== 0) {
+      throw corrupt(name, `the frame at ${at} is out of place`);
     }
+    yield { header, sealed: bytes.subarray(at, end) };
     at = end;
   }
-  return {
-    epoch: header.epoch,
-    salt: header.salt,
-    content: concatBytes(content),
-    footer: concatBytes(footer),
-    frames,
-  };
+  if (footerStart !== footerOffset) throw corrupt(name, "its footer is not where its end says");
+}
+
+/**
+ * Content is numbered from 0 in order, and so is the footer, from {@link footerFrameStart}. Only
+ * the content of a data pack may have gaps and swap places, because threads seal it side by side:
+ * it consists of blocks with ids, and an index says where they lie.
+ */
+function assertNumbers(
+  frames: readonly FrameHeader[],
+  object: { readonly name: string; readonly type: ContainerType },
+): void {
+  const seen = new Set<number>();
+  let footers = 0;
+  for (const [at, { frame, kind }] of frames.entries()) {
+    const isNew = frame < footerFrameStart && !seen.has(frame);
+    const isContent = object.type === "pack" ? isNew : frame === at;
+    const isInPlace = kind === "footer" ? frame === footerFrameStart + footers++ : isContent;
+    if (!isInPlace) {
+      throw corrupt(object.name, `frame ${frame} is not where it was written`);
+    }
+    seen.add(frame);
+  }
 }
 
 /** The frame at the start of `bytes`, opened; for frames fetched one by one by an index. */

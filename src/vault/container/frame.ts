@@ -32,6 +32,14 @@ export interface ContainerSeal {
   readonly header: Uint8Array;
 }
 
+/** How a frame is to be sealed. */
+export interface FrameOptions {
+  /** Its number, which no other frame of the container has. */
+  readonly frame: number;
+  readonly kind: FrameHeader["kind"];
+  readonly compress: boolean;
+}
+
 /**
  * Seals `plain` as frame number `frame` into `target` at `at`.
  *
@@ -42,11 +50,7 @@ export interface ContainerSeal {
 export function sealFrame(
   seal: ContainerSeal,
   plain: Uint8Array,
-  options: {
-    readonly frame: number;
-    readonly kind: FrameHeader["kind"];
-    readonly compress: boolean;
-  },
+  options: FrameOptions,
   place: { readonly target: Uint8Array; readonly at: number },
 ): FrameHeader {
   assert(plain.byteLength >= 1 && plain.byteLength <= frameBytesMax, "a frame holds 1 B to 1 MiB");
