@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { systemClock } from "#base/clock.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { openNbdClient, type NbdClient } from "#drivers/nbd/nbd-client.ts";
-import { spawnDaemon, type Daemon, type ExitStatus } from "#drivers/process/daemon.ts";
+import type { ExitStatus } from "#drivers/process/child.ts";
+import { spawnDaemon, type Daemon } from "#drivers/process/daemon.ts";
 import { lastLine } from "#drivers/process/run-tool.ts";
 import { toImageError } from "./image-info.ts";
 

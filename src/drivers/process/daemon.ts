@@ -8,8 +8,6 @@ import { endChild, startChild, type Child, type ExitStatus } from "./child.ts";
 import { readProcessIdentity, type ProcessIdentity } from "./process-identity.ts";
 import { lastLine, TOOL_STDERR_BYTES_MAX } from "./run-tool.ts";
 
-export type { ExitStatus } from "./child.ts";
-
 /** How often the ready condition is asked. */
 const READY_POLL_MS = 10;
 /** How long a daemon has between SIGTERM and SIGKILL unless the caller says otherwise. */
