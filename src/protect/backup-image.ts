@@ -1,5 +1,6 @@
 /** Backs up one disk image or NBD export as a protected item with a single disk. */
 import { KluisError } from "#base/kluis-error.ts";
+import { valueOf } from "#base/settled.ts";
 import type { SourceImage } from "#ports/source-image.ts";
 import { newPointId, type RecoveryPoint } from "#vault/recovery-point.ts";
 import {
@@ -99,10 +100,14 @@ async function applyTracking(
   }
   const { baseDisk } = plan;
   if (plan.method === "overlay" && image.backing !== undefined) {
-    const changes = await image.backing.changes(deps.signal);
-    const reader = owned.use(await image.backing.open(deps.signal));
+    const opening = image.backing.open(deps.signal);
+    const [opened, changes] = await Promise.allSettled([
+      opening,
+      image.backing.changes(deps.signal),
+    ]);
+    if (opened.status === "fulfilled") owned.use(opened.value);
     return {
-      increment: { base: toBase(baseDisk, reader), changes },
+      increment: { base: toBase(baseDisk, valueOf(opened)), changes: valueOf(changes) },
       tracking: "snapshot-difference",
     };
   }

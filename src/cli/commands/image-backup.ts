@@ -1,13 +1,14 @@
 import { resolve } from "node:path";
 
 import { KluisError } from "#base/kluis-error.ts";
+import { valueOf } from "#base/settled.ts";
 import type { SourceImageOptions } from "#ports/source-image.ts";
 import { backupImage, type ImageBackupRequest } from "#protect/backup-image.ts";
 import { checkPointId } from "#vault/recovery-point.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { pointExits, sourceExits, vaultExits } from "#cli/exit-codes.ts";
-import { toImageItemId, toPlace } from "#cli/item-id.ts";
+import { toImageItemId } from "#cli/item-id.ts";
 import { openVaultSession } from "#cli/open-vault.ts";
 import {
   keyOptions,
@@ -81,12 +82,16 @@ async function runImageBackup(input: CommandInput, environment: CliEnvironment):
   const options = readSourceOptions(input, isUri);
   const place = isUri ? text : resolve(environment.workingFolder, text);
   const itemId = toImageItemId({ place, isUri }, input.text("item"));
-  await using image = await images.openSource(
-    toPlace(text, isUri, environment),
-    options.source,
-    environment.signal,
-  );
-  await using session = await openVaultSession(input, environment, { useCache: true });
+  await using owned = new AsyncDisposableStack();
+  const opening = images.openSource(place, options.source, environment.signal);
+  const [opened, unlocked] = await Promise.allSettled([
+    opening,
+    openVaultSession(input, environment, { useCache: true }),
+  ]);
+  if (unlocked.status === "fulfilled") owned.use(unlocked.value);
+  if (opened.status === "fulfilled") owned.use(opened.value);
+  const session = valueOf(unlocked);
+  const image = valueOf(opened);
   await using display = new ProgressDisplay({ ...environment, form });
   const outcome = await backupImage(
     image,
