@@ -1,0 +1,34 @@
+/** Runs a benchmark: `npm run bench -- NAME [options]`; without a name, names them. */
+
+type Run = (words: readonly string[], signal: AbortSignal) => Promise<void>;
+
+/** Every benchmark, loaded when it is asked for. */
+const benchmarks: Readonly<
+  Record<string, { readonly what: string; readonly load: () => Promise<Run> }>
+> = {
+  peers: {
+    what: "Kluis, restic, borg and qemu-img on the same disks, as whole processes",
+    load: async () => (await import("./peers.ts")).runPeersBench,
+  },
+};
+
+async function main(words: readonly string[]): Promise<number> {
+  const [name = "", ...rest] = words;
+  const benchmark = benchmarks[name];
+  if (benchmark === undefined) {
+    console.error("Usage: npm run bench -- NAME [options]\n");
+    for (const [known, { what }] of Object.entries(benchmarks)) {
+      console.error(`  ${known.padEnd(14)} ${what}`);
+    }
+    return 2;
+  }
+  const interrupted = new AbortController();
+  process.once("SIGINT", () => {
+    interrupted.abort(new Error("interrupted"));
+  });
+  const run = await benchmark.load();
+  await run(rest, interrupted.signal);
+  return 0;
+}
+
+process.exitCode = await main(process.argv.slice(2));

@@ -1,0 +1,79 @@
+/** Kluis, by its own command line. */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+
+import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
+import type { BackupOutput } from "#contract/cli-output.ts";
+
+import { benchFolder, repositoryFolder } from "../folders.ts";
+import { type Cost, measureProcess } from "../measured-process.ts";
+import type { Peer, PeerRun } from "./peer.ts";
+
+const program = join(repositoryFolder, "bin/kluis.mjs");
+const item = "bench";
+const toolTimeoutMs = 60_000;
+
+/** Vault with a key-file slot; increments come from a snapshot; verification before commit is on. */
+export const kluis: Peer = {
+  name: "kluis",
+  readsCurrentPath: false,
+  readVersion: async (signal) => {
+    const result = await runKluis(["--version"], signal);
+    return `kluis ${result.trim()} on Node ${process.versions.node}`;
+  },
+  prepare: async (run) => {
+    await mkdir(join(run.folder, "keys"));
+    const keys = [
+      "--key-file",
+      keyFile(run),
+      "--recovery-key-file",
+      join(run.folder, "keys/rescue"),
+    ];
+    await runKluis(["vault", "create", "--store", kluis.storeOf(run), ...keys], run.signal);
+  },
+  backUp: (run) => backUpAs(run, run.source.before, "full"),
+  increment: (run) => backUpAs(run, run.source.changed?.overlay ?? "", "snapshot-difference"),
+  restore: async (run, targetFolder) => {
+    const target = join(targetFolder, "disk.raw");
+    return (await measure(run, ["image", "restore", item, target], targetFolder)).cost;
+  },
+  storeOf: (run) => join(run.folder, "store"),
+};
+
+async function backUpAs(run: PeerRun, image: string, tracking: string): Promise<Cost> {
+  const args = ["image", "backup", image, "--item", item, "--output", "json"];
+  const { cost, stdout } = await measure(run, args, run.folder);
+  const output = JSON.parse(stdout) as BackupOutput;
+  const method = output.point.disks[0]?.tracking;
+  if (method === tracking) return cost;
+  throw new Error(`Cannot measure kluis: it tracked changes by "${method}", not "${tracking}"`);
+}
+
+async function measure(
+  run: PeerRun,
+  args: readonly string[],
+  syncFolder: string,
+): Promise<{ readonly cost: Cost; readonly stdout: string }> {
+  const place = ["--store", kluis.storeOf(run), "--key-file", keyFile(run)];
+  const cache = ["--cache", join(run.folder, "cache")];
+  return await measureProcess(process.execPath, [program, ...args, ...place, ...cache], {
+    scratch: run.scratch,
+    syncFolder,
+    env: environment,
+    signal: run.signal,
+  });
+}
+
+/** Node's cache of compiled code, which an installed program has from its second start on. */
+const environment = { XDG_CACHE_HOME: join(benchFolder, "node-cache") };
+
+async function runKluis(args: readonly string[], signal: AbortSignal): Promise<string> {
+  const options = { timeoutMs: toolTimeoutMs, signal, env: environment };
+  const result = await runTool(process.execPath, [program, ...args], options);
+  assertToolSucceeded("kluis", result);
+  return result.stdout;
+}
+
+function keyFile(run: PeerRun): string {
+  return join(run.folder, "keys/key");
+}
