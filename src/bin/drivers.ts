@@ -1,5 +1,7 @@
 /** The drivers of this version, each loaded when a command asks for it. */
-import type { CliDrivers, SecretFiles } from "#cli/environment.ts";
+import { concatBytes } from "#base/bytes.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import type { CliDrivers, SecretFiles, SecretKind } from "#cli/environment.ts";
 
 /** Drivers for paths that are relative to `workingFolder`. */
 export function createDrivers(workingFolder: string): CliDrivers {
@@ -36,10 +38,33 @@ export function createDrivers(workingFolder: string): CliDrivers {
   };
 }
 
-/** Files with keys and passphrases. */
-export function createSecretFiles(): SecretFiles {
+/** Longest secret on the standard input. */
+const secretBytesMax = 4096;
+
+/** The first line of the standard input; asks for it on a terminal. */
+async function readFirstLine(kind: SecretKind, signal: AbortSignal): Promise<Uint8Array> {
+  signal.throwIfAborted();
+  signal.addEventListener("abort", () => process.stdin.destroy(signal.reason as Error));
+  if (process.stdin.isTTY) process.stderr.write(`${kind.replace(/ file$/, "")}: `);
+  const chunks: Uint8Array[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of process.stdin) {
+    chunks.push(chunk as Uint8Array);
+    sizeBytes += (chunk as Uint8Array).byteLength;
+    if (sizeBytes > secretBytesMax || (chunk as Uint8Array).includes(0x0a)) break;
+  }
+  if (sizeBytes <= secretBytesMax) return concatBytes(chunks);
+  throw new KluisError(
+    "ArgumentInvalid",
+    `Cannot use the ${kind} on standard input: it is too long`,
+  );
+}
+
+/** Files with keys and passphrases; `signal` ends the wait for what is typed. */
+export function createSecretFiles(signal: AbortSignal): SecretFiles {
   return {
     read: async (kind, path) => {
+      if (path === "-") return await readFirstLine(kind, signal);
       const { readSecretFile } = await import("#drivers/secret-file/secret-file.ts");
       return await readSecretFile(kind, path);
     },

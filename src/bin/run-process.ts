@@ -23,7 +23,7 @@ export async function runProcess(words: readonly string[], folders: Folders): Pr
     random: systemRandom,
     signal: cancel,
     terminal,
-    secrets: createSecretFiles(),
+    secrets: createSecretFiles(cancel),
     drivers: createDrivers(process.cwd()),
     workingFolder: process.cwd(),
     cacheFolder: folders.cache,

@@ -27,7 +27,7 @@ export type SecretKind = "key file" | "passphrase file" | "recovery key file";
 
 /** Files with keys and passphrases. Errors: ArgumentInvalid (after-change). */
 export interface SecretFiles {
-  /** Refuses a file that others than its owner may use. */
+  /** Refuses a file that others than its owner may use. `-` is the standard input. */
   read(kind: SecretKind, path: string): Promise<Uint8Array>;
   /** Makes a file of mode 0600, durable on return; refuses a path that exists. */
   create(kind: SecretKind, path: string, content: Uint8Array): Promise<void>;

@@ -128,12 +128,12 @@ export async function readPassphraseFile(
   return toPassphraseSecret(firstLine(await environment.secrets.read("passphrase file", place)));
 }
 
-/** Absolute; `-` is the standard input. */
+/** Absolute; `-` stays, it is the standard input. */
 export function toSecretPath(
   path: string,
   environment: Pick<CliEnvironment, "workingFolder">,
 ): string {
-  return path === "-" ? "/dev/stdin" : resolve(environment.workingFolder, path);
+  return path === "-" ? path : resolve(environment.workingFolder, path);
 }
 
 function firstLine(bytes: Uint8Array): string {

@@ -144,6 +144,9 @@ function toUsageError(error: CommanderError): KluisError {
   if (error.code === "commander.help") {
     return new KluisError("ArgumentInvalid", "Cannot read the command line: a command is missing");
   }
-  const reason = error.message.replace(/^error: /, "").replace(/\n/g, " ");
+  const reason = error.message
+    .replace(/^error: /, "")
+    .replace(/\n/g, " ")
+    .replace(/\.$/, "");
   return new KluisError("ArgumentInvalid", `Cannot read the command line: ${reason}`);
 }
