@@ -77,13 +77,4 @@ export class PageCache {
     this.#reads++;
     return offset;
   }
-
-  /** Forgets the pages of keys from `first` up to, not including, `end`. */
-  forget(first: number, end: number): void {
-    this.#lastKey = -1;
-    for (let place = 0; place < this.#keys.length; place++) {
-      const key = (this.#keys[place] as number) - 1;
-      if (key >= first && key < end) this.#keys[place] = 0;
-    }
-  }
 }

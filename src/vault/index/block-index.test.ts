@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { present } from "#base/assert.ts";
-import { toHex } from "#base/bytes.ts";
+import { concatBytes, toHex } from "#base/bytes.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { containerHeaderBytes } from "#formats/container.ts";
 import { idBytes } from "#formats/geometry.ts";
@@ -18,6 +18,7 @@ import {
   type IndexPack,
   type IndexPackColumns,
   parseIndexSegment,
+  toIndexColumns,
 } from "#formats/index-segment.ts";
 import { createSeededRandom, type SeededRandom } from "#testing/seeded-random.ts";
 import { syntheticKey, syntheticSegment } from "#testing/synthetic-index.ts";
@@ -261,6 +262,109 @@ test("block index: opens from its snapshot when nothing was damaged", async () =
   });
 });
 
+test("block index: trusts no snapshot of which anything changed", async () => {
+  await withFolder(async (folder) => {
+    const random = createSeededRandom("index snapshot damage");
+    const key = syntheticKey("index snapshot damage");
+    const { name, packs } = syntheticSegment(key, 0, 70_000);
+    const options = {
+      segmentNames: [name],
+      readSegment: () => Promise.resolve(packs),
+      cacheDirectory: folder,
+    };
+    await (await openIndex(options)).close();
+    const path = join(folder, "table");
+    const whole = new Uint8Array(await readFile(path));
+    const ids = concatBytes(packs.map((pack) => pack.ids));
+    const found = new Uint8Array(70_000);
+    for (let round = 0; round < 24; round++) {
+      const changed = whole.slice();
+      const at = round < 4 ? round * 8 : random.integer(0, whole.length - 1);
+      if (round % 3 === 2) await writeFile(path, whole.subarray(0, at));
+      else {
+        changed[at] = (changed[at] ?? 0) ^ (1 << random.integer(0, 7));
+        await writeFile(path, round === 4 ? concatBytes([whole, Uint8Array.of(0)]) : changed);
+      }
+      const index = await openIndex(options);
+      index.hasMany(ids, found);
+      assert.equal(found.indexOf(0), -1, `byte ${at} of the snapshot changed`);
+      assert.equal(index.statistics.entries, 70_000);
+      await index.close();
+      assert.deepEqual(new Uint8Array(await readFile(path)), whole, "a good one was written");
+    }
+  });
+});
+
+test("block index: keeps a segment out of its snapshot while it is lost", async () => {
+  await withFolder(async (folder) => {
+    const model = new Model(createSeededRandom("index lost snapshot"));
+    const names: Uint8Array[] = [];
+    for (let at = 0; at < 66; at++) {
+      const pack = model.createPack(1);
+      names.push(model.put([pack]));
+      model.publish(pack);
+    }
+    const options = { cacheDirectory: folder };
+    await (await open(model, options)).close();
+    await rm(join(folder, "table"));
+    const name = toHex(present(names[0], "a name"));
+    const path = join(folder, name);
+    const bytes = new Uint8Array(await readFile(path));
+    await writeFile(path, bytes.fill(1, 4096, 4100));
+    model.lost.add(name);
+    const index = await open(model, options);
+    assert.equal(index.lost.length, 1);
+    const [gone] = parseIndexSegment(present(model.segments.get(name), "a segment"));
+    const id = present(gone, "a pack").ids.slice(0, idBytes);
+    assert.equal(await index.locate(id), undefined);
+    assert.equal(index.has(id), false);
+    assert.equal(index.lost.length, 1, "it is not read again");
+    await index.close();
+    model.lost.clear();
+    const healed = await open(model, options);
+    await assertSame(healed, model);
+    await healed.close();
+  });
+});
+
+test("block index: goes on when its folder is removed", async () => {
+  await withFolder(async (folder) => {
+    for (const temporaryDirectory of [folder, undefined]) {
+      const model = new Model(createSeededRandom("index removed"));
+      for (let at = 0; at < 70; at++) {
+        const pack = model.createPack(1);
+        model.put([pack]);
+        model.publish(pack);
+      }
+      const cacheDirectory = join(folder, "cache");
+      const options = temporaryDirectory === undefined ? {} : { temporaryDirectory };
+      const index = await open(model, { cacheDirectory, pageCacheBytes: 8 * 4096, ...options });
+      await rm(cacheDirectory, { recursive: true });
+      await assertSame(index, model);
+      await index.close();
+    }
+  });
+});
+
+test("block index: finds an id that shares its first bits with a thousand others", async () => {
+  const random = createSeededRandom("index crowd");
+  const [name, salt] = [random.bytes(32), random.bytes(32)];
+  const frames = [{ sealedBytes: 200, plainBytes: 5000, codec: "zstd" as const }];
+  const id = random.bytes(idBytes);
+  const entries = Array.from({ length: 3000 }, (_, offsetBytes) => ({
+    id: offsetBytes === 2900 ? id.with(idBytes - 1, (id[idBytes - 1] ?? 0) ^ 1) : id,
+    frame: 0,
+    offsetBytes,
+    lengthBytes: 1,
+  }));
+  const pack = toIndexColumns({ type: "pack", name, salt, epoch: 1, frames, entries });
+  const readSegment = (): Promise<IndexPackColumns[]> => Promise.resolve([pack]);
+  const index = await openIndex({ segmentNames: [name], readSegment });
+  assert.equal(index.lookup(id)?.offsetBytes, 0);
+  assert.equal(index.lookup(present(entries[2900], "an entry").id)?.offsetBytes, 2900);
+  await index.close();
+});
+
 test("block index: works from a spool or memory when there is no folder", async () => {
   await withFolder(async (folder) => {
     const blocked = join(folder, "blocked");
@@ -300,10 +404,15 @@ test("block index: leaves a segment out when it is lost, and tells it", async ()
       [...model.lost],
     );
     await assertSame(index, model);
+    const running = await open(model, { cacheDirectory: folder });
     model.lost.add(toHex(present(whole, "a name")));
     await writeFile(join(folder, toHex(present(whole, "a name"))), "damaged");
     const entry = present(packs[0]?.entries[0], "an entry");
     await index.close();
+    assert.equal(await running.locate(entry.id), undefined);
+    assert.equal(running.has(entry.id), false);
+    assert.equal(running.lost.length, 2);
+    await running.close();
     const after = await open(model, { cacheDirectory: folder });
     assert.equal(after.lost.length, 2);
     assert.equal(await after.locate(entry.id), undefined);

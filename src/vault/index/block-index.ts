@@ -219,24 +219,30 @@ export class BlockIndex implements AsyncDisposable {
     this.#pending.add(pack);
   }
 
-  /** Takes in a segment that this process put; its packs are pending no longer. */
+  /**
+   * Takes in a segment that this process put; its packs are pending no longer. Errors:
+   * ConfigInvalid as of {@link openIndex}.
+   */
   async addSegment(name: Uint8Array, packs: readonly IndexPack[]): Promise<void> {
-    const isNew = !this.#names.has(toHex(name));
-    this.#names.add(toHex(name));
-    if (isNew) {
-      const prepared = await this.#loader.keep(name, packs.map(toIndexColumns));
-      await this.#loader.enter(prepared);
-      this.#assertBudget();
+    const segment = toHex(name);
+    if (!this.#names.has(segment)) {
+      this.#names.add(segment);
+      try {
+        await this.#loader.enter(await this.#loader.keep(name, packs.map(toIndexColumns)));
+        this.#assertBudget();
+      } catch (error) {
+        this.#names.delete(segment);
+        throw error;
+      }
     }
     this.#pending.remove(packs);
   }
 
   /** Takes in segments of the store that are not in yet; see {@link openIndex} for errors. */
   async refresh(segmentNames: Iterable<Uint8Array>, signal?: AbortSignal): Promise<void> {
-    const names = [...segmentNames].filter((name) => !this.#names.has(toHex(name)));
-    const next = names.values();
+    const names = [...segmentNames].values();
     const load = async (): Promise<void> => {
-      for (const name of next) await this.#load(name, signal);
+      for (const name of names) await this.#load(name, signal);
     };
     await Promise.all(Array.from({ length: readsAtOnce }, load));
   }
@@ -337,6 +343,7 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   async #load(name: Uint8Array, signal?: AbortSignal): Promise<void> {
+    if (this.#names.has(toHex(name))) return;
     this.#names.add(toHex(name));
     try {
       await this.#loader.enter(await this.#loader.prepare(name, signal), signal);

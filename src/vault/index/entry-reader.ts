@@ -97,12 +97,6 @@ export class EntryReader {
     return segment;
   }
 
-  /** Reads a segment from another place from now on. */
-  replace(segment: LoadedSegment, source: PageSource): void {
-    segment.source = source;
-    this.#pages.forget(segment.firstKey, segment.firstKey + segment.layout.pages);
-  }
-
   /** Whether the entry has the id at `ids[at]`; never in a lost segment. Throws {@link CacheUnreadable}. */
   hasId(number: number, ids: Uint8Array, at: number): boolean {
     const segment = this.#segmentOf(number);

@@ -91,7 +91,7 @@ export class SegmentLoader {
     const { shape, source } = await this.keep(segment.name, packs);
     const { entries, frames } = segment.shape;
     assert(shape.entries === entries && shape.frames === frames, "a segment never changes");
-    this.#deps.entries.replace(segment, source);
+    segment.source = source;
   }
 
   async #readPages(segment: LoadedSegment, page: number, target: Uint8Array): Promise<void> {
