@@ -28,6 +28,10 @@ export interface ImageLayer {
   /** An absolute path; or what else QEMU calls it (`json:…`, `nbd://…`), see {@link isLocalFile}. */
   readonly file: string;
   readonly format: string;
+  /** QEMU's driver below the format: `file` or `host_device`; absent for anything else. */
+  readonly protocol?: "file" | "host_device";
+  /** Size of a cluster, for formats that have them. */
+  readonly clusterBytes?: number;
 }
 
 /** Whether a layer is a file or device of this host by its path. */
@@ -67,8 +71,9 @@ export async function readImageInfo(
     throw imageInvalid(path, `its size ${String(top.sizeBytes)} is no multiple of 512`);
   }
   const { format: topFormat, sizeBytes } = top;
-  const own = { file: place.path, format: topFormat };
-  return { ...place, format: topFormat, sizeBytes, layers: [own, ...layers.slice(1)] };
+  const own = { ...top, file: place.path };
+  const below = await Promise.all([own, ...layers.slice(1)].map(withProtocol));
+  return { ...place, format: topFormat, sizeBytes, layers: below };
 }
 
 /** The error that a message of QEMU's tools about the image at `path` means. */
@@ -109,6 +114,13 @@ async function findImage(
   throw imageInvalid(path, "it is neither a file nor a block device");
 }
 
+async function withProtocol(layer: ImageLayer): Promise<ImageLayer> {
+  if (!isLocalFile(layer)) return layer;
+  const stats = await stat(layer.file);
+  if (stats.isFile()) return { ...layer, protocol: "file" };
+  return stats.isBlockDevice() ? { ...layer, protocol: "host_device" } : layer;
+}
+
 interface Layer extends ImageLayer {
   readonly sizeBytes: number;
 }
@@ -134,5 +146,11 @@ function parseLayer(path: string, value: unknown): Layer {
   if (typeof file !== "string" || typeof format !== "string" || !isSize) {
     throw imageInvalid(path, "qemu-img leaves out a field");
   }
-  return { file, format, sizeBytes };
+  const clusterBytes = layer["cluster-size"];
+  return {
+    file,
+    format,
+    sizeBytes,
+    ...(typeof clusterBytes === "number" ? { clusterBytes } : {}),
+  };
 }

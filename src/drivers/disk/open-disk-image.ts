@@ -5,6 +5,7 @@ import { openNbdClient, type NbdClient } from "#drivers/nbd/nbd-client.ts";
 import type { DiskReader } from "#ports/disk.ts";
 import { assertSameState, readReferenceState, type FileState } from "./file-state.ts";
 import { imageInvalid, isLocalFile, readImageInfo, type ImageInfo } from "./image-info.ts";
+import { toImageNode } from "./image-node.ts";
 import { createNbdReader } from "./nbd-reader.ts";
 import { startQemuNbd, type QemuNbd } from "./qemu-nbd.ts";
 import { openRawReader } from "./raw-reader.ts";
@@ -109,7 +110,8 @@ async function openByQemuNbd(
   info: ImageInfo,
   signal: AbortSignal | undefined,
 ): Promise<LocalImage> {
-  const server = await startQemuNbd({ path: info.path, format: info.format, signal });
+  const node = toImageNode(info, { withBacking: true });
+  const server = await startQemuNbd({ path: info.path, format: info.format, node, signal });
   try {
     const states = await Promise.all(
       info.layers.map(async (layer) =>

@@ -3,6 +3,7 @@ import { KluisError } from "#base/kluis-error.ts";
 import type { ChangedExtents } from "#ports/disk.ts";
 import { collectChanges } from "./status-changes.ts";
 import { readImageInfo } from "./image-info.ts";
+import { toImageNode } from "./image-node.ts";
 import { startQemuNbd } from "./qemu-nbd.ts";
 
 /** How many layers down what is read lies. */
@@ -35,6 +36,8 @@ export async function readOverlayExtents(
   await using server = await startQemuNbd({
     path: info.path,
     format: "qcow2",
+    // Alone: what lies below costs time and tells nothing of this layer.
+    node: toImageNode(info, { withBacking: false }),
     metaContexts: [DEPTH_CONTEXT],
     signal,
   });

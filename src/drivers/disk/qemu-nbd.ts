@@ -24,6 +24,8 @@ const QEMU_NBD_LAST_WORDS_MS = 500;
 export interface QemuNbdOptions {
   readonly path: string;
   readonly format: string;
+  /** What QEMU is given instead of path and format: see `toImageNode`. */
+  readonly node?: string | undefined;
   readonly writable?: boolean;
   /** Contexts beside `base:allocation`. */
   readonly metaContexts?: readonly string[];
@@ -72,19 +74,19 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
 }
 
 async function spawn(options: QemuNbdOptions, folder: string): Promise<Daemon> {
-  const { format, path, signal } = options;
+  const { format, node, path, signal } = options;
   const pidPath = join(folder, "pid");
   const args = [
     ...(options.writable === true ? ["--discard=unmap"] : ["--read-only"]),
     ...(options.metaContexts?.includes("qemu:allocation-depth") === true
       ? ["--allocation-depth"]
       : []),
-    `--format=${format}`,
+    ...(node === undefined ? [`--format=${format}`] : []),
     `--socket=${join(folder, "nbd")}`,
     // Written when the socket listens.
     `--pid-file=${pidPath}`,
     "--",
-    path,
+    node ?? path,
   ];
   try {
     return await spawnDaemon("qemu-nbd", args, {
