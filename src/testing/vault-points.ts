@@ -92,7 +92,7 @@ export async function assertChecksums(
   store: ObjectStore,
   kept: KeptPoint,
 ): Promise<void> {
-  const access = new NodeReader({ store, keys: testKeys, index: vault.index });
+  const access = new NodeReader({ store, keys: testKeys, locator: vault.locator });
   const window = new Uint8Array(windowBytes);
   for (const [at, disk] of kept.manifest.disks.entries()) {
     const content = kept.disks[at] ?? new MemoryDisk(0);

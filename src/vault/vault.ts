@@ -19,14 +19,15 @@ import {
   pointPrefix,
 } from "#formats/store-names.ts";
 import type { DiskReader } from "#ports/disk.ts";
-import type { ObjectStore } from "#ports/object-store.ts";
+import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { assertContentName, openContainer } from "#vault/container/container-reader.ts";
 import { type BlockIndex, openIndex } from "#vault/index/block-index.ts";
 import { toItemName } from "#vault/item-name.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { workersMax } from "#vault/limits.ts";
+import { objectBytesMax, workersMax } from "#vault/limits.ts";
 import type { DiskMap } from "#vault/map/map-source.ts";
 import { BlockReader } from "#vault/reader/block-reader.ts";
+import { Locator } from "#vault/reader/locate.ts";
 import { NodeReader } from "#vault/reader/node-reader.ts";
 import { VaultDiskReader } from "#vault/reader/vault-disk-reader.ts";
 import { WorkerPool } from "#vault/workers/worker-pool.ts";
@@ -70,27 +71,27 @@ export class Vault implements AsyncDisposable {
   readonly #options: VaultOptions;
   readonly #index: BlockIndex;
   readonly #workers: number;
+  readonly #locator: Locator;
   readonly #nodes: NodeReader;
+  /** What all open disks share: threads and opened frames. */
+  #reading: Reading | undefined;
 
   private constructor(options: VaultOptions, index: BlockIndex) {
     this.#options = options;
     this.#index = index;
     this.#workers = Math.min(workersMax, options.workers ?? availableParallelism());
-    this.#nodes = new NodeReader({ ...options, index });
+    this.#locator = new Locator(index, () => listSegments(options.store));
+    this.#nodes = new NodeReader({ ...options, locator: this.#locator });
   }
 
   /** Opens a vault whose keys are known; reads the index segments that the cache does not have. */
   static async open(options: VaultOptions, signal?: AbortSignal): Promise<Vault> {
     const { store, keys } = options;
-    const segmentNames: Uint8Array[] = [];
-    for await (const { name } of store.list(indexPrefix, signal)) {
-      const parsed = parseStoreName(name);
-      if (parsed?.kind === "index-segment") segmentNames.push(parsed.sha256);
-    }
     const index = await openIndex({
-      segmentNames,
-      readSegment: (name) => readIndexSegment(store, keys, name),
+      segmentNames: await listSegments(store, signal),
+      readSegment: (name, given) => readIndexSegment({ store, keys, signal: given }, name),
       ...(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }),
+      ...(signal === undefined ? {} : { signal }),
     });
     return new Vault(options, index);
   }
@@ -98,6 +99,11 @@ export class Vault implements AsyncDisposable {
   /** The index, for statistics and verification. */
   get index(): BlockIndex {
     return this.#index;
+  }
+
+  /** Finds blocks and nodes, also those of points that others committed since the vault was opened. */
+  get locator(): Locator {
+    return this.#locator;
   }
 
   /** Names of all recovery points, of one item or of all, oldest first within an item. */
@@ -116,13 +122,16 @@ export class Vault implements AsyncDisposable {
   async readPoint(point: PointName, signal?: AbortSignal): Promise<Manifest> {
     const { store, keys } = this.#options;
     const name = pointName(point.item, point.pointId);
-    if ((await store.stat(name, signal)) === undefined) {
+    const info = await store.stat(name, signal);
+    if (info === undefined) {
       throw new KluisError(
         "RecoveryPointNotFound",
         `Cannot read recovery point "${point.pointId}": there is none of that id`,
       );
     }
-    const bytes = await store.get(name, undefined, signal);
+    const bytes = await readWhole(store, info, signal);
+    // From here on other writers' segments matter: all that this manifest reaches is in them.
+    this.#locator.expectMore();
     const { content } = openContainer(keys, { name, bytes, type: "manifest" });
     const manifest = parseManifest(content, name);
     const isAtPlace =
@@ -131,6 +140,7 @@ export class Vault implements AsyncDisposable {
     throw new KluisError(
       "ObjectCorrupt",
       `Cannot read "${name}": it is the manifest of another recovery point`,
+      { details: { object: name } },
     );
   }
 
@@ -172,24 +182,35 @@ export class Vault implements AsyncDisposable {
     );
   }
 
-  /** Opens a disk of a recovery point; the caller disposes the reader. */
+  /**
+   * Opens a disk of a recovery point; the caller disposes the reader. Open disks share threads and
+   * memory, so their number does not matter.
+   */
   openDisk(disk: Pick<ManifestDisk, "root" | "sizeBytes">): DiskReader {
-    const pool = this.#startPool();
-    const blocks = new BlockReader({
-      store: this.#options.store,
-      keys: this.#options.keys,
-      index: this.#index,
-      workers: this.#workers,
-      pool,
+    if (this.#reading === undefined || this.#reading.pool.hasEnded) {
+      this.#reading = this.#startReading();
+    }
+    const reading = this.#reading;
+    reading.disks++;
+    return new VaultDiskReader(disk, { access: this.#nodes, blocks: reading.blocks }, async () => {
+      reading.disks--;
+      if (reading.disks > 0) return;
+      if (this.#reading === reading) this.#reading = undefined;
+      reading.blocks.close();
+      await reading.pool[Symbol.asyncDispose]();
     });
-    return new VaultDiskReader(disk, { access: this.#nodes, blocks }, () =>
-      pool[Symbol.asyncDispose](),
-    );
   }
 
   /** Closes what the index holds open. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#index.close();
+  }
+
+  #startReading(): Reading {
+    const { store, keys } = this.#options;
+    const pool = this.#startPool();
+    const deps = { store, keys, locator: this.#locator, workers: this.#workers, pool };
+    return { pool, blocks: new BlockReader(deps), disks: 0 };
   }
 
   #startPool(): WorkerPool {
@@ -200,16 +221,55 @@ export class Vault implements AsyncDisposable {
   }
 }
 
+interface Reading {
+  readonly pool: WorkerPool;
+  readonly blocks: BlockReader;
+  /** Readers that are open. */
+  disks: number;
+}
+
 /** Reads and checks one index segment of a store. ObjectCorrupt, ObjectNotFound (never). */
 export async function readIndexSegment(
-  store: ObjectStore,
-  keys: VaultKeys,
+  from: {
+    readonly store: ObjectStore;
+    readonly keys: VaultKeys;
+    readonly signal?: AbortSignal | undefined;
+  },
   sha256: Uint8Array,
 ): Promise<IndexPackColumns[]> {
+  const { store, keys, signal } = from;
   const name = indexSegmentName(sha256);
-  const bytes = await store.get(name);
+  // Where there is none, it is the get that says so.
+  const info = (await store.stat(name, signal)) ?? { name, sizeBytes: 0 };
+  const bytes = await readWhole(store, info, signal);
   assertContentName(bytes, sha256, name);
   return parseIndexSegment(openContainer(keys, { name, bytes, type: "indexSegment" }).content);
+}
+
+async function listSegments(store: ObjectStore, signal?: AbortSignal): Promise<Uint8Array[]> {
+  const names: Uint8Array[] = [];
+  for await (const { name } of store.list(indexPrefix, signal)) {
+    const parsed = parseStoreName(name);
+    if (parsed?.kind === "index-segment") names.push(parsed.sha256);
+  }
+  return names;
+}
+
+/** A whole object, which nobody makes larger than a put allows; a store is not trusted in that. */
+async function readWhole(
+  store: ObjectStore,
+  info: ObjectInfo,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
+  const { name, sizeBytes } = info;
+  if (sizeBytes > objectBytesMax) {
+    throw new KluisError(
+      "ObjectCorrupt",
+      `Cannot read "${name}": it has ${sizeBytes} bytes, more than any object of a vault`,
+      { details: { object: name } },
+    );
+  }
+  return await store.get(name, { offsetBytes: 0, lengthBytes: sizeBytes }, signal);
 }
 
 function compareText(a: string, b: string): number {

@@ -127,7 +127,7 @@ class Verification implements AsyncDisposable {
   constructor(options: VerifyOptions) {
     const { store, keys, vault, signal } = options;
     this.#options = options;
-    this.#nodes = new NodeReader({ store, keys, index: vault.index });
+    this.#nodes = new NodeReader({ store, keys, locator: vault.locator });
     this.#pool = new WorkerPool({
       start: { keys, verify: false },
       size: Math.min(workersMax, options.workers ?? availableParallelism()),
@@ -149,11 +149,13 @@ class Verification implements AsyncDisposable {
 
   async verify(): Promise<Omit<VerifyReport, "durationMs">> {
     const { vault, points } = this.#options;
+    const states = await this.#readManifests();
+    // Points that others commit just now are to be found whole.
+    await vault.locator.refresh();
     for (const { name, error } of vault.index.lost) {
       const verdict = verdictOf(error);
       this.#damage.addObject({ name: indexSegmentName(name), verdict, reason: error.message });
     }
-    const states = await this.#readManifests();
     const needed = points === undefined ? undefined : new Set<string>();
     const isWalkSound = await this.#walkOnce(states, needed);
     await this.#checkObjects(needed);

@@ -8,13 +8,13 @@ import { bytesEqual, toHex } from "#base/bytes.ts";
 import { present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { Semaphore } from "#base/semaphore.ts";
+import { untilAborted } from "#base/until-aborted.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { computeId } from "#vault/hashing.ts";
-import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { fetchBytesMax, frameCacheBytes, framesAheadPerWorker } from "#vault/limits.ts";
-import { frameKeyOf, locate, objectNameOf } from "#vault/reader/locate.ts";
+import { frameKeyOf, type Locator, objectNameOf } from "#vault/reader/locate.ts";
 import type { WorkerPool } from "#vault/workers/worker-pool.ts";
 
 /** Pages to be copied from a block. */
@@ -38,57 +38,69 @@ interface WantedFrame {
   readonly pieces: { readonly piece: BlockPiece; readonly location: BlockLocation }[];
 }
 
-/** See the file's head. Calls may overlap. */
+/**
+ * See the file's head. Calls may overlap, also those of different disks: a frame is fetched once
+ * for all who want it, so who gives up ends only his own wait.
+ */
 export class BlockReader {
   readonly #store: ObjectStore;
   readonly #keys: VaultKeys;
-  readonly #index: BlockIndex;
+  readonly #locator: Locator;
   readonly #pool: WorkerPool;
+  /** Held from before a fetch until its frames are opened, which bounds what is in memory. */
   readonly #fetches: Semaphore;
+  readonly #closed = new AbortController();
   readonly #cache = new ByteCache<OpenedFrame>(frameCacheBytes);
   readonly #opening = new Map<string, Promise<OpenedFrame>>();
 
   constructor(deps: {
     readonly store: ObjectStore;
     readonly keys: VaultKeys;
-    readonly index: BlockIndex;
+    readonly locator: Locator;
     readonly pool: WorkerPool;
     readonly workers: number;
   }) {
     this.#store = deps.store;
     this.#keys = deps.keys;
-    this.#index = deps.index;
+    this.#locator = deps.locator;
     this.#pool = deps.pool;
     this.#fetches = new Semaphore(deps.workers * framesAheadPerWorker);
   }
 
   /**
    * Copies pieces into `target`. Every block was decrypted and its id checked before a byte of it
-   * is copied. Errors: BlockMissing, ObjectNotFound, ObjectCorrupt (never), those of the store.
+   * is copied; when it rejects nothing is written into `target` any more. Errors: BlockMissing,
+   * ObjectNotFound, ObjectCorrupt (never), those of the store.
    */
   async read(
     pieces: readonly BlockPiece[],
     target: Uint8Array,
     signal?: AbortSignal,
   ): Promise<void> {
+    signal?.throwIfAborted();
     const frames = await this.#group(pieces);
-    this.#prefetch(frames, signal);
-    await Promise.all(
-      frames.map(async (frame) => {
-        const opened = await this.#frame(frame, signal);
-        for (const { piece, location } of frame.pieces) {
-          this.#check(opened, piece.block, location);
-          const start = location.offsetBytes + piece.offsetBytes;
-          target.set(opened.plain.subarray(start, start + piece.lengthBytes), piece.targetOffset);
-        }
-      }),
-    );
+    this.#prefetch(frames);
+    const copies = frames.map(async (frame) => {
+      const opened = await untilAborted(this.#frame(frame), signal);
+      for (const { piece, location } of frame.pieces) {
+        this.#check(opened, piece.block, location);
+        const start = location.offsetBytes + piece.offsetBytes;
+        target.set(opened.plain.subarray(start, start + piece.lengthBytes), piece.targetOffset);
+      }
+    });
+    await Promise.allSettled(copies);
+    await Promise.all(copies);
+  }
+
+  /** Ends the fetches that nobody waits for any more. No read may be under way. */
+  close(): void {
+    this.#closed.abort(new KluisError("Cancelled", "Cannot fetch a frame: its reader was closed"));
   }
 
   async #group(pieces: readonly BlockPiece[]): Promise<readonly WantedFrame[]> {
     const frames = new Map<string, WantedFrame>();
     for (const piece of pieces) {
-      const location = await locate(this.#index, piece.block);
+      const location = await this.#locator.locate(piece.block);
       if (piece.offsetBytes + piece.lengthBytes > location.lengthBytes) {
         throw blockError(piece.block, location, "it is shorter than the map says");
       }
@@ -101,12 +113,13 @@ export class BlockReader {
   }
 
   /** Starts opening what is neither kept nor on its way; frames that lie together come in one get. */
-  #prefetch(frames: readonly WantedFrame[], signal: AbortSignal | undefined): void {
+  #prefetch(frames: readonly WantedFrame[]): void {
     const missing = frames.filter(
       ({ key }) => this.#cache.get(key) === undefined && !this.#opening.has(key),
     );
     for (const run of joinNeighbours(missing)) {
-      const bytes = this.#fetches.run(() => this.#fetch(run, signal));
+      const bytes = this.#fetches.acquire().then(() => this.#fetch(run));
+      const openings: Promise<OpenedFrame>[] = [];
       let at = 0;
       for (const frame of run) {
         const start = at;
@@ -115,29 +128,31 @@ export class BlockReader {
         const opening = bytes.then((all) =>
           this.#open(frame, new Uint8Array(all.subarray(start, end))),
         );
+        openings.push(opening);
         this.#opening.set(frame.key, opening);
         const forget = (): void => {
           this.#opening.delete(frame.key);
         };
         opening.then(forget, forget);
       }
+      void Promise.allSettled(openings).then(() => this.#fetches.release());
     }
   }
 
-  async #frame(frame: WantedFrame, signal: AbortSignal | undefined): Promise<OpenedFrame> {
+  async #frame(frame: WantedFrame): Promise<OpenedFrame> {
     const known = this.#opening.get(frame.key) ?? this.#cache.get(frame.key);
     if (known !== undefined) return await known;
-    this.#prefetch([frame], signal);
+    this.#prefetch([frame]);
     return await present(this.#opening.get(frame.key), "the frame is on its way");
   }
 
-  async #fetch(run: readonly WantedFrame[], signal: AbortSignal | undefined): Promise<Uint8Array> {
+  async #fetch(run: readonly WantedFrame[]): Promise<Uint8Array> {
     const first = present(run[0], "a run has a frame").location;
     const last = present(run.at(-1), "a run has a frame").location;
     const end = last.frameOffsetBytes + last.frameSealedBytes;
     const offsetBytes = first.frameOffsetBytes;
     const range = { offsetBytes, lengthBytes: end - offsetBytes };
-    return await this.#store.get(objectNameOf(first), range, signal);
+    return await this.#store.get(objectNameOf(first), range, this.#closed.signal);
   }
 
   async #open(frame: WantedFrame, bytes: Uint8Array): Promise<OpenedFrame> {

@@ -3,30 +3,29 @@ import { ByteCache } from "#base/byte-cache.ts";
 import { present } from "#base/assert.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
-import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { nodeCacheBytes } from "#vault/limits.ts";
 import type { MapAccess } from "#vault/map/map-source.ts";
-import { frameKeyOf, locate, objectNameOf } from "#vault/reader/locate.ts";
+import { frameKeyOf, type Locator, objectNameOf } from "#vault/reader/locate.ts";
 
 /** Reads nodes of one vault; keeps `nodeCacheBytes` of opened frames. */
 export class NodeReader implements MapAccess {
   readonly nodeIdKey: Uint8Array;
   readonly #store: ObjectStore;
   readonly #keys: VaultKeys;
-  readonly #index: BlockIndex;
+  readonly #locator: Locator;
   readonly #frames = new ByteCache<Uint8Array>(nodeCacheBytes);
 
   constructor(deps: {
     readonly store: ObjectStore;
     readonly keys: VaultKeys;
-    readonly index: BlockIndex;
+    readonly locator: Locator;
   }) {
     this.nodeIdKey = deps.keys.nodeIdKey;
     this.#store = deps.store;
     this.#keys = deps.keys;
-    this.#index = deps.index;
+    this.#locator = deps.locator;
   }
 
   /** See `MapSource`. Nodes are views of the frames that hold them. */
@@ -34,7 +33,7 @@ export class NodeReader implements MapAccess {
     ids: readonly Uint8Array[],
     signal?: AbortSignal,
   ): Promise<readonly Uint8Array[]> => {
-    const locations = await Promise.all(ids.map((id) => locate(this.#index, id)));
+    const locations = await Promise.all(ids.map((id) => this.#locator.locate(id)));
     const opened = new Map<string, Promise<Uint8Array>>();
     for (const location of locations) {
       const key = frameKeyOf(location);

@@ -1,5 +1,6 @@
 /** A disk at a recovery point, read from the vault: random access by the disk port. */
 import { assert } from "#base/assert.ts";
+import { assertInsideDisk } from "#base/range.ts";
 import { leafWindows, windowBytes } from "#formats/geometry.ts";
 import type { DiskReader, Extent } from "#ports/disk.ts";
 import type { DiskMap, MapAccess } from "#vault/map/map-source.ts";
@@ -15,6 +16,8 @@ export class VaultDiskReader implements DiskReader {
   readonly #access: MapAccess;
   readonly #blocks: BlockReader;
   readonly #dispose: () => Promise<void>;
+  readonly #reads = new Set<Promise<void>>();
+  #disposed: Promise<void> | undefined;
 
   /** @param dispose Called once when the reader is disposed. */
   constructor(
@@ -30,8 +33,20 @@ export class VaultDiskReader implements DiskReader {
   }
 
   async read(offsetBytes: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    assert(this.#disposed === undefined, "the reader is open");
+    assertInsideDisk(this.sizeBytes, offsetBytes, target.byteLength);
+    signal?.throwIfAborted();
+    const read = this.#read(offsetBytes, target, signal);
+    this.#reads.add(read);
+    try {
+      await read;
+    } finally {
+      this.#reads.delete(read);
+    }
+  }
+
+  async #read(offsetBytes: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
     const range = { offsetBytes, lengthBytes: target.byteLength };
-    assert(offsetBytes + target.byteLength <= this.sizeBytes, "the range lies inside the disk");
     target.fill(0);
     if (target.byteLength === 0) return;
     const firstWindow = Math.floor(offsetBytes / windowBytes);
@@ -44,6 +59,7 @@ export class VaultDiskReader implements DiskReader {
   }
 
   async *extents(signal?: AbortSignal): AsyncGenerator<Extent> {
+    assert(this.#disposed === undefined, "the reader is open");
     for await (const range of walkMap({ map: this.#map, access: this.#access, signal })) {
       for (let at = 0; at < range.windowCount;) {
         const isZero = this.#isZero(range, at);
@@ -62,8 +78,10 @@ export class VaultDiskReader implements DiskReader {
     return Promise.resolve();
   }
 
+  /** Waits for reads that are under way. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#dispose();
+    this.#disposed ??= Promise.allSettled(this.#reads).then(this.#dispose);
+    await this.#disposed;
   }
 
   #isZero(

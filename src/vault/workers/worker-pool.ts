@@ -58,6 +58,11 @@ export class WorkerPool implements AsyncDisposable {
     this.#size = options.size;
   }
 
+  /** Whether no task is done any more: a thread died, or the pool was disposed. */
+  get hasEnded(): boolean {
+    return this.#ended !== undefined;
+  }
+
   /** Hashes whole windows; `buffer` is gone until {@link store}. */
   async scanWindows(
     task: Unnumbered<Omit<ScanWindowsTask, "kind">>,
@@ -113,6 +118,7 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   #leastLoaded(): number {
+    if (this.#ended !== undefined) throw this.#ended;
     let best = -1;
     for (const [at, thread] of this.#threads.entries()) {
       if (best < 0 || thread.load < present(this.#threads[best], "a thread").load) best = at;
