@@ -1,4 +1,5 @@
 /** Writes a disk of a recovery point to a target: verified, in disk order, many segments at once. */
+import { assert } from "#base/assert.ts";
 import { windowBytes } from "#formats/geometry.ts";
 import { Pool } from "#base/pool.ts";
 import type { DiskReader, DiskWriter } from "#ports/disk.ts";
@@ -13,8 +14,10 @@ export interface RestoreTotals {
 }
 
 /**
- * Copies all of `reader` to `writer` and commits it.
+ * Copies all of `reader` to `writer` and commits it. When it throws nothing is under way any more,
+ * and nothing was committed.
  *
+ * @param writer At least as large as the disk.
  * @param options.segments How many segments of 4 MiB are in flight.
  * @param options.onProgress Told the bytes of the disk that are done, zeros included.
  */
@@ -27,6 +30,7 @@ export async function restoreDisk(
     readonly onProgress: (doneBytes: number) => void;
   },
 ): Promise<RestoreTotals> {
+  assert(writer.sizeBytes >= reader.sizeBytes, "the disk fits the target");
   const totals: RestoreTotals = { dataBytes: 0, zeroBytes: 0 };
   const { signal, onProgress } = options;
   const buffers = new Pool({
@@ -35,34 +39,42 @@ export async function restoreDisk(
   });
   const running = new Set<Promise<void>>();
   let failure: { readonly error: unknown } | undefined;
-  const start = (work: Promise<void>): void => {
-    const tracked = work
-      .catch((error: unknown) => {
-        failure ??= { error };
-      })
-      .finally(() => running.delete(tracked));
-    running.add(tracked);
+  const fail = (error: unknown): void => {
+    failure ??= { error };
   };
-  for await (const part of cutSegments(reader, signal)) {
-    if (failure !== undefined) break;
-    if (part.kind === "zero") {
-      await writer.zero(part.offsetBytes, part.lengthBytes, signal);
-      totals.zeroBytes += part.lengthBytes;
-      onProgress(totals.dataBytes + totals.zeroBytes);
-      continue;
+  const note = (kind: keyof RestoreTotals, lengthBytes: number): void => {
+    totals[kind] += lengthBytes;
+    onProgress(totals.dataBytes + totals.zeroBytes);
+  };
+  const copy = async (part: Part, buffer: Uint8Array): Promise<void> => {
+    const bytes = buffer.subarray(0, part.lengthBytes);
+    await reader.read(part.offsetBytes, bytes, signal);
+    await writer.write(part.offsetBytes, bytes, signal);
+    note("dataBytes", part.lengthBytes);
+  };
+  try {
+    for await (const part of cutSegments(reader, signal)) {
+      if (failure !== undefined) break;
+      if (part.kind === "zero") {
+        await writer.zero(part.offsetBytes, part.lengthBytes, signal);
+        note("zeroBytes", part.lengthBytes);
+        continue;
+      }
+      const buffer = await buffers.take();
+      const work = copy(part, buffer)
+        .catch(fail)
+        .finally(() => {
+          buffers.give(buffer);
+          running.delete(work);
+        });
+      running.add(work);
     }
-    const buffer = await buffers.take();
-    const copy = async (): Promise<void> => {
-      const bytes = buffer.subarray(0, part.lengthBytes);
-      await reader.read(part.offsetBytes, bytes, signal);
-      await writer.write(part.offsetBytes, bytes, signal);
-      totals.dataBytes += part.lengthBytes;
-      onProgress(totals.dataBytes + totals.zeroBytes);
-    };
-    start(copy().finally(() => buffers.give(buffer)));
+  } catch (error) {
+    fail(error);
   }
   await Promise.all(running);
   if (failure !== undefined) throw failure.error;
+  assert(totals.dataBytes + totals.zeroBytes === reader.sizeBytes, "all of the disk was restored");
   await writer.commit(signal);
   return totals;
 }
@@ -81,9 +93,9 @@ async function* cutSegments(
   let open: { kind: Part["kind"]; offsetBytes: number; lengthBytes: number } | undefined;
   for await (const extent of reader.extents(signal)) {
     signal?.throwIfAborted();
-    if (open !== undefined && open.kind === extent.kind) open.lengthBytes += extent.lengthBytes;
+    if (open?.kind === extent.kind) open.lengthBytes += extent.lengthBytes;
     else {
-      if (open !== undefined) yield open;
+      if (open !== undefined && open.lengthBytes > 0) yield open;
       open = { ...extent };
     }
     while (open.kind === "data" && open.lengthBytes >= restoreSegmentBytes) {
