@@ -1,0 +1,101 @@
+/** A driven lab VM with a vault beside it, for tests of backups and restores. */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+
+import { systemClock } from "#base/clock.ts";
+import { systemRandom } from "#base/random.ts";
+import { imageAccess } from "#drivers/disk/image-access.ts";
+import { createVmConfigurations } from "#drivers/qemu/vm-configurations.ts";
+import { openFileStore } from "#drivers/store/file-store.ts";
+import type { DiskReader } from "#ports/disk.ts";
+import type { SnapshotRequest } from "#ports/hypervisor.ts";
+import type { BackupOutcome } from "#protect/backup-run.ts";
+import { backupVm, toVmItemId, type VmBackupDeps } from "#protect/backup-vm.ts";
+import { restoreVm, type VmRestoreOutcome } from "#protect/restore-vm.ts";
+import { FaultyStore } from "#testing/faulty-store.ts";
+import { openTestVault } from "#testing/memory-vault.ts";
+import type { RecoveryPoint } from "#vault/recovery-point.ts";
+import type { Vault } from "#vault/vault.ts";
+import type { LabVmOptions } from "../../lab/lab-vm.ts";
+import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
+
+/** A VM with a vault. */
+export interface ProtectedVm extends AsyncDisposable {
+  readonly vm: DrivenVm;
+  readonly store: FaultyStore;
+  readonly vault: Vault;
+  backUp(
+    options?: Partial<SnapshotRequest & Pick<VmBackupDeps, "signal" | "onSnapshot">>,
+  ): Promise<BackupOutcome>;
+  /** Restores all disks as a new VM `name` in a folder of its own. */
+  restore(
+    point: RecoveryPoint,
+    name: string,
+    format?: "raw" | "qcow2",
+  ): Promise<VmRestoreOutcome & { readonly directory: string }>;
+}
+
+/** Makes a stopped VM and an empty vault. */
+export async function createProtectedVm(options: LabVmOptions = {}): Promise<ProtectedVm> {
+  await using owned = new AsyncDisposableStack();
+  const vm = owned.use(await createDrivenVm(options));
+  const path = join(vm.lab.directory, "vault");
+  const store = new FaultyStore(await openFileStore(path, { create: true }));
+  const vault = owned.use(await openTestVault({ store, workers: 2 }));
+  const deps = { vault, clock: systemClock, random: systemRandom };
+  const kept = owned.move();
+  return {
+    vm,
+    store,
+    vault,
+    backUp: ({ signal, onSnapshot, ...request } = {}) =>
+      backupVm(
+        {
+          vmId: vm.vmId,
+          itemId: toVmItemId(vm.vmId),
+          quiesce: "freeze",
+          freezeBudgetMs: 10_000,
+          ...request,
+        },
+        {
+          ...deps,
+          hypervisor: vm.hypervisor,
+          configurations: createVmConfigurations(vm.options.descriptionPaths),
+          ...(signal === undefined ? {} : { signal }),
+          ...(onSnapshot === undefined ? {} : { onSnapshot }),
+        },
+      ),
+    restore: async (point, name, format = "raw") => {
+      const directory = join(vm.lab.directory, name);
+      await mkdir(directory);
+      const targets = point.disks.map((disk) => ({
+        diskName: disk.name,
+        place: join(directory, `${disk.name}.${format}`),
+        format,
+      }));
+      const configuration = point.vmConfiguration ?? "";
+      const outcome = await restoreVm(
+        point,
+        { directory, targets, configuration, name },
+        { ...deps, images: imageAccess, configurations: createVmConfigurations([]) },
+      );
+      return { ...outcome, directory };
+    },
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
+
+const compareBytes = 4 * 1024 * 1024;
+
+/** The first place where two disks differ; `undefined` where they are equal. */
+export async function findDifference(a: DiskReader, b: DiskReader): Promise<number | undefined> {
+  if (a.sizeBytes !== b.sizeBytes) return Math.min(a.sizeBytes, b.sizeBytes);
+  for (let at = 0; at < a.sizeBytes; at += compareBytes) {
+    const lengthBytes = Math.min(compareBytes, a.sizeBytes - at);
+    const [left, right] = [Buffer.alloc(lengthBytes), Buffer.alloc(lengthBytes)];
+    await Promise.all([a.read(at, left), b.read(at, right)]);
+    if (left.equals(right)) continue;
+    return at + left.findIndex((byte, index) => byte !== right[index]);
+  }
+  return undefined;
+}
