@@ -1,6 +1,6 @@
 // Goal: every disk driver passes the conformance suites on real files, images and devices.
 // Method: content goes in and comes out by QEMU's own tools wherever it can.
-import { open, readdir, readFile } from "node:fs/promises";
+import { open, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { imageAccess } from "#drivers/disk/image-access.ts";
@@ -10,6 +10,7 @@ import { testDiskReader } from "#testing/suites/disk-reader-suite.ts";
 import { testDiskWriter } from "#testing/suites/disk-writer-suite.ts";
 import { createTempFolder } from "#testing/temp-folder.ts";
 import { readByQemuImg, writeImage } from "./disk-images.ts";
+import { startQemuNbdServer } from "./nbd-servers.ts";
 
 for (const format of ["raw", "qcow2", "vmdk", "vdi"]) {
   testDiskReader(`${format} image`, {
@@ -64,3 +65,47 @@ for (const format of ["raw", "qcow2"] satisfies ImageFormat[]) {
     });
   }
 }
+
+testDiskReader("NBD export", {
+  reportsHoles: true,
+  open: async (content) => {
+    const folder = await createTempFolder();
+    const path = join(folder.path, "disk.raw");
+    const socketPath = join(folder.path, "s");
+    await writeImage(path, "raw", content);
+    const server = await startQemuNbdServer(socketPath, ["-r", "-f", "raw", path]);
+    const reader = await openDiskImage(`nbd+unix:///?socket=${socketPath}`);
+    return {
+      reader,
+      async [Symbol.asyncDispose]() {
+        await reader[Symbol.asyncDispose]();
+        await server.stop();
+        await folder[Symbol.asyncDispose]();
+      },
+    };
+  },
+});
+
+testDiskWriter("NBD export", {
+  inPlace: true,
+  open: async (sizeBytes) => {
+    const folder = await createTempFolder();
+    const path = join(folder.path, "disk.raw");
+    const socketPath = join(folder.path, "s");
+    await writeFile(path, new Uint8Array(sizeBytes).fill(0xa5));
+    const server = await startQemuNbdServer(socketPath, ["-f", "raw", path]);
+    const place = `nbd+unix:///?socket=${socketPath}`;
+    const request = { place, format: "raw" as const, sizeBytes, overwrite: true };
+    const writer = await imageAccess.createTarget(request);
+    return {
+      writer,
+      readBack: () => readFile(path),
+      leftovers: async () => [],
+      async [Symbol.asyncDispose]() {
+        await writer[Symbol.asyncDispose]();
+        await server.stop();
+        await folder[Symbol.asyncDispose]();
+      },
+    };
+  },
+});

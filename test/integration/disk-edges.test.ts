@@ -274,8 +274,31 @@ for (const format of ["raw", "qcow2"] as const) {
     await using _ = writer;
     await writer.commit();
     assert.notEqual(await readFile(place, "latin1"), "precious");
-    assert.equal((await stat(place)).mode & 0o777, 0o600);
+    assert.equal((await stat(place)).mode & 0o777, 0o644);
     assert.deepEqual(await readdir(folder.path), ["target"]);
+  });
+
+  test(`${format} target: a disk that a VM writes is not replaced, a linked one keeps its owner`, async () => {
+    await using folder = await createTempFolder();
+    const disk = join(folder.path, "disk");
+    await writeRawImage(disk, smallDisk());
+    await chmod(disk, 0o640);
+    await symlink(disk, join(folder.path, "target"));
+    {
+      await using vm = await startImageWriter(disk, "raw");
+      await assert.rejects(
+        createTarget(folder, { format, overwrite: true }),
+        rejectsWith("ImageInUse", /Cannot replace ".*disk"/),
+      );
+      assert.equal(vm.exitStatus, undefined);
+    }
+    const { writer } = await createTarget(folder, { format, overwrite: true });
+    await using _ = writer;
+    await writer.commit();
+    await using reader = await openDiskImage(disk, { format });
+    assert.equal(reader.sizeBytes, MIB);
+    assert.equal((await stat(disk)).mode & 0o777, 0o640);
+    assert.deepEqual((await readdir(folder.path)).toSorted(), ["disk", "target"]);
   });
 
   test(`${format} target: a name that is taken meanwhile is not overwritten`, async () => {
@@ -309,7 +332,9 @@ for (const format of ["raw", "qcow2"] as const) {
     await writer.zero(0, sizeBytes);
     await writer.write(2 ** 39 + 8192, new Uint8Array(4096).fill(2));
     await writer.commit();
-    assert.ok((await stat(place)).blocks * 512 < 4 * MIB);
+    const { blocks, mode } = await stat(place);
+    assert.ok(blocks * 512 < 4 * MIB);
+    assert.equal(mode & 0o777, 0o600);
     await using reader = await openDiskImage(place, { format });
     const bytes = new Uint8Array(12_288);
     await reader.read(2 ** 39, bytes);

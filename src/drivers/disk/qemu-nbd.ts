@@ -19,6 +19,8 @@ const QEMU_NBD_READER_END_MS = 5_000;
 const QEMU_NBD_WRITER_END_MS = 600_000;
 /** How long the end of a process may come after the end of its connection. */
 const QEMU_NBD_LAST_WORDS_MS = 500;
+/** Longest temporary folder below which the path of a socket (107 bytes) still fits. */
+const TEMP_FOLDER_CHARS_MAX = 80;
 
 /** How an image is served. */
 export interface QemuNbdOptions {
@@ -52,7 +54,8 @@ export interface QemuNbd extends AsyncDisposable {
  * Errors: ImageNotFound, ImageInvalid, ImageInUse (after-change), ToolMissing, DiskReadFailed.
  */
 export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
-  const folder = await mkdtemp(join(tmpdir(), "kluis-"));
+  const parent = tmpdir().length > TEMP_FOLDER_CHARS_MAX ? "/tmp" : tmpdir();
+  const folder = await mkdtemp(join(parent, "kluis-"));
   let daemon: Daemon | undefined;
   try {
     daemon = await spawn(options, folder);

@@ -1,11 +1,22 @@
 /** A file that gets its name when it is complete: the part that raw and qcow2 targets share. */
-import { constants } from "node:fs";
-import { link, lstat, open, rename, rm, type FileHandle } from "node:fs/promises";
+import { constants, type Stats } from "node:fs";
+import {
+  chmod,
+  chown,
+  link,
+  lstat,
+  open,
+  realpath,
+  rename,
+  rm,
+  type FileHandle,
+} from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 
 import { toHex } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { systemRandom } from "#base/random.ts";
+import { isImageWritten } from "./image-lock.ts";
 
 /** Longest base name that still leaves room for what a temporary name adds (NAME_MAX is 255). */
 const NAME_BYTES_MAX = 200;
@@ -17,27 +28,40 @@ export class TargetFile {
   readonly path: string;
   readonly tempPath: string;
   readonly #overwrite: boolean;
+  /** The file that is replaced; its owner and mode stay. */
+  readonly #before: Stats | undefined;
 
-  private constructor(path: string, overwrite: boolean) {
+  private constructor(path: string, overwrite: boolean, before: Stats | undefined) {
     this.path = path;
     this.#overwrite = overwrite;
+    this.#before = before;
     const token = toHex(systemRandom.bytes(TEMP_TOKEN_BYTES));
     this.tempPath = join(dirname(path), `.${basename(path)}.${token}.kluis-part`);
   }
 
-  /** Chooses a temporary name for `place`. TargetExists (after-change) unless `overwrite`. */
+  /**
+   * Chooses a temporary name for `place`.
+   *
+   * Errors: TargetExists (after-change) unless `overwrite`; ImageInUse (after-change) where a VM has
+   * what is there open for writing.
+   */
   static async plan(place: string, overwrite: boolean): Promise<TargetFile> {
-    const target = new TargetFile(resolve(place), overwrite);
-    if (Buffer.byteLength(basename(target.path)) > NAME_BYTES_MAX) {
+    const asked = resolve(place);
+    // What a symbolic link names is replaced, not the link.
+    const path = overwrite ? ((await unlessAbsent(asked, () => realpath(asked))) ?? asked) : asked;
+    if (Buffer.byteLength(basename(path)) > NAME_BYTES_MAX) {
       throw new KluisError("ArgumentInvalid", `Cannot write "${place}": the name is too long`);
     }
-    if (!overwrite && (await exists(target.path))) throw targetExists(target.path);
-    return target;
+    const before = await unlessAbsent(path, () => lstat(path));
+    if (before !== undefined && !overwrite) throw targetExists(path);
+    if (before?.isFile() === true) await assertNotWritten(path);
+    return new TargetFile(path, overwrite, before);
   }
 
   /** Makes what is under the temporary name durable and gives it its name, atomically. */
   async commit(): Promise<void> {
     try {
+      await this.#adoptOwner();
       await syncFile(this.tempPath);
       if (this.#overwrite) await rename(this.tempPath, this.path);
       else await this.#nameNew();
@@ -50,6 +74,24 @@ export class TargetFile {
   /** Removes what is under the temporary name, if anything. */
   async remove(): Promise<void> {
     await rm(this.tempPath, { force: true });
+  }
+
+  /** A VM that runs as another user must be able to open what replaces its disk. */
+  async #adoptOwner(): Promise<void> {
+    const before = this.#before;
+    if (before === undefined || !before.isFile()) return;
+    const own = await lstat(this.tempPath);
+    const { gid, mode, uid } = before;
+    if (own.uid !== uid || own.gid !== gid) {
+      try {
+        await chown(this.tempPath, uid, gid);
+      } catch (error) {
+        // Only root may give files away; everybody else keeps what they write.
+        if ((error as NodeJS.ErrnoException).code !== "EPERM") throw error;
+        return;
+      }
+    }
+    await chmod(this.tempPath, mode & 0o777);
   }
 
   async #nameNew(): Promise<void> {
@@ -100,14 +142,22 @@ export function targetTooSmall(
   );
 }
 
-async function exists(path: string): Promise<boolean> {
+/** What `look` finds at `path`; `undefined` where nothing is. */
+async function unlessAbsent<T>(path: string, look: () => Promise<T>): Promise<T | undefined> {
   try {
-    await lstat(path);
-    return true;
+    return await look();
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
     throw toTargetError(path, error);
   }
+}
+
+async function assertNotWritten(path: string): Promise<void> {
+  await withHandle(await open(path, "r"), async (handle) => {
+    if (!(await isImageWritten(handle))) return;
+    const reason = "another program has it open for writing";
+    throw new KluisError("ImageInUse", `Cannot replace "${path}": ${reason}`);
+  });
 }
 
 async function syncFile(path: string): Promise<void> {

@@ -16,8 +16,6 @@ export interface ChildOptions {
   readonly stdio: StdioOptions;
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;
-  /** A session of its own, which signals of the terminal do not reach. */
-  readonly detached?: boolean;
   /** The kernel kills the child when the thread that started it ends, however it ends. */
   readonly dieWithParent?: boolean;
 }
@@ -31,7 +29,8 @@ export interface Child {
 
 /**
  * Starts `command`, never through a shell. The environment holds only PATH and LC_ALL=C, so that
- * messages can be parsed and no secret of ours (KLUIS_PASSPHRASE) reaches a child.
+ * messages can be parsed and no secret of ours (KLUIS_PASSPHRASE) reaches a child. Each child has a
+ * session of its own: Ctrl-C reaches us alone, and we end the children in order.
  */
 export async function startChild(
   command: string,
@@ -46,7 +45,7 @@ export async function startChild(
   const child = spawn(argv[0] as string, argv.slice(1), {
     stdio: options.stdio,
     shell: false,
-    detached: options.detached ?? false,
+    detached: true,
     env: { PATH: TOOL_SEARCH_PATH, LC_ALL: "C", ...options.env },
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
   });

@@ -25,8 +25,8 @@ export interface DaemonOptions {
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;
   /**
-   * `dies-with-us` (default): the kernel kills it with SIGKILL when we die. `stays`: it has a session
-   * of its own, outlives us, does not keep our event loop alive, and is ended only by `stop`.
+   * `dies-with-us` (default): the kernel kills it with SIGKILL when we die. `stays`: it outlives us,
+   * does not keep our event loop alive, and is ended only by `stop`.
    */
   readonly lifetime?: "dies-with-us" | "stays";
   /**
@@ -91,7 +91,6 @@ async function launch(
   try {
     return await startChild(command, args, {
       stdio: [options.lifeline === true ? "pipe" : "ignore", log?.fd ?? "ignore", errors],
-      detached: stays,
       dieWithParent: !stays,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       ...(options.env === undefined ? {} : { env: options.env }),

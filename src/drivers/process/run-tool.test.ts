@@ -40,6 +40,13 @@ test("runTool: keeps our environment from the program", async () => {
   assert.deepEqual(new Set(names), new Set(["GIVEN", "LC_ALL", "PATH"]));
 });
 
+test("runTool: gives the program a session of its own, which Ctrl-C does not reach", async () => {
+  const result = await runTool("cat", ["/proc/self/stat"], { timeoutMs });
+  const [pid, , , , group, session] = result.stdout.split(" ");
+  assert.equal(group, pid);
+  assert.equal(session, pid);
+});
+
 test("runTool: names the package when the program is absent", async () => {
   await assert.rejects(runTool("/nowhere/qemu-img", [], { timeoutMs }), (error) => {
     assert.ok(isKluisError(error, "ToolMissing"));
