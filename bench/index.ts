@@ -66,9 +66,9 @@ export interface IndexFigures {
   readonly openFromFiles: Rate;
 }
 
-/** Measures an index of `entries` entries in a folder of its own, which it removes. */
-export async function measureIndex(entries: number): Promise<IndexFigures> {
-  const folder = await mkdtemp(join(tmpdir(), "kluis-bench-index-"));
+/** Measures an index of `entries` entries in a folder of its own below `parent`, which it removes. */
+export async function measureIndex(entries: number, parent = tmpdir()): Promise<IndexFigures> {
+  const folder = await mkdtemp(join(parent, "kluis-bench-index-"));
   try {
     const built = await measureBuild(folder, entries);
     const warm = await measureInNewProcess(folder, entries);

@@ -203,6 +203,7 @@ async function runModel(label: string, folder: string, steps: number): Promise<v
     await assertSame(index, model, 0.2);
     const waiting = model.pending.reduce((sum, pack) => sum + pack.entries.length, 0);
     assert.equal(index.statistics.pendingEntries, waiting);
+    assert.equal(index.statistics.segments, model.segments.size, "each segment is in once");
   }
   await assertSame(index, model);
   await index.close();

@@ -64,6 +64,8 @@ export interface IndexStatistics {
 export const indexMemoryBytesMax = 1024 * 1024 * 1024;
 
 const pageCacheBytes = 16 * 1024 * 1024;
+/** What the objects of a segment take (name, path, layout), about. */
+const segmentObjectBytes = 1024;
 /** Segments that are read from the vault at the same time. */
 const readsAtOnce = 4;
 /** Rebuilds that one lookup may wait for. */
@@ -311,9 +313,9 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   get #memoryBytes(): number {
-    const { memoryBytes } = this.#pages;
-    const stored = this.#table.memoryBytes + memoryBytes + this.#cache.memoryBytes;
-    return stored + this.#pending.memoryBytes;
+    const parts = [this.#table, this.#pages, this.#cache, this.#pending];
+    const segmentsBytes = this.#entries.segments.length * segmentObjectBytes;
+    return parts.reduce((sum, { memoryBytes }) => sum + memoryBytes, segmentsBytes);
   }
 
   #isStored(ids: Uint8Array, at: number): boolean {
