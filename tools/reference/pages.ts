@@ -1,6 +1,8 @@
 /** The pages of docs/reference that are made from data of the sources. */
 import { errorRegistry, type ErrorEntry } from "#base/error-codes.ts";
 
+import { cliPage, outputPage } from "./cli-page.ts";
+
 /** One generated page. `path` is relative to the root of the repository. */
 export interface ReferencePage {
   readonly path: string;
@@ -46,6 +48,8 @@ export function referencePages(): readonly ReferencePage[] {
   return [
     { path: "docs/reference/errors.md", text: errorsPage() },
     { path: "docs/reference/exit-codes.md", text: exitCodesPage() },
+    { path: "docs/reference/cli.md", text: cliPage() },
+    { path: "docs/reference/output.md", text: outputPage() },
   ];
 }
 

@@ -1,0 +1,238 @@
+/** What every member of the JSON output means; docs/reference/output.md is made from this. */
+import type {
+  BackupOutput,
+  BadObjectOutput,
+  DamagedRangeOutput,
+  ErrorOutput,
+  KeyAddedOutput,
+  KeyOutput,
+  KeysOutput,
+  OutputHead,
+  PointDiskOutput,
+  PointOutput,
+  PointsOutput,
+  RestoredDiskOutput,
+  RestoreOutput,
+  UnreadablePointOutput,
+  VaultCreatedOutput,
+  VerifiedDiskOutput,
+  VerifiedPointOutput,
+  VerifyOutput,
+  VmChangedOutput,
+  VmDiskOutput,
+  VmOutput,
+  VmsOutput,
+} from "#contract/cli-output.ts";
+
+/** Type and meaning of one member. A type that ends in `?` may be absent. */
+export type MemberDoc = readonly [type: string, text: string];
+
+/** Members of a document or of a part of one. The compiler sees to it that none is left out. */
+type Members<T> = {
+  readonly [
+    Key in T extends OutputHead<string> ? Exclude<keyof T, keyof OutputHead<string>> : keyof T
+  ]-?: MemberDoc;
+};
+
+/** A document or a part of one. */
+export interface ShapeDoc {
+  /** The `kind` of a document, or the name of a part. */
+  readonly name: string;
+  readonly isDocument: boolean;
+  readonly text: string;
+  readonly members: Readonly<Record<string, MemberDoc>>;
+}
+
+const error: Members<ErrorOutput> = {
+  code: ["text", "the code of docs/reference/errors.md"],
+  message: ["text", "what could not be done and why; for people, may change"],
+  action: ["text", "what to do"],
+  retry: ["text", "`never`, `backoff` or `after-change`"],
+  exit: ["number", "the exit code of the process"],
+  details: ["object", "numbers and names that say where, by name"],
+};
+
+const vaultCreated: Members<VaultCreatedOutput> = {
+  store: ["text", "where the vault is"],
+  vaultId: ["text", "32 hexadecimal digits"],
+  keys: ["list of text", "types of its key slots"],
+  recoveryKey: ["text?", "the recovery key, told this once; absent where a file has it"],
+  recoveryKeyFile: ["text?", "the file that has it"],
+};
+
+const keyAdded: Members<KeyAddedOutput> = {
+  name: ["text", "the object of the new slot"],
+  type: ["text", "`passphrase`, `recovery` or `key-file`"],
+  recoveryKey: ["text?", "a new recovery key, told this once"],
+  recoveryKeyFile: ["text?", "the file that has it"],
+};
+
+const keys: Members<KeysOutput> = {
+  vaultId: ["text", "32 hexadecimal digits"],
+  keys: ["list of key", "slots of this vault"],
+  damaged: ["list of text", "objects that should be slots and cannot be read"],
+  newer: ["list of text", "slots that a newer version wrote"],
+};
+
+const key: Members<KeyOutput> = {
+  name: ["text", "the object of the slot"],
+  type: ["text", "`passphrase`, `recovery` or `key-file`"],
+};
+
+const backup: Members<BackupOutput> = {
+  point: ["point", "the recovery point that was committed"],
+  addedObjects: ["number", "objects that were put"],
+  addedBytes: ["number", "by how much the store grew"],
+  durationMs: ["number", "from the start of the work to the commit"],
+  warnings: ["list of text", "what went wrong after the commit, without loss"],
+};
+
+const point: Members<PointOutput> = {
+  id: ["text", "id of the recovery point"],
+  itemId: ["text", "id of the protected item"],
+  itemName: ["text", "its name, for people"],
+  takenAt: ["time", "the instant that the point holds"],
+  committedAt: ["time", "when it was committed"],
+  consistency: ["text", "`file-system` or `crash`"],
+  consistencyReason: ["text?", "why it is not better"],
+  frozenMs: ["number?", "how long the guest was frozen"],
+  basePointId: ["text?", "the point that it is an increment of; it needs none to be restored"],
+  disks: ["list of point disk", "its disks"],
+};
+
+const pointDisk: Members<PointDiskOutput> = {
+  name: ["text", "name within the item; `disk` for an image"],
+  sizeBytes: ["number", "what a VM sees"],
+  mappedBytes: ["number", "of it not zeros, in windows of 256 KiB"],
+  examinedBytes: ["number", "read from the disk to find and send the changes"],
+  changedBytes: ["number", "different from the base point; in a full read, not zeros"],
+  newBytes: ["number", "of it not in the vault before"],
+  storedBytes: ["number", "what that takes in the vault, compressed and encrypted"],
+  tracking: ["text", "`full`, `snapshot-difference`, `dirty-bitmap` or `checksum`"],
+  trackingReason: ["text?", "why no better method was used"],
+};
+
+const points: Members<PointsOutput> = {
+  points: ["list of point", "by item, oldest first"],
+  unreadable: ["list of unreadable point", "points whose manifests cannot be read"],
+};
+
+const unreadable: Members<UnreadablePointOutput> = {
+  id: ["text", "id of the recovery point"],
+  item: ["text", "keyed name of its item in the store"],
+  code: ["text", "code of the error"],
+  message: ["text", "what is wrong"],
+};
+
+const restore: Members<RestoreOutput> = {
+  point: ["point", "what was restored"],
+  disks: ["list of restored disk", "all complete and durable"],
+  durationMs: ["number", "of all disks together"],
+  configuration: ["text?", "path of the new description file, for a VM"],
+};
+
+const restoredDisk: Members<RestoredDiskOutput> = {
+  name: ["text", "name of the disk"],
+  target: ["text", "path or URI"],
+  format: ["text", "`raw` or `qcow2`"],
+  sizeBytes: ["number", "of the disk"],
+  dataBytes: ["number", "written as data"],
+  zeroBytes: ["number", "left sparse or written as zeros"],
+  durationMs: ["number", "of this disk"],
+};
+
+const verify: Members<VerifyOutput> = {
+  verdict: ["verdict", "the worst of everything; the exit code is 0, 14 or 12"],
+  objectsChecked: ["number", "objects that were read"],
+  bytesRead: ["number", "of the store"],
+  blocksChecked: ["number", "blocks and map nodes whose ids were computed"],
+  badObjects: ["list of bad object", "at most 1,000"],
+  badObjectsOmitted: ["number", "how many more"],
+  points: ["list of verified point", "every point that was looked at"],
+  durationMs: ["number", "of the whole check"],
+};
+
+const badObject: Members<BadObjectOutput> = {
+  name: ["text", "name in the store"],
+  verdict: ["verdict", "`damaged`, or `unknown` where it could not be read just now"],
+  reason: ["text", "what is wrong"],
+};
+
+const verifiedPoint: Members<VerifiedPointOutput> = {
+  id: ["text", "id of the recovery point"],
+  itemId: ["text", "id of the item; empty where the manifest cannot be read"],
+  itemName: ["text", "its name; empty as above"],
+  verdict: ["verdict", "the worst of its disks"],
+  disks: ["list of verified disk", "empty where the manifest cannot be read"],
+  reason: ["text?", "what is wrong with the manifest"],
+};
+
+const verifiedDisk: Members<VerifiedDiskOutput> = {
+  name: ["text", "name of the disk"],
+  verdict: ["verdict", "the worst of its ranges"],
+  damagedBytes: ["number", "bytes of the disk that cannot be restored"],
+  ranges: ["list of range", "where they are; at most 1,000"],
+  rangesOmitted: ["number", "how many more"],
+  reason: ["text?", "what is wrong with the first"],
+};
+
+const range: Members<DamagedRangeOutput> = {
+  offsetBytes: ["number", "on the disk"],
+  lengthBytes: ["number", "in whole windows of 256 KiB, cut at the end of the disk"],
+};
+
+const vms: Members<VmsOutput> = { vms: ["list of VM", "in the order of their ids"] };
+
+const vm: Members<VmOutput> = {
+  id: ["text", "id on this host"],
+  name: ["text", "its name"],
+  state: ["text", "`running` or `stopped`"],
+  snapshots: ["number", "snapshots that lie beside its disks"],
+  disks: ["list of VM disk", "in the order of its devices"],
+};
+
+const vmDisk: Members<VmDiskOutput> = {
+  name: ["text", "name within the VM"],
+  path: ["text", "path that its description names"],
+  format: ["text", "`raw` or `qcow2`"],
+  sizeBytes: ["number", "what the guest sees"],
+};
+
+const vmChanged: Members<VmChangedOutput> = {
+  vm: ["VM", "as it is now"],
+  durationMs: ["number", "of the command's work"],
+};
+
+function toDocument(name: string, text: string, members: ShapeDoc["members"]): ShapeDoc {
+  return { name, isDocument: true, text, members };
+}
+
+function toPart(name: string, members: ShapeDoc["members"]): ShapeDoc {
+  return { name, isDocument: false, text: "", members };
+}
+
+/** Every document and every part, in the order of the page. */
+export const outputShapes: readonly ShapeDoc[] = [
+  toDocument("error", "any command that fails, on the error stream", { ...error }),
+  toDocument("vault-created", "`vault create`", { ...vaultCreated }),
+  toDocument("keys", "`vault key list`", { ...keys }),
+  toDocument("key-added", "`vault key add`", { ...keyAdded }),
+  toDocument("backup", "`image backup` and `vm backup`", { ...backup }),
+  toDocument("points", "`image list` and `rescue list`", { ...points }),
+  toDocument("restore", "`image restore`, `vm restore` and `rescue restore`", { ...restore }),
+  toDocument("verify", "`image verify` and `rescue verify`", { ...verify }),
+  toDocument("vms", "`vm list`", { ...vms }),
+  toDocument("vm-started", "`vm start`", { ...vmChanged }),
+  toDocument("vm-detached", "`vm detach`", { ...vmChanged }),
+  toPart("key", { ...key }),
+  toPart("point", { ...point }),
+  toPart("point disk", { ...pointDisk }),
+  toPart("unreadable point", { ...unreadable }),
+  toPart("restored disk", { ...restoredDisk }),
+  toPart("bad object", { ...badObject }),
+  toPart("verified point", { ...verifiedPoint }),
+  toPart("verified disk", { ...verifiedDisk }),
+  toPart("range", { ...range }),
+  toPart("VM", { ...vm }),
+  toPart("VM disk", { ...vmDisk }),
+];
