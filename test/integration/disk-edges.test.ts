@@ -69,7 +69,7 @@ test("images: what is none is refused with a reason", async () => {
     "-o",
     "encrypt.format=luks,encrypt.key-secret=s",
   ];
-  const fast = ["-o", "encrypt.iter-time=10"];
+  const fast = ["-o", "encrypt.iter-time=200"];
   await mustRun("qemu-img", [
     "create",
     "-q",
