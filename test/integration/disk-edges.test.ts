@@ -63,23 +63,14 @@ test("images: what is none is refused with a reason", async () => {
   await mustRun("qemu-img", ["create", "-q", "-f", "qcow2", ...backed]);
   await rename(at("base"), at("moved"));
   await writeFile(at("cut.qcow2"), (await readFile(at("orphan.qcow2"))).subarray(0, 60));
+  // AES and not LUKS, which measures the machine and gives up where that is busy.
   const secret = [
     "--object",
     "secret,id=s,data=pw",
     "-o",
-    "encrypt.format=luks,encrypt.key-secret=s",
+    "encrypt.format=aes,encrypt.key-secret=s",
   ];
-  const fast = ["-o", "encrypt.iter-time=200"];
-  await mustRun("qemu-img", [
-    "create",
-    "-q",
-    "-f",
-    "qcow2",
-    ...secret,
-    ...fast,
-    at("locked.qcow2"),
-    "8M",
-  ]);
+  await mustRun("qemu-img", ["create", "-q", "-f", "qcow2", ...secret, at("locked.qcow2"), "8M"]);
   const cases: readonly (readonly [string, string | undefined, ErrorCode, RegExp])[] = [
     ["nowhere", undefined, "ImageNotFound", /there is no such file/],
     ["junk/below", undefined, "ImageNotFound", /there is no such file/],
