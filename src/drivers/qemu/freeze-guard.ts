@@ -73,6 +73,7 @@ class FreezeDuty implements GuardDuty {
       if (!isKluisError(error)) throw error;
     }
     await this.#agent?.[Symbol.asyncDispose]();
+    this.#agent = undefined;
   }
 
   #deadlineMs(): number {
@@ -99,8 +100,9 @@ class FreezeDuty implements GuardDuty {
     try {
       return { count: await freezeGuest(agent, { timeoutMs }) };
     } catch (error) {
+      // Kluis waits for the answer and has a thaw of its own to ask; the patrol goes on trying.
       if (isKluisError(error, "AgentUnavailable")) agent.post("guest-fsfreeze-thaw");
-      await this.#thawBySelf("the freeze failed");
+      else await this.#thawBySelf("the freeze failed");
       throw error;
     }
   }
@@ -115,6 +117,8 @@ class FreezeDuty implements GuardDuty {
     this.#selfThawReason ??= reason;
     try {
       await this.#thaw();
+      // Kluis may stand still for long: others need the agent.
+      await this.leave();
     } catch (error) {
       // The agent is gone for good: the watchdog in the guest thaws, and the next session clears up.
       this.#selfThawReason = `${reason}; ${toKluisError(error).message}`;

@@ -13,7 +13,12 @@ const LAYER_OPTIONS = "extended_l2=on,cluster_size=128k";
 const CREATE_TIMEOUT_MS = 30_000;
 
 const qcow2Magic = Buffer.from("QFI\xfb", "latin1");
+const qcow2BackingOffset = 8;
+const qcow2BackingLengthOffset = 16;
 const qcow2SizeOffset = 24;
+/** QEMU's own limit for the name of a backing file. */
+const BACKING_NAME_BYTES_MAX = 1023;
+const REBASE_TIMEOUT_MS = 60_000;
 
 /** A layer to be made. */
 export interface OverlayPlan {
@@ -65,6 +70,33 @@ export async function assertDescribedFormat(
   if (layer.format === "raw" && isQcow2(header)) {
     throw invalid(layer.path, "it is described as raw and is qcow2");
   }
+}
+
+/** The backing file that a layer's header names; `undefined` where it names none. */
+export async function readBackingPath(path: string): Promise<string | undefined> {
+  const { header } = await readHeader(path);
+  if (!isQcow2(header)) throw invalid(path, "it is no qcow2 layer");
+  const offsetBytes = Number(header.readBigUInt64BE(qcow2BackingOffset));
+  const lengthBytes = header.readUInt32BE(qcow2BackingLengthOffset);
+  if (offsetBytes === 0 || lengthBytes === 0) return undefined;
+  if (lengthBytes > BACKING_NAME_BYTES_MAX) throw invalid(path, "its header is damaged");
+  const name = Buffer.alloc(lengthBytes);
+  const file = await open(path, "r");
+  try {
+    await file.read(name, 0, lengthBytes, offsetBytes);
+  } finally {
+    await file.close();
+  }
+  return name.toString("utf8");
+}
+
+/** Writes into the header of a layer that nobody has open what lies below it, durably. */
+export async function rebaseOverlay(above: DiskLayer, below: DiskLayer): Promise<void> {
+  const backing = ["-b", below.path, "-F", below.format];
+  const args = ["rebase", "-q", "-u", "-f", above.format, ...backing, "--", above.path];
+  const result = await runTool("qemu-img", args, { timeoutMs: REBASE_TIMEOUT_MS });
+  assertToolSucceeded("qemu-img", result);
+  await syncFile(above.path);
 }
 
 interface ImageHeader {

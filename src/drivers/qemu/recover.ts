@@ -17,6 +17,7 @@ import {
   withoutTopLayers,
 } from "./layer-changes.ts";
 import { assertLayerUnchanged, readLayerFingerprint } from "./layer-fingerprint.ts";
+import { readBackingPath, rebaseOverlay } from "./overlay.ts";
 import { QmpClient } from "./qmp-client.ts";
 import { cancelJob, queryJobs } from "./qmp-jobs.ts";
 import { settlePivots } from "./settle-pivot.ts";
@@ -45,9 +46,24 @@ export async function recoverVm(
   await endLeftoverGuard(context.directory.runDirectory, context.clock);
   const found = await readVmRecord(context);
   const settled =
-    machine === undefined ? withoutWork(found) : await settleWithMachine(context, found);
+    machine === undefined ? await settleStopped(found) : await settleWithMachine(context, found);
   const frozen = await freezeLayers(context, settled);
   return removeGarbage(context, frozen);
+}
+
+/**
+ * A merge that was complete when everything died has given a layer a header that names the merged
+ * chain; the record, which decides, still has the longer one. Both show the same disk.
+ */
+async function settleStopped(found: VmRecord): Promise<VmRecord> {
+  for (const disk of found.disks) {
+    for (const [at, layer] of disk.layers.entries()) {
+      const below = disk.layers[at - 1];
+      if (below === undefined || layer.frozen !== undefined) continue;
+      if ((await readBackingPath(layer.path)) !== below.path) await rebaseOverlay(layer, below);
+    }
+  }
+  return withoutWork(found);
 }
 
 /** Brings record and block graph of a running QEMU together. */

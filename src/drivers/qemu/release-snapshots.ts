@@ -17,6 +17,7 @@ import {
   type ReleasePlan,
 } from "./layer-changes.ts";
 import { readLayerFingerprint } from "./layer-fingerprint.ts";
+import { rebaseOverlay } from "./overlay.ts";
 import { QmpClient } from "./qmp-client.ts";
 import { cancelJob, dismissJob, waitForJob } from "./qmp-jobs.ts";
 import { listReadSnapshots } from "./readers.ts";
@@ -24,6 +25,7 @@ import { MERGE_JOB_PREFIX } from "./recover.ts";
 import type { VmContext } from "./vm-context.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
 import {
+  activeLayer,
   findDisk,
   findSnapshot,
   type DiskRecord,
@@ -33,7 +35,6 @@ import {
 
 /** A commit of a whole disk on a slow one; it is stopped when a snapshot is due. */
 const MERGE_TIMEOUT_MS = 24 * 3_600_000;
-const REBASE_TIMEOUT_MS = 60_000;
 /** How often a merge without QEMU looks whether it is to stop. */
 const STOP_POLL_MS = 100;
 
@@ -80,9 +81,7 @@ async function applyMerges(work: ReleaseWork, plan: ReleasePlan): Promise<void> 
   await rm(context.directory.mergeStopPath, { force: true });
   let record = dropSnapshots(work.record, plan);
   for (const merge of plan.merges) {
-    // From here on the lowest layer is no instant any more, and may be half of one.
-    const into = layerOf(diskOf(record, merge), merge.into);
-    record = withLayer(record, merge.diskName, toUnfrozen(into));
+    record = thawWritten(record, merge);
     await writeVmRecord(context, { ...record, work: { kind: "merge" } });
     await context.onStep("merge-marked");
     const isDone = await commit(work, diskOf(record, merge), merge);
@@ -94,6 +93,17 @@ async function applyMerges(work: ReleaseWork, plan: ReleasePlan): Promise<void> 
     if (!isDone) throw stoppedMerge();
   }
   await writeVmRecord(context, record);
+}
+
+/**
+ * The record without the fingerprints that a merge makes void: from here on the lowest layer is no
+ * instant any more and may be half of one, and the layer above the merged ones gets a new header.
+ */
+function thawWritten(record: VmRecord, merge: LayerMerge): VmRecord {
+  const disk = diskOf(record, merge);
+  const thawed = withLayer(record, disk.name, toUnfrozen(layerOf(disk, merge.into)));
+  const above = layerAbove(disk, merge);
+  return above === undefined ? thawed : withLayer(thawed, disk.name, toUnfrozen(above));
 }
 
 /** Commits one range; false where a snapshot is due and the commit was stopped. */
@@ -113,7 +123,7 @@ async function commit(work: ReleaseWork, disk: DiskRecord, merge: LayerMerge): P
   }
 }
 
-/** The record after a commit that ended or was stopped: the written layer is frozen again. */
+/** The record after a commit that ended or was stopped: what was written is frozen again. */
 async function settleMerge(
   context: VmContext,
   record: VmRecord,
@@ -127,7 +137,11 @@ async function settleMerge(
     .filter((number) => number > merge.into && number <= merge.upTo);
   const rest = isDone ? withMergedLayers(record, merge.diskName, merged) : record;
   const frozen = await readLayerFingerprint(into.path, context.clock);
-  return withLayer(rest, merge.diskName, { ...into, frozen });
+  const settled = withLayer(rest, merge.diskName, { ...into, frozen });
+  const above = layerAbove(disk, merge);
+  if (above === undefined || above === activeLayer(disk)) return settled;
+  const header = await readLayerFingerprint(above.path, context.clock);
+  return withLayer(settled, merge.diskName, { ...above, frozen: header });
 }
 
 async function commitRunning(
@@ -137,11 +151,10 @@ async function commitRunning(
 ): Promise<boolean> {
   const { context, signal } = work;
   const id = `${MERGE_JOB_PREFIX}${disk.name}`;
-  const active = present(disk.layers.at(-1), "a disk has an active layer");
   await using qmp = await QmpClient.open(context.paths.qmpSocket, { clock: context.clock, signal });
   await qmp.execute("block-commit", {
     "job-id": id,
-    device: nodeName(disk.name, active.number),
+    device: nodeName(disk.name, activeLayer(disk).number),
     "top-node": nodeName(disk.name, merge.upTo),
     "base-node": nodeName(disk.name, merge.into),
     "backing-file": layerOf(disk, merge.into).path,
@@ -174,7 +187,7 @@ async function commitStopped(
 ): Promise<boolean> {
   const into = layerOf(disk, merge.into);
   const upTo = layerOf(disk, merge.upTo);
-  const above = disk.layers.find((layer) => layer.number > merge.upTo);
+  const above = layerAbove(disk, merge);
   const stop = new AbortController();
   const ended = new AbortController();
   const watching = watchForStop(work.context, stop, ended.signal);
@@ -188,7 +201,7 @@ async function commitStopped(
     });
     assertToolSucceeded("qemu-img", result);
     await syncFile(into.path);
-    if (above !== undefined) await rebase(above, into);
+    if (above !== undefined) await rebaseOverlay(above, into);
     return true;
   } catch (error) {
     if (stop.signal.aborted) return false;
@@ -197,15 +210,6 @@ async function commitStopped(
     ended.abort();
     await watching;
   }
-}
-
-/** Writes into the header of the layer above what lies below it now. */
-async function rebase(above: LayerRecord, below: LayerRecord): Promise<void> {
-  const backing = ["-b", below.path, "-F", below.format];
-  const args = ["rebase", "-q", "-u", "-f", above.format, ...backing, "--", above.path];
-  const result = await runTool("qemu-img", args, { timeoutMs: REBASE_TIMEOUT_MS });
-  assertToolSucceeded("qemu-img", result);
-  await syncFile(above.path);
 }
 
 async function watchForStop(
@@ -244,6 +248,10 @@ function diskOf(record: VmRecord, merge: LayerMerge): DiskRecord {
 function layerOf(disk: DiskRecord, number: number): LayerRecord {
   const layer = disk.layers.find((candidate) => candidate.number === number);
   return present(layer, "a merge is planned on layers of the record");
+}
+
+function layerAbove(disk: DiskRecord, merge: LayerMerge): LayerRecord | undefined {
+  return disk.layers.find((layer) => layer.number > merge.upTo);
 }
 
 function inUse(ids: readonly string[]): KluisError {

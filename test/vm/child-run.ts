@@ -1,0 +1,114 @@
+/** Starts `kluis-child.ts` and follows it. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+import type { VmStep } from "#drivers/qemu/vm-context.ts";
+import type { QemuHypervisorOptions } from "#drivers/qemu/qemu-hypervisor.ts";
+import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
+
+const program = fileURLToPath(new URL("kluis-child.ts", import.meta.url));
+const stepTimeoutMs = 120_000;
+
+/** What the child does. */
+export interface ChildPlan {
+  readonly options: QemuHypervisorOptions;
+  readonly vmId: string;
+  readonly operation:
+    | { readonly kind: "snapshot"; readonly request: SnapshotRequest }
+    | { readonly kind: "release"; readonly keepId: string }
+    | { readonly kind: "detach" };
+  /** The first time at this step it waits for {@link ChildRun.goOn}. */
+  readonly waitAt?: VmStep;
+}
+
+/** What the child tells. */
+export type ChildMessage =
+  | { readonly kind: "step"; readonly step: VmStep }
+  | {
+      readonly kind: "done";
+      readonly snapshot?: { readonly id: string; readonly consistency: ConsistencyRecord };
+    }
+  | { readonly kind: "failed"; readonly code: string; readonly message: string };
+
+/** A running child; it leads a process group of its own. Disposing kills the group. */
+export class ChildRun implements AsyncDisposable {
+  readonly #child: ChildProcess;
+  readonly #messages: ChildMessage[] = [];
+  readonly #exited: Promise<unknown>;
+  #wake: () => void = () => undefined;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    this.#exited = once(child, "exit");
+    if (child.stdout === null) throw new Error("the child has an output");
+    createInterface(child.stdout).on("line", (line) => {
+      this.#messages.push(JSON.parse(line) as ChildMessage);
+      this.#wake();
+    });
+  }
+
+  static start(plan: ChildPlan): ChildRun {
+    const child = spawn(process.execPath, [program, JSON.stringify(plan)], {
+      detached: true,
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    return new ChildRun(child);
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  /** Resolves when the child has told that it is at `step`. */
+  async waitForStep(step: VmStep): Promise<void> {
+    await this.#waitFor((message) => message.kind === "step" && message.step === step);
+  }
+
+  /** Lets a waiting child go on. */
+  goOn(): void {
+    this.#child.stdin?.write("go\n");
+  }
+
+  /** Sends a signal to the child and all of its process group. */
+  signalGroup(signal: NodeJS.Signals): void {
+    process.kill(-this.pid, signal);
+  }
+
+  /** Kills the group and waits for the child's end. */
+  async kill(): Promise<void> {
+    this.signalGroup("SIGKILL");
+    await this.#exited;
+  }
+
+  /** What the operation came to. */
+  async outcome(): Promise<Exclude<ChildMessage, { kind: "step" }>> {
+    const message = await this.#waitFor((each) => each.kind !== "step");
+    if (message.kind === "step") throw new Error("a step is no outcome");
+    return message;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#child.exitCode === null && this.#child.signalCode === null) await this.kill();
+  }
+
+  async #waitFor(isIt: (message: ChildMessage) => boolean): Promise<ChildMessage> {
+    const deadline = AbortSignal.timeout(stepTimeoutMs);
+    for (;;) {
+      const message = this.#messages.find(isIt);
+      if (message !== undefined) return message;
+      await new Promise<void>((resolve, reject) => {
+        this.#wake = resolve;
+        deadline.onabort = (): void => {
+          reject(new Error(`the child told only ${JSON.stringify(this.#messages)}`));
+        };
+        void this.#exited.then(() => {
+          if (this.#messages.find(isIt) === undefined) {
+            reject(new Error(`the child ended after ${JSON.stringify(this.#messages)}`));
+          }
+        });
+      });
+    }
+  }
+}
