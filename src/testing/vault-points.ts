@@ -6,13 +6,13 @@ import { leafWindows, windowBytes } from "#formats/geometry.ts";
 import type { Manifest } from "#formats/manifest.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { computeWindowChecksum } from "#vault/hashing.ts";
+import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { walkMap } from "#vault/map/walk-map.ts";
 import { NodeReader } from "#vault/reader/node-reader.ts";
 import { restoreDisk } from "#vault/reader/restore-disk.ts";
 import type { Vault } from "#vault/vault.ts";
 import type { DiskInput } from "#vault/writer/point-writer.ts";
 import { createMemoryReader, createMemoryTarget, MemoryDisk } from "./memory-disk.ts";
-import { testKeys } from "./memory-vault.ts";
 
 /** A recovery point, and its disks as they were at its instant. */
 export interface KeptPoint {
@@ -89,10 +89,10 @@ export async function assertPointReads(vault: Vault, kept: KeptPoint): Promise<v
 /** Compares the checksum of each window in the map with that of the window's content. */
 export async function assertChecksums(
   vault: Vault,
-  store: ObjectStore,
+  deps: { readonly store: ObjectStore; readonly keys: VaultKeys },
   kept: KeptPoint,
 ): Promise<void> {
-  const access = new NodeReader({ store, keys: testKeys, locator: vault.locator });
+  const access = new NodeReader({ ...deps, locator: vault.locator });
   const window = new Uint8Array(windowBytes);
   for (const [at, disk] of kept.manifest.disks.entries()) {
     const content = kept.disks[at] ?? new MemoryDisk(0);
@@ -105,7 +105,7 @@ export async function assertChecksums(
         const isMapped = stored !== undefined;
         assert.equal(isMapped, !isZero(window), `window ${index} is mapped where it is not zeros`);
         if (!isMapped) continue;
-        const expected = computeWindowChecksum(testKeys.checksumKey, window);
+        const expected = computeWindowChecksum(deps.keys.checksumKey, window);
         assert.ok(bytesEqual(stored, expected), `the checksum of window ${index}`);
       }
     }
