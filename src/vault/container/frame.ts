@@ -9,18 +9,19 @@ import {
   frameHeaderBytes,
   frameOverheadBytes,
   frameTagBytes,
+  sealedBytesMax,
   writeFrameHeader,
 } from "#formats/container.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
 
 /** Compressed frames must save at least 1/64, or they are stored: decompressing costs restores. */
 const savingShare = 64;
-/** Pieces in which zstd hands out its result: larger ones cost page faults, smaller ones calls. */
-const zstdChunkBytes = 64 * 1024;
+/** Level 2: 5 % smaller than level 1 on programs and libraries, for 10 % more time. */
 const compressionOptions = {
-  chunkSize: zstdChunkBytes,
+  // Room for any result: one piece, with no copy to join several.
+  chunkSize: sealedBytesMax,
   params: {
-    [constants.ZSTD_c_compressionLevel]: 1,
+    [constants.ZSTD_c_compressionLevel]: 2,
     [constants.ZSTD_c_checksumFlag]: 0,
     [constants.ZSTD_c_contentSizeFlag]: 1,
   },
@@ -116,7 +117,8 @@ export function openFrame(
 function decompress(body: Uint8Array, header: FrameHeader, objectName: string): Uint8Array {
   try {
     return zstdDecompressSync(body, {
-      chunkSize: zstdChunkBytes,
+      // Exactly the result: then zstd writes there, without a window of its own beside it.
+      chunkSize: Math.max(64, header.plainBytes),
       maxOutputLength: header.plainBytes,
     });
   } catch (cause) {

@@ -3,7 +3,6 @@
  * and copies the pages into place. Frames opened last are kept, since the pages of an increment
  * lie far apart on the disk but together in a frame.
  */
-import { ByteCache } from "#base/byte-cache.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
@@ -13,7 +12,8 @@ import type { ObjectStore } from "#ports/object-store.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { fetchBytesMax, frameCacheBytes, framesAheadPerWorker } from "#vault/limits.ts";
+import { fetchBytesMax, framesAheadPerWorker } from "#vault/limits.ts";
+import { FrameCache, type OpenedFrame } from "#vault/reader/frame-cache.ts";
 import { frameKeyOf, type Locator, objectNameOf } from "#vault/reader/locate.ts";
 import type { WorkerPool } from "#vault/workers/worker-pool.ts";
 
@@ -24,12 +24,6 @@ export interface BlockPiece {
   readonly lengthBytes: number;
   /** Where they belong in the caller's buffer. */
   readonly targetOffset: number;
-}
-
-interface OpenedFrame {
-  readonly plain: Uint8Array;
-  /** Offsets of blocks whose ids were checked. */
-  readonly checked: Set<number>;
 }
 
 interface WantedFrame {
@@ -50,8 +44,7 @@ export class BlockReader {
   /** Held from before a fetch until its frames are opened, which bounds what is in memory. */
   readonly #fetches: Semaphore;
   readonly #closed = new AbortController();
-  readonly #cache = new ByteCache<OpenedFrame>(frameCacheBytes);
-  readonly #opening = new Map<string, Promise<OpenedFrame>>();
+  readonly #cache = new FrameCache();
 
   constructor(deps: {
     readonly store: ObjectStore;
@@ -81,11 +74,16 @@ export class BlockReader {
     const frames = await this.#group(pieces);
     this.#prefetch(frames);
     const copies = frames.map(async (frame) => {
-      const opened = await untilAborted(this.#frame(frame), signal);
-      for (const { piece, location } of frame.pieces) {
-        this.#check(opened, piece.block, location);
-        const start = location.offsetBytes + piece.offsetBytes;
-        target.set(opened.plain.subarray(start, start + piece.lengthBytes), piece.targetOffset);
+      const held = this.#cache.hold(frame.key);
+      try {
+        const opened = await untilAborted(held.opened, signal);
+        for (const { piece, location } of frame.pieces) {
+          this.#check(opened, piece.block, location);
+          const start = location.offsetBytes + piece.offsetBytes;
+          target.set(opened.plain.subarray(start, start + piece.lengthBytes), piece.targetOffset);
+        }
+      } finally {
+        held.release();
       }
     });
     await Promise.allSettled(copies);
@@ -112,38 +110,21 @@ export class BlockReader {
     return [...frames.values()];
   }
 
-  /** Starts opening what is neither kept nor on its way; frames that lie together come in one get. */
+  /** Starts opening what is not there yet; frames that lie together come in one get. */
   #prefetch(frames: readonly WantedFrame[]): void {
-    const missing = frames.filter(
-      ({ key }) => this.#cache.get(key) === undefined && !this.#opening.has(key),
-    );
-    for (const run of joinNeighbours(missing)) {
+    for (const run of joinNeighbours(frames.filter(({ key }) => !this.#cache.has(key)))) {
       const bytes = this.#fetches.acquire().then(() => this.#fetch(run));
-      const openings: Promise<OpenedFrame>[] = [];
       let at = 0;
-      for (const frame of run) {
+      const openings = run.map((frame) => {
         const start = at;
         at += frame.location.frameSealedBytes;
         const end = at;
-        const opening = bytes.then((all) =>
-          this.#open(frame, new Uint8Array(all.subarray(start, end))),
+        return this.#cache.add(frame.key, frame.location.framePlainBytes, async (buffer) =>
+          this.#open(frame, new Uint8Array((await bytes).subarray(start, end)), buffer),
         );
-        openings.push(opening);
-        this.#opening.set(frame.key, opening);
-        const forget = (): void => {
-          this.#opening.delete(frame.key);
-        };
-        opening.then(forget, forget);
-      }
-      void Promise.allSettled(openings).then(() => this.#fetches.release());
+      });
+      void Promise.all(openings).then(() => this.#fetches.release());
     }
-  }
-
-  async #frame(frame: WantedFrame): Promise<OpenedFrame> {
-    const known = this.#opening.get(frame.key) ?? this.#cache.get(frame.key);
-    if (known !== undefined) return await known;
-    this.#prefetch([frame]);
-    return await present(this.#opening.get(frame.key), "the frame is on its way");
   }
 
   async #fetch(run: readonly WantedFrame[]): Promise<Uint8Array> {
@@ -155,7 +136,11 @@ export class BlockReader {
     return await this.#store.get(objectNameOf(first), range, this.#closed.signal);
   }
 
-  async #open(frame: WantedFrame, bytes: Uint8Array): Promise<OpenedFrame> {
+  async #open(
+    frame: WantedFrame,
+    bytes: Uint8Array<ArrayBuffer>,
+    target: ArrayBuffer,
+  ): Promise<OpenedFrame> {
     const { location } = frame;
     const checked = new Set<number>();
     const blocks = [];
@@ -165,7 +150,8 @@ export class BlockReader {
       blocks.push({ id: piece.block, offsetBytes: at.offsetBytes, lengthBytes: at.lengthBytes });
     }
     const { plain, bad } = await this.#pool.openFrame({
-      buffer: bytes.buffer as ArrayBuffer,
+      buffer: bytes.buffer,
+      target,
       sealedBytes: location.frameSealedBytes,
       plainBytes: location.framePlainBytes,
       epoch: location.pack.epoch,
@@ -178,9 +164,7 @@ export class BlockReader {
       const block = present(blocks[first], "a bad block was asked for");
       throw blockError(block.id, location, "its content does not match its id");
     }
-    const opened = { plain, checked };
-    this.#cache.set(frame.key, opened, plain.byteLength);
-    return opened;
+    return { plain, checked };
   }
 
   #check(frame: OpenedFrame, id: Uint8Array, location: BlockLocation): void {

@@ -2,7 +2,7 @@
  * Keeps the garbage of a worker thread small.
  *
  * Ciphers return a new buffer for each call, which a collection of the young generation frees.
- * Every call of zstd leaves a context of about a megabyte behind, which only a full one frees. By
+ * Every compression leaves a context of more than a megabyte behind, which only a full one frees. By
  * itself V8 waits until 64 MiB have gathered in each thread; collecting earlier keeps a backup's
  * memory within its bound (docs/adr/0006-vault-engine.md has the figures).
  */
@@ -10,7 +10,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
 const bufferBytesMax = 8 * 1024 * 1024;
-const contextsMax = 24;
+const contextsMax = 12;
 
 setFlagsFromString("--expose-gc");
 const collect = runInNewContext("gc") as (options: { readonly type: "minor" | "major" }) => void;

@@ -74,6 +74,8 @@ export interface OpenFrameTask {
   readonly task: number;
   /** The frame from its header to its tag, alone in its buffer from 0 on. */
   readonly buffer: ArrayBuffer;
+  /** Takes the plaintext and comes back with it; absent where only the check is wanted. */
+  readonly target?: ArrayBuffer;
   readonly sealedBytes: number;
   readonly plainBytes: number;
   readonly epoch: number;
@@ -132,6 +134,7 @@ export type WorkerAnswer =
   | {
       readonly kind: "frame-opened";
       readonly task: number;
+      /** In the task's target, from its start; empty where there was none. */
       readonly plain: Uint8Array;
       /** Ids of blocks whose content does not hash to them, by position in the task. */
       readonly bad: readonly number[];

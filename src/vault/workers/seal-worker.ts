@@ -150,7 +150,7 @@ export class SealWorker {
     const passes = this.#start.verify ? 2 : 1;
     noteGarbage({
       bufferBytes: passes * (plain.byteLength + sealedBytes),
-      contexts: compress ? passes : 0,
+      contexts: compress ? 1 : 0,
     });
     return { sealedBytes, plainBytes: header.plainBytes, codec: header.codec, blocks };
   }
@@ -175,12 +175,13 @@ export class SealWorker {
       const id = computeId(keys.blockIdKey, plain.subarray(block.offsetBytes, end));
       if (end > plain.byteLength || Buffer.compare(id, block.id) !== 0) bad.push(at);
     }
-    // Small results may lie in a shared pool, which cannot be transferred.
-    const owned = plain.byteLength === plain.buffer.byteLength ? plain : new Uint8Array(plain);
+    const target = task.target ?? new ArrayBuffer(0);
+    const copy = new Uint8Array(target, 0, task.target === undefined ? 0 : plain.byteLength);
+    if (copy.byteLength > 0) copy.set(plain);
     this.#post({
-      answer: { kind: "frame-opened", task: task.task, plain: owned, bad },
-      transfer: [owned.buffer as ArrayBuffer],
+      answer: { kind: "frame-opened", task: task.task, plain: copy, bad },
+      transfer: [target],
     });
-    noteGarbage({ bufferBytes: task.sealedBytes, contexts: 1 });
+    noteGarbage({ bufferBytes: 2 * task.sealedBytes + plain.byteLength, contexts: 0 });
   }
 }

@@ -107,7 +107,8 @@ export class WorkerPool implements AsyncDisposable {
   /** Opens one frame and checks its blocks. */
   async openFrame(task: Unnumbered<Omit<OpenFrameTask, "kind">>): Promise<Answer<"frame-opened">> {
     const worker = this.#leastLoaded();
-    const answer = await this.#ask(worker, { kind: "open-frame", ...task }, [task.buffer]);
+    const transfer = task.target === undefined ? [task.buffer] : [task.buffer, task.target];
+    const answer = await this.#ask(worker, { kind: "open-frame", ...task }, transfer);
     return answer as Answer<"frame-opened">;
   }
 
