@@ -1,10 +1,19 @@
 /**
  * Workload D: a dense disk of 2 GiB with real data, an ext4 file system filled from this machine's
  * /usr. Files are chosen by a hash of their path, so that programs, libraries, texts and pictures
- * come in the proportions that the machine has them in. No two machines have the same.
+ * come in the proportions that the machine has them in. A file with several names comes once, as it
+ * lies on the machine's disk once. No two machines have the same image.
  */
 import { createHash } from "node:crypto";
-import { copyFileSync, mkdirSync, readdirSync, rmSync, statSync, type Dirent } from "node:fs";
+import {
+  copyFileSync,
+  type Dirent,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  type Stats,
+  statSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
@@ -13,7 +22,7 @@ import { isErrnoException } from "../errno.ts";
 import { openCachedFolder, syncFile } from "./cached-folder.ts";
 
 /** Changes with anything that changes the content. */
-const version = 1;
+const version = 2;
 const sourceFolder = "/usr";
 const blockBytes = 4096;
 const mebibyte = 1024 * 1024;
@@ -100,6 +109,7 @@ function chooseFiles(files: readonly ChosenFile[], sizeBytes: number): readonly 
 /** Calls that wait: a hundred thousand of the others take longer than their work. */
 function listFiles(signal: AbortSignal): readonly ChosenFile[] {
   const files: (ChosenFile & { readonly rank: string })[] = [];
+  const inodes = new Set<string>();
   const folders = [""];
   let visited = 0;
   for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
@@ -108,20 +118,24 @@ function listFiles(signal: AbortSignal): readonly ChosenFile[] {
     for (const entry of readdirSync(join(sourceFolder, folder), { withFileTypes: true })) {
       const path = join(folder, entry.name);
       if (entry.isDirectory()) folders.push(path);
-      const sizeBytes = sizeOf(path, entry);
-      if (sizeBytes > 0) files.push({ path, sizeBytes, rank: rankOf(path) });
+      const status = statusOf(path, entry);
+      if (status === undefined || status.size === 0) continue;
+      const inode = `${status.dev}:${status.ino}`;
+      if (inodes.has(inode)) continue;
+      inodes.add(inode);
+      files.push({ path, sizeBytes: status.size, rank: rankOf(path) });
     }
   }
   return files.sort((a, b) => (a.rank < b.rank ? -1 : 1));
 }
 
-/** 0 for what is no file, or is gone by now. */
-function sizeOf(path: string, entry: Dirent): number {
-  if (!entry.isFile()) return 0;
+/** `undefined` for what is no file, or is gone by now. */
+function statusOf(path: string, entry: Dirent): Stats | undefined {
+  if (!entry.isFile()) return undefined;
   try {
-    return statSync(join(sourceFolder, path)).size;
+    return statSync(join(sourceFolder, path));
   } catch (error) {
-    if (isErrnoException(error, "ENOENT")) return 0;
+    if (isErrnoException(error, "ENOENT")) return undefined;
     throw error;
   }
 }
