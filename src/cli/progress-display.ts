@@ -13,7 +13,9 @@ const plainAfterMs = 2000;
 const plainEveryMs = 5000;
 /** Lines on a terminal; more disks than that share the line of the sum. */
 const linesMax = 16;
-const barCells = 24;
+const barCellsMax = 24;
+/** A shorter bar tells nothing. */
+const barCellsMin = 6;
 
 /** How to show progress. */
 export interface DisplayOptions {
@@ -94,20 +96,21 @@ export class ProgressDisplay implements AsyncDisposable {
     if (parts.length === 0) return;
     const width = Math.max(...parts.map((part) => part.name.length));
     const columns = terminal.errors.columns() - 1;
-    const lines = parts
-      .slice(0, linesMax)
-      .map((part) => formatBarLine(part, { width, isUnicode: terminal.isUnicode }))
-      .map((line) => Array.from(line).slice(0, columns).join(""));
-    this.#erase();
-    terminal.errors.write(lines.map((line) => `${line}\n`).join(""));
+    const style = { width, columns, isUnicode: terminal.isUnicode };
+    const lines = parts.slice(0, linesMax).map((part) => formatBarLine(part, style));
+    // In one piece, so that a terminal never shows what is half drawn.
+    terminal.errors.write(this.#erasing() + lines.map((line) => `${line}\n`).join(""));
     this.#linesDrawn = lines.length;
   }
 
-  /** Moves up over what was drawn and clears it. */
   #erase(): void {
-    if (this.#linesDrawn === 0) return;
-    this.#options.terminal.errors.write(`\u001b[${this.#linesDrawn}A\u001b[J`);
+    if (this.#linesDrawn > 0) this.#options.terminal.errors.write(this.#erasing());
     this.#linesDrawn = 0;
+  }
+
+  /** What moves up over the lines that were drawn and clears them. */
+  #erasing(): string {
+    return this.#linesDrawn === 0 ? "" : `\u001b[${this.#linesDrawn}A\u001b[J`;
   }
 
   #writePlain(): void {
@@ -122,16 +125,27 @@ export class ProgressDisplay implements AsyncDisposable {
   }
 }
 
+/** How a line of a terminal looks. */
+export interface BarStyle {
+  /** Letters of the longest name. */
+  readonly width: number;
+  /** Letters of the line at most; the bar gives way first. */
+  readonly columns: number;
+  readonly isUnicode: boolean;
+}
+
 /** One line of a terminal; pure. */
-export function formatBarLine(
-  part: PartProgress,
-  style: { readonly width: number; readonly isUnicode: boolean },
-): string {
+export function formatBarLine(part: PartProgress, style: BarStyle): string {
   const share = shareOf(part);
-  const filled = Math.floor(share * barCells);
+  const name = `  ${printable(part.name).padEnd(style.width)}  `;
+  const state = formatState(part, share);
+  const cells = Math.min(barCellsMax, style.columns - name.length - state.length - 2);
+  const filled = Math.floor(share * cells);
   const [full, empty] = style.isUnicode ? ["━", "╌"] : ["#", "-"];
-  const bar = full.repeat(filled) + empty.repeat(barCells - filled);
-  return `  ${printable(part.name).padEnd(style.width)}  ${bar}  ${formatState(part, share)}`;
+  const bar = cells < barCellsMin ? "" : `${full.repeat(filled)}${empty.repeat(cells - filled)}  `;
+  return Array.from(name + bar + state)
+    .slice(0, style.columns)
+    .join("");
 }
 
 /** One line of a log; pure. */
@@ -144,7 +158,7 @@ function formatState(part: PartProgress, share: number): string {
   const amount = `${formatBytes(part.doneBytes)} of ${formatBytes(part.totalBytes)}`;
   const rate = formatRate(part.bytesPerSecond);
   if (part.remainingMs === undefined) return `${percent}  ${amount}`;
-  if (part.remainingMs === 0) return `${percent}  ${amount}  done`;
+  if (part.remainingMs === 0) return `${percent}  ${amount}  finishing`;
   return `${percent}  ${amount}  ${rate}  ${formatDuration(part.remainingMs)} left`;
 }
 
