@@ -68,7 +68,7 @@ living() { grep -slE '^kt-[0-9a-f]{12}$' /proc/[0-9]*/comm; }
 tries=0
 for entry in $(living); do
   pid=\${entry#/proc/}
-  kill -KILL -- "-\${pid%/comm}"
+  kill -KILL "-\${pid%/comm}"
 done
 while [ -n "$(living)" ]; do
   [ "$tries" -lt 100 ] || { echo "a watchdog of an earlier round lives"; exit 4; }
@@ -93,7 +93,7 @@ name="kt-$1"
 living() { grep -slx "$name" /proc/[0-9]*/comm; }
 for entry in $(living); do
   pid=\${entry#/proc/}
-  kill -KILL -- "-\${pid%/comm}"
+  kill -KILL "-\${pid%/comm}"
 done
 tries=0
 while [ -n "$(living)" ]; do
