@@ -11,6 +11,7 @@ import { test } from "node:test";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { openDiskImage } from "#drivers/disk/open-disk-image.ts";
 import { openQemuHypervisor } from "#drivers/qemu/qemu-hypervisor.ts";
+import { snapshotsMax } from "#protect/backup-vm.ts";
 import type { RecoveryPoint } from "#vault/recovery-point.ts";
 import { injectedError } from "#testing/faulty-store.ts";
 import { testSeed } from "#testing/seed.ts";
@@ -162,6 +163,26 @@ test("vm backup: a run that fails leaves the base, and the next one is an increm
   assert.ok(manifest.disks.every(({ tracking }) => tracking === "snapshot-difference"));
   assert.ok(changedBytesOf(manifest, "vdb") >= 5 * pageBytes);
   assert.equal((await hypervisor.listSnapshots(vmId)).length, 1);
+  await assertSameAsFrozen(world, (await world.restore(manifest, "restored")).directory);
+});
+
+test("vm backup: layers of failed runs stay bounded: the base is given up before they pile up", async () => {
+  await using world = await createProtectedVm();
+  const { store, vm } = world;
+  // Stopped, because layers are layers and this is sooner over.
+  const { hypervisor, vmId } = vm;
+  await world.backUp({ quiesce: "crash" });
+  let most = 0;
+  for (let run = 0; run < snapshotsMax + 2; run++) {
+    store.failNext("put");
+    await assert.rejects(world.backUp({ quiesce: "crash" }), (error) =>
+      isKluisError(error, "StoreUnavailable"),
+    );
+    most = Math.max(most, (await hypervisor.listSnapshots(vmId)).length);
+  }
+  assert.ok(most <= snapshotsMax + 1, `${most} snapshots at once`);
+  const { manifest } = await world.backUp({ quiesce: "crash" });
+  assert.ok(manifest.disks.every(({ tracking }) => tracking === "checksum"));
   await assertSameAsFrozen(world, (await world.restore(manifest, "restored")).directory);
 });
 

@@ -1,0 +1,152 @@
+/**
+ * Goal: the commands on a real VM, and what is left when one is stopped or killed in the middle: a
+ * guest that goes on, a vault that is sound, and a next run that works. Method: the real command as
+ * a process, signals at random moments.
+ */
+import assert from "node:assert/strict";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+
+import { systemClock } from "#base/clock.ts";
+import type {
+  BackupOutput,
+  RestoreOutput,
+  VerifyOutput,
+  VmChangedOutput,
+  VmsOutput,
+} from "#contract/cli-output.ts";
+import { createPrng, testSeed } from "#testing/seed.ts";
+import type { GuestExec } from "../../lab/guest-exec.ts";
+import { runInGuest } from "../../lab/guest.ts";
+import { createLabVm, type LabVm } from "../../lab/lab-vm.ts";
+import { inGuest, pathsOf } from "../../scripts/demo/demo-vm.ts";
+import { assertFailure, collect, createWorld, type CliWorld } from "../e2e/cli.ts";
+
+const isLong = process.env["KLUIS_LONG"] === "1";
+const rounds = isLong ? 40 : 6;
+/** A guest that was frozen is thawed within this, whoever dies. */
+const thawLimitMs = 10_000;
+const agentLimitMs = 120_000;
+
+interface VmWorld extends AsyncDisposable {
+  readonly world: CliWorld;
+  readonly lab: LabVm;
+  readonly vm: readonly string[];
+  guest<T>(work: (exec: GuestExec) => Promise<T>): Promise<T>;
+}
+
+async function createVmWorld(): Promise<VmWorld> {
+  await using owned = new AsyncDisposableStack();
+  const lab = owned.use(await createLabVm({ name: "web" }));
+  const world = owned.use(await createWorld());
+  const state = join(lab.directory, "state");
+  const kept = owned.move();
+  return {
+    world,
+    lab,
+    vm: ["--vm", lab.descriptionPath, "--state", state],
+    guest: (work) => {
+      const { agentSocket } = pathsOf(state, "web");
+      return inGuest(agentSocket, AbortSignal.timeout(agentLimitMs), work);
+    },
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
+
+test("cli vm: list, start, backup, restore, start the restored one, detach", async () => {
+  await using vms = await createVmWorld();
+  const { world, vm, lab } = vms;
+  const listing = await world.json<VmsOutput>(["vm", "list", ...vm]);
+  assert.deepEqual(
+    listing.vms.map(({ id, state, disks }) => [id, state, disks.length]),
+    [["web", "stopped", 3]],
+  );
+  const started = await world.json<VmChangedOutput>(["vm", "start", ...vm]);
+  assert.equal(started.vm.state, "running");
+  assertFailure(await world.run(["vm", "start", ...vm]), "VmStateWrong", /runs already/);
+  assertFailure(
+    await world.run(["vm", "backup", "nobody", ...vm, ...world.vault]),
+    "VmNotFound",
+    /"nobody"/,
+  );
+  await vms.guest((exec) => runInGuest(exec, "echo kept >/data/vdb/note; sync"));
+  const first = await world.json<BackupOutput>(["vm", "backup", ...vm, ...world.vault]);
+  assert.equal(first.point.consistency, "file-system");
+  assert.ok((first.point.frozenMs ?? 0) > 0);
+  await vms.guest((exec) => runInGuest(exec, "echo more >>/data/vdb/note; sync"));
+  const second = await world.json<BackupOutput>(["vm", "backup", ...vm, ...world.vault]);
+  assert.equal(second.point.basePointId, first.point.id);
+  assert.ok(second.addedBytes < 1024 * 1024, `${second.addedBytes} bytes for a small change`);
+
+  const folder = join(lab.directory, "restored");
+  await mkdir(folder);
+  const words = ["vm", "restore", "web", "--name", "web2", "--directory", folder, ...world.vault];
+  const restored = await world.json<RestoreOutput>(words);
+  assertFailure(await world.run(words), "TargetExists", /exists/);
+  const state2 = join(lab.directory, "state2");
+  const place = ["--vm", restored.configuration ?? "", "--state", state2];
+  await world.ok(["vm", "start", ...place]);
+  const { agentSocket } = pathsOf(state2, "web2");
+  const note = await inGuest(agentSocket, AbortSignal.timeout(agentLimitMs), (exec) =>
+    runInGuest(exec, "cat /data/vdb/note"),
+  );
+  assert.equal(note, "kept\nmore\n");
+
+  await world.ok(["vm", "detach", ...vm]);
+  const after = await world.json<VmsOutput>(["vm", "list", ...vm]);
+  assert.deepEqual(
+    after.vms.map(({ snapshots, state }) => [snapshots, state]),
+    [[0, "running"]],
+  );
+  assert.equal(await vms.guest((exec) => runInGuest(exec, "cat /data/vdb/note")), "kept\nmore\n");
+});
+
+for (const signal of ["SIGINT", "SIGKILL"] as const) {
+  test(`cli vm: ${signal} at random moments leaves no frozen guest and no half state`, async () => {
+    await using vms = await createVmWorld();
+    const { world, vm } = vms;
+    const backup = ["vm", "backup", ...vm, ...world.vault];
+    await world.ok(["vm", "start", ...vm]);
+    await vms.guest((exec) => runInGuest(exec, "true"));
+    await world.ok(backup);
+    const prng = createPrng(testSeed());
+    for (let round = 0; round < rounds; round++) {
+      const delayMs = 100 + prng.below(1500);
+      const child = world.start(backup);
+      const ended = collect(child);
+      await systemClock.sleep(delayMs);
+      const stoppedMs = systemClock.monotonicMs();
+      child.kill(signal);
+      const result = await ended;
+      const expected = signal === "SIGKILL" ? [0, -1] : [0, 130];
+      assert.ok(expected.includes(result.code), `exit ${result.code}: ${result.stderr}`);
+      const script = "touch /data/vdb/alive /data/vdc/alive && sync";
+      await vms.guest((exec) => runInGuest(exec, script));
+      const aliveMs = systemClock.monotonicMs() - stoppedMs;
+      assert.ok(aliveMs < thawLimitMs + 5000, `the guest wrote again after ${aliveMs} ms`);
+    }
+    const { point } = await world.json<BackupOutput>(backup);
+    assert.equal(point.consistency, "file-system");
+    const listing = await world.json<VmsOutput>(["vm", "list", ...vm]);
+    assert.equal(listing.vms[0]?.snapshots, 1);
+    const report = await world.json<VerifyOutput>(["image", "verify", ...world.vault]);
+    assert.equal(report.verdict, "sound");
+  });
+}
+
+test("cli vm: descriptions that are not valid, and states that do not allow it", async () => {
+  await using world = await createWorld();
+  const run = (...words: string[]) => world.run(words);
+  assertFailure(await run("vm", "list", "--vm", "gone.json"), "ConfigInvalid", /gone.json/);
+  await writeFile(world.at("bad.json"), '{ "name": "web", "memoryMiB": "much" }');
+  assertFailure(await run("vm", "list", "--vms", "."), "ConfigInvalid", /bad.json.*"memoryMiB"/);
+  await mkdir(world.at("none"));
+  assertFailure(
+    await run("vm", "start", "--vms", "none", "--state", world.at("s")),
+    "ArgumentInvalid",
+    /there is none/,
+  );
+  const restore = ["vm", "restore", "web", "--directory", world.at("none"), ...world.vault];
+  assertFailure(await run(...restore), "RecoveryPointNotFound", /web/);
+});
