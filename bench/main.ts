@@ -10,6 +10,14 @@ const benchmarks: Readonly<
     what: "Kluis, restic, borg and qemu-img on the same disks, as whole processes",
     load: async () => (await import("./peers.ts")).runPeersBench,
   },
+  increments: {
+    what: "60 increments of workload P: growth of the store, restore of first and newest point",
+    load: async () => (await import("./increments.ts")).runIncrementsBench,
+  },
+  tebibyte: {
+    what: "2,621 scattered pages on a disk of 1 TiB that is mapped all over: growth of the store",
+    load: async () => (await import("./tebibyte.ts")).runTebibyteBench,
+  },
 };
 
 async function main(words: readonly string[]): Promise<number> {
