@@ -2,6 +2,7 @@
  * Takes one disk into the vault: read a segment, scan it in a worker, note it in the map, store
  * what is new. Segments overlap; the map hears of them in order.
  */
+import { allEnded } from "#base/all-ended.ts";
 import { present } from "#base/assert.ts";
 import { bytesEqual } from "#base/bytes.ts";
 import { idBytes, pageBytes, windowBytes, windowPages } from "#formats/geometry.ts";
@@ -160,7 +161,7 @@ export class DiskPipeline {
       return { kind: "windows", segment: await pool.scanWindows({ buffer, windows, ids: true }) };
     }
     const old = present(this.#old, "a segment of pages has a base");
-    await Promise.all([
+    await allEnded([
       this.#fresh.readPages(segment.windows, { buffer, startBytes: 0, zerosKnown: true }),
       old.readPages(segment.windows, { buffer, startBytes: oldOffsetBytes, zerosKnown: false }),
     ]);

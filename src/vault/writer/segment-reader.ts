@@ -1,4 +1,5 @@
 /** Reads the content of segments into their buffers. */
+import { allEnded } from "#base/all-ended.ts";
 import { Semaphore } from "#base/semaphore.ts";
 import { pageBytes, regionBytes, windowBytes, windowPages } from "#formats/geometry.ts";
 import type { DiskReader } from "#ports/disk.ts";
@@ -15,7 +16,10 @@ export interface PageLayout {
   readonly windowRegions: Uint32Array;
 }
 
-/** Reads parts of one disk; what lies beyond its end reads as zeros. */
+/**
+ * Reads parts of one disk; what lies beyond its end reads as zeros. A call that throws has ended:
+ * nothing is read into its buffer any more.
+ */
 export class SegmentReader {
   readonly #reader: DiskReader;
   readonly #reads = new Semaphore(pageReadsInFlight);
@@ -43,7 +47,7 @@ export class SegmentReader {
       reads.push(this.#read(first * windowBytes, target));
       at += count;
     }
-    await Promise.all(reads);
+    await allEnded(reads);
   }
 
   /**
@@ -82,7 +86,7 @@ export class SegmentReader {
         page += count;
       }
     }
-    await Promise.all(reads);
+    await allEnded(reads);
   }
 
   async #read(offsetBytes: number, target: Uint8Array): Promise<void> {
