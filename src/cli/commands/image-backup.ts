@@ -42,7 +42,7 @@ export const imageBackup: CommandSpec = {
     },
     {
       flags: "--format <format>",
-      text: "format of the image",
+      text: "format of the image; name it for raw images, whose guests can make them look like qcow2",
       choices: ["raw", "qcow2"],
       otherwise: "told from its content",
     },
