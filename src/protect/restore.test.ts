@@ -18,15 +18,18 @@ import { applyRestore, prepareRestore } from "./restore.ts";
 const MiB = 1024 * 1024;
 
 /** Places in memory, all absent; `onWrite` of a place may throw or wait. */
-function createPlaces(onWrite: Readonly<Record<string, () => Promise<void> | void>> = {}) {
+function createPlaces(
+  onWrite: Readonly<Record<string, (signal: AbortSignal | undefined) => Promise<void> | void>> = {},
+) {
   const targets = new Map<string, MemoryTarget>();
   const images: ImageAccess = {
     isUri: () => false,
     openSource: () => Promise.reject(new Error("a restore opens no source")),
     inspectTarget: async (): Promise<TargetInfo> => ({ kind: "absent" }),
-    createTarget: async ({ place, sizeBytes }) => {
+    createTarget: async ({ place, sizeBytes }, signal) => {
       const wait = onWrite[place];
-      const target = createMemoryTarget(sizeBytes, wait === undefined ? {} : { onWrite: wait });
+      const options = wait === undefined ? {} : { onWrite: () => wait(signal) };
+      const target = createMemoryTarget(sizeBytes, options);
       targets.set(place, target);
       return target.writer;
     },
@@ -80,12 +83,11 @@ test("restore: one failing target stops the others, and its error is the one tol
   await using vault = await openTestVault();
   const kept = await createKept(vault);
   const full = new KluisError("TargetNoSpace", "Cannot write: no space is left");
-  const stuck = Promise.withResolvers<void>();
   const { images, committed } = createPlaces({
-    "/out/disk0": () => stuck.promise,
+    // Stuck until the failure of the other one is known.
+    "/out/disk0": (signal) =>
+      new Promise((resolve) => signal?.addEventListener("abort", () => resolve())),
     "/out/disk1": () => {
-      // What is stuck goes on when the failure is known.
-      setImmediate(stuck.resolve);
       throw full;
     },
   });
