@@ -18,6 +18,10 @@ const benchmarks: Readonly<
     what: "2,621 scattered pages on a disk of 1 TiB that is mapped all over: growth of the store",
     load: async () => (await import("./tebibyte.ts")).runTebibyteBench,
   },
+  "disk-size": {
+    what: "the same increment on a disk of 4 GiB and on a sparse one of 4 TiB",
+    load: async () => (await import("./disk-size.ts")).runDiskSizeBench,
+  },
 };
 
 async function main(words: readonly string[]): Promise<number> {
