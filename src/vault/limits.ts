@@ -4,7 +4,7 @@ import { frameBytesMax, windowBytes } from "#formats/geometry.ts";
 /** Bytes of a segment: what is read, hashed and stored as one task. */
 export const segmentBytes = 16 * windowBytes;
 /** Segments in flight for each worker thread. */
-export const segmentsPerWorker = 3;
+export const segmentsPerWorker = 2;
 /** Segments of a disk in flight; those of zeros need no buffer. */
 export const segmentsPerDisk = 64;
 /** Changed pages of a segment: new and old content share its buffer. */

@@ -10,7 +10,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
 const bufferBytesMax = 8 * 1024 * 1024;
-const contextsMax = 12;
+const contextsMax = 8;
 
 setFlagsFromString("--expose-gc");
 const collect = runInNewContext("gc") as (options: { readonly type: "minor" | "major" }) => void;
