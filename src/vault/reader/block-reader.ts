@@ -3,6 +3,7 @@
  * and copies the pages into place. Frames opened last are kept, since the pages of an increment
  * lie far apart on the disk but together in a frame.
  */
+import { allEnded } from "#base/all-ended.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
@@ -13,7 +14,7 @@ import { computeId } from "#vault/hashing.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { fetchBytesMax, framesAheadPerWorker } from "#vault/limits.ts";
-import { FrameCache, type OpenedFrame } from "#vault/reader/frame-cache.ts";
+import { FrameCache, type HeldFrame, type OpenedFrame } from "#vault/reader/frame-cache.ts";
 import { frameKeyOf, type Locator, objectNameOf } from "#vault/reader/locate.ts";
 import type { WorkerPool } from "#vault/workers/worker-pool.ts";
 
@@ -44,19 +45,22 @@ export class BlockReader {
   /** Held from before a fetch until its frames are opened, which bounds what is in memory. */
   readonly #fetches: Semaphore;
   readonly #closed = new AbortController();
-  readonly #cache = new FrameCache();
+  readonly #cache: FrameCache;
 
+  /** @param deps.cacheBytes For opened frames; `frameCacheBytes` unless told otherwise. */
   constructor(deps: {
     readonly store: ObjectStore;
     readonly keys: VaultKeys;
     readonly locator: Locator;
     readonly pool: WorkerPool;
     readonly workers: number;
+    readonly cacheBytes?: number;
   }) {
     this.#store = deps.store;
     this.#keys = deps.keys;
     this.#locator = deps.locator;
     this.#pool = deps.pool;
+    this.#cache = new FrameCache(deps.cacheBytes);
     this.#fetches = new Semaphore(deps.workers * framesAheadPerWorker);
   }
 
@@ -72,9 +76,7 @@ export class BlockReader {
   ): Promise<void> {
     signal?.throwIfAborted();
     const frames = await this.#group(pieces);
-    this.#prefetch(frames);
-    const copies = frames.map(async (frame) => {
-      const held = this.#cache.hold(frame.key);
+    const copies = this.#hold(frames).map(async ({ frame, held }) => {
       try {
         const opened = await untilAborted(held.opened, signal);
         for (const { piece, location } of frame.pieces) {
@@ -86,13 +88,24 @@ export class BlockReader {
         held.release();
       }
     });
-    await Promise.allSettled(copies);
-    await Promise.all(copies);
+    await allEnded(copies);
   }
 
   /** Ends the fetches that nobody waits for any more. No read may be under way. */
   close(): void {
     this.#closed.abort(new KluisError("Cancelled", "Cannot fetch a frame: its reader was closed"));
+  }
+
+  /** Holds what is there before room is made for the rest, and starts to open that. */
+  #hold(frames: readonly WantedFrame[]): { frame: WantedFrame; held: HeldFrame }[] {
+    const hold = (frame: WantedFrame): { frame: WantedFrame; held: HeldFrame } => ({
+      frame,
+      held: this.#cache.hold(frame.key),
+    });
+    const missing = frames.filter(({ key }) => !this.#cache.has(key));
+    const there = frames.filter(({ key }) => this.#cache.has(key)).map(hold);
+    this.#open(missing);
+    return [...there, ...missing.map(hold)];
   }
 
   async #group(pieces: readonly BlockPiece[]): Promise<readonly WantedFrame[]> {
@@ -110,9 +123,9 @@ export class BlockReader {
     return [...frames.values()];
   }
 
-  /** Starts opening what is not there yet; frames that lie together come in one get. */
-  #prefetch(frames: readonly WantedFrame[]): void {
-    for (const run of joinNeighbours(frames.filter(({ key }) => !this.#cache.has(key)))) {
+  /** Starts to open frames that are not there yet; those that lie together come in one get. */
+  #open(frames: readonly WantedFrame[]): void {
+    for (const run of joinNeighbours(frames)) {
       const bytes = this.#fetches.acquire().then(() => this.#fetch(run));
       let at = 0;
       const openings = run.map((frame) => {
@@ -120,7 +133,7 @@ export class BlockReader {
         at += frame.location.frameSealedBytes;
         const end = at;
         return this.#cache.add(frame.key, frame.location.framePlainBytes, async (buffer) =>
-          this.#open(frame, new Uint8Array((await bytes).subarray(start, end)), buffer),
+          this.#openOne(frame, new Uint8Array((await bytes).subarray(start, end)), buffer),
         );
       });
       void Promise.all(openings).then(() => this.#fetches.release());
@@ -136,7 +149,7 @@ export class BlockReader {
     return await this.#store.get(objectNameOf(first), range, this.#closed.signal);
   }
 
-  async #open(
+  async #openOne(
     frame: WantedFrame,
     bytes: Uint8Array<ArrayBuffer>,
     target: ArrayBuffer,

@@ -6,7 +6,7 @@
  * from a fixed budget, travel to a worker and back, and are taken from the frame that was not used
  * for longest. A frame is held from when it is asked for until its reader has copied from it.
  */
-import { present } from "#base/assert.ts";
+import { assert, present } from "#base/assert.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
 import { frameCacheBytes, pageFrameBytesMax } from "#vault/limits.ts";
 
@@ -23,6 +23,11 @@ export interface HeldFrame {
   release(): void;
 }
 
+interface Waiter {
+  readonly bufferBytes: number;
+  resolve(buffer: ArrayBuffer): void;
+}
+
 interface Entry {
   readonly opening: Promise<OpenedFrame>;
   readonly bufferBytes: number;
@@ -36,10 +41,11 @@ export class FrameCache {
   /** In order of last use. */
   readonly #entries = new Map<string, Entry>();
   #madeBytes = 0;
-  #waiting: (() => void)[] = [];
+  readonly #waiting: Waiter[] = [];
 
   /** @param budgetBytes At least one frame; by default `frameCacheBytes`. */
   constructor(budgetBytes: number = frameCacheBytes) {
+    assert(budgetBytes >= frameBytesMax, "the largest frame fits the budget");
     this.#budgetBytes = budgetBytes;
   }
 
@@ -65,13 +71,13 @@ export class FrameCache {
     return opening.then(
       (opened) => {
         entry.opened = opened;
-        this.#wake();
+        this.#serve();
       },
       () => {
         // The worker kept the buffer; another may be made in its place.
         this.#entries.delete(key);
         this.#madeBytes -= bufferBytes;
-        this.#wake();
+        this.#serve();
       },
     );
   }
@@ -86,16 +92,25 @@ export class FrameCache {
       opened: entry.opening,
       release: () => {
         entry.users--;
-        if (entry.users === 0) this.#wake();
+        if (entry.users === 0) this.#serve();
       },
     };
   }
 
-  async #take(bufferBytes: number): Promise<ArrayBuffer> {
-    for (;;) {
-      const buffer = this.#tryTake(bufferBytes);
-      if (buffer !== undefined) return buffer;
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  #take(bufferBytes: number): Promise<ArrayBuffer> {
+    return new Promise((resolve) => {
+      this.#waiting.push({ bufferBytes, resolve });
+      this.#serve();
+    });
+  }
+
+  /** Serves in order: fetches are, and one whose turn it is must not wait behind a later one. */
+  #serve(): void {
+    for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
+      const buffer = this.#tryTake(next.bufferBytes);
+      if (buffer === undefined) return;
+      this.#waiting.shift();
+      next.resolve(buffer);
     }
   }
 
@@ -118,11 +133,5 @@ export class FrameCache {
       return opened.plain.buffer as ArrayBuffer;
     }
     return undefined;
-  }
-
-  #wake(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const resolve of waiting) resolve();
   }
 }

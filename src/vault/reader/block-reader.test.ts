@@ -1,0 +1,208 @@
+// Goal: pieces come from few large fetches, through a bounded cache, checked by their ids.
+// Method: a vault in memory whose store counts; a reader with a small cache of its own.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { bytesEqual } from "#base/bytes.ts";
+import { isKluisError } from "#base/kluis-error.ts";
+import { frameBytesMax, windowBytes } from "#formats/geometry.ts";
+import { createMemoryStore } from "#drivers/store/memory-store.ts";
+import type { ByteRange } from "#ports/object-store.ts";
+import { FaultyStore } from "#testing/faulty-store.ts";
+import { MemoryDisk } from "#testing/memory-disk.ts";
+import { openTestVault, testKeys } from "#testing/memory-vault.ts";
+import { createSeededRandom } from "#testing/seeded-random.ts";
+import { backUp } from "#testing/vault-points.ts";
+import { computeId } from "#vault/hashing.ts";
+import { fetchBytesMax } from "#vault/limits.ts";
+import type { Vault } from "#vault/vault.ts";
+import { WorkerPool } from "#vault/workers/worker-pool.ts";
+import { type BlockPiece, BlockReader } from "./block-reader.ts";
+
+const mib = 1024 * 1024;
+const random = createSeededRandom("block reader");
+
+/** Notes the ranges that are fetched. */
+class NotingStore extends FaultyStore {
+  readonly ranges: ByteRange[] = [];
+  running = 0;
+  mostBytes = 0;
+  #bytes = 0;
+
+  override async get(...args: Parameters<FaultyStore["get"]>): Promise<Uint8Array> {
+    const [, range] = args;
+    if (range !== undefined) this.ranges.push(range);
+    this.#bytes += range?.lengthBytes ?? 0;
+    this.mostBytes = Math.max(this.mostBytes, this.#bytes);
+    try {
+      return await super.get(...args);
+    } finally {
+      this.#bytes -= range?.lengthBytes ?? 0;
+    }
+  }
+}
+
+interface Fixture extends AsyncDisposable {
+  readonly store: NotingStore;
+  readonly vault: Vault;
+  readonly content: MemoryDisk;
+  /** The piece of a window of the disk. */
+  piece(window: number, targetOffset: number): BlockPiece;
+  open(cacheBytes: number): BlockReader;
+}
+
+/** A disk of random windows, stored in disk order in frames of four. */
+async function createFixture(sizeBytes: number): Promise<Fixture> {
+  const content = new MemoryDisk(sizeBytes);
+  content.write(0, random.bytes(sizeBytes));
+  const store = new NotingStore(createMemoryStore());
+  const vault = await openTestVault({ store });
+  await backUp(vault, { itemId: "blocks", number: 1, disks: [content] });
+  const pool = new WorkerPool({ start: { keys: testKeys, verify: false }, size: 1 });
+  const ids: Uint8Array[] = [];
+  for (let at = 0; at < sizeBytes; at += windowBytes) {
+    const window = new Uint8Array(windowBytes);
+    content.read(at, window);
+    ids.push(computeId(testKeys.blockIdKey, window));
+  }
+  return {
+    store,
+    vault,
+    content,
+    piece: (window, targetOffset) => ({
+      block: ids[window] as Uint8Array,
+      offsetBytes: 0,
+      lengthBytes: windowBytes,
+      targetOffset,
+    }),
+    open(cacheBytes) {
+      const { locator } = vault;
+      return new BlockReader({ store, keys: testKeys, locator, pool, workers: 1, cacheBytes });
+    },
+    async [Symbol.asyncDispose]() {
+      await pool[Symbol.asyncDispose]();
+      await vault[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Reads windows one after the other into one buffer and compares them. */
+async function assertReads(
+  fixture: Fixture,
+  reader: BlockReader,
+  windows: readonly number[],
+): Promise<void> {
+  const target = new Uint8Array(windows.length * windowBytes);
+  const pieces = windows.map((window, at) => fixture.piece(window, at * windowBytes));
+  await reader.read(pieces, target);
+  for (const [at, window] of windows.entries()) {
+    const expected = new Uint8Array(windowBytes);
+    fixture.content.read(window * windowBytes, expected);
+    const actual = target.subarray(at * windowBytes, (at + 1) * windowBytes);
+    assert.ok(bytesEqual(actual, expected), `window ${window}`);
+  }
+}
+
+test("block reader: fetches neighbouring frames as one, up to its bound, and each once", async () => {
+  await using fixture = await createFixture(12 * mib);
+  const { store } = fixture;
+  const reader = fixture.open(32 * mib);
+  store.ranges.length = 0;
+  await assertReads(
+    fixture,
+    reader,
+    Array.from({ length: 48 }, (_, at) => at),
+  );
+  assert.equal(store.ranges.length, 4);
+  const sorted = store.ranges.toSorted((a, b) => a.offsetBytes - b.offsetBytes);
+  for (const [at, { offsetBytes, lengthBytes }] of sorted.entries()) {
+    assert.ok(lengthBytes <= fetchBytesMax);
+    const last = sorted[at - 1];
+    if (last !== undefined) assert.equal(offsetBytes, last.offsetBytes + last.lengthBytes);
+  }
+  await assertReads(fixture, reader, [0, 47, 5]);
+  assert.equal(store.ranges.length, 4, "what was opened is kept");
+});
+
+test("block reader: frames that do not touch come one by one, in the order of the pack", async () => {
+  await using fixture = await createFixture(8 * mib);
+  const { store } = fixture;
+  const reader = fixture.open(32 * mib);
+  store.ranges.length = 0;
+  await assertReads(fixture, reader, [28, 1, 12, 2]);
+  const offsets = store.ranges.map(({ offsetBytes }) => offsetBytes);
+  assert.deepEqual(
+    offsets,
+    offsets.toSorted((a, b) => a - b),
+  );
+  assert.equal(offsets.length, 3, "windows 1 and 2 lie in one frame");
+});
+
+test("block reader: readers at the same time share each fetch", async () => {
+  await using fixture = await createFixture(4 * mib);
+  const { store } = fixture;
+  const reader = fixture.open(32 * mib);
+  store.ranges.length = 0;
+  await Promise.all([0, 1, 2, 3].map((window) => assertReads(fixture, reader, [window])));
+  assert.equal(store.ranges.length, 1);
+});
+
+test("block reader: a frame that is there stays while room is made for the others of a read", async () => {
+  await using fixture = await createFixture(4 * mib);
+  const reader = fixture.open(2 * mib);
+  await assertReads(fixture, reader, [4]);
+  await assertReads(fixture, reader, [8]);
+  // The frame of window 4 is the one used longest ago, and that of window 0 needs its room.
+  await assertReads(fixture, reader, [0, 4]);
+});
+
+test("block reader: reads far more frames than it may keep, many reads at once", async () => {
+  await using fixture = await createFixture(24 * mib);
+  const { store } = fixture;
+  const reader = fixture.open(3 * mib);
+  const order = random.shuffle(Array.from({ length: 96 }, (_, at) => at));
+  store.mostBytes = 0;
+  await Promise.all([
+    assertReads(fixture, reader, order),
+    assertReads(fixture, reader, order.toReversed()),
+    ...order.map((window) => assertReads(fixture, reader, [window, (window * 7) % 96])),
+  ]);
+  assert.ok(store.mostBytes <= 6 * fetchBytesMax, `${store.mostBytes} bytes under way`);
+});
+
+test("block reader: parts of blocks, in any place of the target", async () => {
+  await using fixture = await createFixture(2 * mib);
+  const reader = fixture.open(8 * mib);
+  const whole = fixture.content.bytes();
+  const target = new Uint8Array(mib);
+  const expected = new Uint8Array(mib);
+  const pieces: BlockPiece[] = [];
+  for (let at = 0; at < mib; at += 8192) {
+    const window = random.integer(0, 7);
+    const offsetBytes = random.integer(0, 60) * 4096;
+    pieces.push({ ...fixture.piece(window, at), offsetBytes, lengthBytes: 8192 });
+    const start = window * windowBytes + offsetBytes;
+    expected.set(whole.subarray(start, start + 8192), at);
+  }
+  await reader.read(random.shuffle(pieces), target);
+  assert.ok(bytesEqual(target, expected));
+});
+
+test("block reader: a piece past the end of its block, and a block that nobody has, are refused", async () => {
+  await using fixture = await createFixture(mib);
+  const reader = fixture.open(4 * mib);
+  const target = new Uint8Array(2 * windowBytes);
+  const piece = fixture.piece(1, 0);
+  await assert.rejects(
+    reader.read([{ ...piece, offsetBytes: 4096 }], target),
+    (error) => isKluisError(error, "ObjectCorrupt") && error.message.includes("shorter"),
+  );
+  const stranger = random.bytes(24);
+  await assert.rejects(
+    reader.read([piece, { ...piece, block: stranger }], target),
+    (error) =>
+      isKluisError(error, "BlockMissing") &&
+      error.details["block"] === Buffer.from(stranger).toString("hex"),
+  );
+  assert.ok(frameBytesMax >= 4 * windowBytes, "a frame holds four windows");
+});
