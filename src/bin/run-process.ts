@@ -71,7 +71,8 @@ function createStream(stream: NodeJS.WriteStream): OutputStream {
       if (isOpen) stream.write(text);
     },
     isTerminal: stream.isTTY,
-    columns: () => stream.columns ?? 80,
+    // 0 where the terminal does not know its size.
+    columns: () => stream.columns || 80,
   };
 }
 

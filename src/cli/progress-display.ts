@@ -16,6 +16,8 @@ const linesMax = 16;
 const barCellsMax = 24;
 /** A shorter bar tells nothing. */
 const barCellsMin = 6;
+/** Letters that what stands behind a bar may take, so that bars do not change their length. */
+const stateLetters = 52;
 
 /** How to show progress. */
 export interface DisplayOptions {
@@ -139,7 +141,7 @@ export function formatBarLine(part: PartProgress, style: BarStyle): string {
   const share = shareOf(part);
   const name = `  ${printable(part.name).padEnd(style.width)}  `;
   const state = formatState(part, share);
-  const cells = Math.min(barCellsMax, style.columns - name.length - state.length - 2);
+  const cells = Math.min(barCellsMax, style.columns - name.length - stateLetters);
   const filled = Math.floor(share * cells);
   const [full, empty] = style.isUnicode ? ["━", "╌"] : ["#", "-"];
   const bar = cells < barCellsMin ? "" : `${full.repeat(filled)}${empty.repeat(cells - filled)}  `;
