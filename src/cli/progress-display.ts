@@ -17,7 +17,7 @@ const barCellsMax = 24;
 /** A shorter bar tells nothing. */
 const barCellsMin = 6;
 /** Letters that what stands behind a bar may take, so that bars do not change their length. */
-const stateLetters = 52;
+const stateLetters = 57;
 
 /** How to show progress. */
 export interface DisplayOptions {
