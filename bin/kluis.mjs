@@ -3,6 +3,8 @@
 // Written so that old versions of Node can read it, which cannot read what it starts.
 import { spawn } from "child_process";
 import { existsSync } from "fs";
+import { homedir, tmpdir } from "os";
+import { isAbsolute, join } from "path";
 import { fileURLToPath } from "url";
 
 const leastMajor = 24;
@@ -11,9 +13,24 @@ const main = new URL("../src/bin/kluis.ts", import.meta.url);
 
 const [major, minor] = process.versions.node.split(".").map(Number);
 if (major > leastMajor || (major === leastMajor && minor >= leastMinor)) {
-  void import(main.href);
+  void startHere();
 } else {
   startByInstalledNode();
+}
+
+async function startHere() {
+  const { enableCompileCache } = await import("module");
+  // Before the first source is read: compiling takes as long as a small backup, so it is done once.
+  enableCompileCache(compiledFolder());
+  await import(main.href);
+}
+
+/** As `src/bin/folders.ts` has it, which is compiled itself. */
+function compiledFolder() {
+  const { HOME, XDG_CACHE_HOME } = process.env;
+  const isNamed = XDG_CACHE_HOME !== undefined && isAbsolute(XDG_CACHE_HOME);
+  const cache = isNamed ? XDG_CACHE_HOME : join(HOME || homedir(), ".cache");
+  return join(isAbsolute(cache) ? cache : tmpdir(), "kluis/compiled");
 }
 
 function startByInstalledNode() {

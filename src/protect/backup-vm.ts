@@ -58,9 +58,7 @@ export async function backupVm(
   const leftOver = await hypervisor.listSnapshots(vm.id, signal);
   const snapshot = await hypervisor.takeSnapshot(vm.id, request, signal);
   deps.onSnapshot?.(snapshot);
-  if (leftOver.length >= snapshotsMax) {
-    await hypervisor.releaseSnapshotsBefore(vm.id, snapshot.id, signal);
-  }
+  if (leftOver.length >= snapshotsMax) await giveUpBase(vm.id, snapshot.id, deps);
   const run = new SnapshotRun(snapshot, base, deps);
   await using owned = run;
   const disks = await run.prepare();
@@ -88,6 +86,16 @@ export async function backupVm(
   const durationMs = deps.clock.monotonicMs() - startMs;
   await owned[Symbol.asyncDispose]();
   return { ...written, durationMs, warnings: await releaseOlder(vm.id, snapshot.id, deps) };
+}
+
+/** Merges everything older although no point needs the new snapshot yet: layers must not pile up. */
+async function giveUpBase(vmId: string, keepId: string, deps: VmBackupDeps): Promise<void> {
+  try {
+    await deps.hypervisor.releaseSnapshotsBefore(vmId, keepId, deps.signal);
+  } catch (error) {
+    // Somebody reads one of them: it stays, and this run goes on.
+    if (!isKluisError(error, "SnapshotInUse")) throw error;
+  }
 }
 
 /** Merges what is older than the new base. The point is committed, so a failure only delays. */
