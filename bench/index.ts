@@ -325,13 +325,19 @@ function option(name: string): string | undefined {
   return at < 0 ? undefined : process.argv[at + 1];
 }
 
+/** The command; see the file's head. */
+export async function runIndexBench(): Promise<void> {
+  const figures = await measureIndex(readEntries());
+  const isJson = process.argv.includes("--json");
+  console.log(isJson ? JSON.stringify(figures, undefined, 2) : describeIndex(figures));
+}
+
+function readEntries(): number {
+  return Number(option("--entries") ?? 20_000_000);
+}
+
 if (import.meta.main) {
-  const entries = Number(option("--entries") ?? 20_000_000);
   const warm = option("--warm");
-  if (warm !== undefined) console.log(JSON.stringify(await measureWarm(warm, entries)));
-  else {
-    const figures = await measureIndex(entries);
-    const isJson = process.argv.includes("--json");
-    console.log(isJson ? JSON.stringify(figures, undefined, 2) : describeIndex(figures));
-  }
+  if (warm === undefined) await runIndexBench();
+  else console.log(JSON.stringify(await measureWarm(warm, readEntries())));
 }

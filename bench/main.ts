@@ -1,6 +1,6 @@
 /** Runs a benchmark: `npm run bench -- NAME [options]`; without a name, names them. */
 
-type Run = (words: readonly string[], signal: AbortSignal) => Promise<void>;
+type Run = (words: readonly string[], signal: AbortSignal) => void | Promise<void>;
 
 /** Every benchmark, loaded when it is asked for. */
 const benchmarks: Readonly<
@@ -9,6 +9,10 @@ const benchmarks: Readonly<
   peers: {
     what: "Kluis, restic, borg and qemu-img on the same disks, as whole processes",
     load: async () => (await import("./peers.ts")).runPeersBench,
+  },
+  engine: {
+    what: "each stage of a backup and a restore against the limit of the machine",
+    load: async () => (await import("./engine.ts")).runEngineBench,
   },
   increments: {
     what: "60 increments of workload P: growth of the store, restore of first and newest point",
@@ -21,6 +25,18 @@ const benchmarks: Readonly<
   "disk-size": {
     what: "the same increment on a disk of 4 GiB and on a sparse one of 4 TiB",
     load: async () => (await import("./disk-size.ts")).runDiskSizeBench,
+  },
+  index: {
+    what: "the block index at 20 million entries",
+    load: async () => (await import("./index.ts")).runIndexBench,
+  },
+  "map-growth": {
+    what: "what an increment adds, from the codecs of map and index alone",
+    load: async () => (await import("./map-growth.ts")).runMapGrowthBench,
+  },
+  "rewrite-rule": {
+    what: "rules that bound fragmentation, on a model of a disk",
+    load: async () => (await import("./rewrite-rule.ts")).runRewriteRuleBench,
   },
 };
 

@@ -194,7 +194,8 @@ function storedBytes(plain: Uint8Array): number {
   return Math.min(packed, plain.byteLength) + frameOverheadBytes;
 }
 
-async function main(): Promise<void> {
+/** The command; see the file's head. */
+export async function runMapGrowthBench(): Promise<void> {
   const gibibyte = 2 ** 30;
   const rows = [
     await measureGrowth({
@@ -212,4 +213,4 @@ async function main(): Promise<void> {
   else console.table(rows);
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) await runMapGrowthBench();

@@ -108,7 +108,8 @@ function round(value: number, digits: number): number {
   return Number(value.toFixed(digits));
 }
 
-function main(): void {
+/** The command; see the file's head. */
+export function runRewriteRuleBench(): void {
   const rules = [
     noRule,
     ...[8, 16, 32, 48].map(fixedRule),
@@ -126,4 +127,4 @@ function main(): void {
   else printRows(rows);
 }
 
-if (import.meta.main) main();
+if (import.meta.main) runRewriteRuleBench();
