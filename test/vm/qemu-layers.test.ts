@@ -92,6 +92,18 @@ test("layers: a base that was moved, copied or given other rights is the same", 
   await rejectsWith(hypervisor.takeSnapshot(vmId, crash), "SnapshotBaseChanged");
 });
 
+test("layers: an image that another program runs on is refused", async () => {
+  await using vm = await createDrivenVm();
+  const { hypervisor, vmId } = vm;
+  await using machine = await vm.lab.start();
+  await rejectsWith(hypervisor.start(vmId), "ImageInUse");
+  // The second start boots, and meets the lock earlier.
+  const error = await rejectsWith(hypervisor.start(vmId), "ImageInUse");
+  assert.match(error.message, /vd[abc]\.qcow2/);
+  await rejectsWith(hypervisor.takeSnapshot(vmId, crash), "ImageInUse");
+  await runInGuest(machine.exec, "echo goes on >/data/vdb/x; sync");
+});
+
 test("layers: an image that was replaced below its layers is refused", async () => {
   await using vm = await createDrivenVm();
   const { hypervisor, vmId } = vm;
@@ -158,7 +170,7 @@ test("layers: a layer that cannot be made fails the snapshot and leaves nothing"
   const blocked = `${vm.lab.diskPath("vdb")}.kluis-1.qcow2`;
   execFileSync("mkdir", [blocked]);
   const before = await vm.layerFiles();
-  await assert.rejects(hypervisor.takeSnapshot(vmId, freeze));
+  await rejectsWith(hypervisor.takeSnapshot(vmId, freeze), "SnapshotFailed");
   assert.deepEqual(await vm.layerFiles(), before);
   execFileSync("rmdir", [blocked]);
   await runInGuest(vm.exec, "echo goes on >/data/vdb/x; sync");
@@ -254,6 +266,39 @@ test("layers: a disk that grew is told with its new part", async () => {
   await hypervisor.detach(vmId);
   const vms = await hypervisor.get(vmId);
   assert.equal(vms.disks.find((each) => each.name === "vdc")?.sizeBytes, newSize);
+});
+
+test("layers: a record that is older than the layers is refused, and nothing is removed", async () => {
+  await using vm = await createDrivenVm();
+  const { hypervisor, vmId } = vm;
+  await hypervisor.start(vmId);
+  await hypervisor.takeSnapshot(vmId, crash);
+  const recordPath = join(vm.stateDirectory, "vms", vmId, "record.json");
+  const older = await readFile(recordPath);
+  await hypervisor.takeSnapshot(vmId, crash);
+  await runInGuest(vm.exec, "echo newest >/data/vdb/state; sync");
+  await vm.cutPower();
+  const newer = await readFile(recordPath);
+  const layers = await vm.layerFiles();
+  await writeFile(recordPath, older);
+  await rejectsWith(hypervisor.start(vmId), "SnapshotBaseChanged");
+  assert.deepEqual(await vm.layerFiles(), layers);
+  await writeFile(recordPath, newer);
+  await hypervisor.start(vmId);
+  assert.equal(await runInGuest(vm.exec, "cat /data/vdb/state"), "newest\n");
+});
+
+test("layers: a machine that stands still goes on when it is started again", async () => {
+  await using vm = await createDrivenVm();
+  const { hypervisor, vmId } = vm;
+  await hypervisor.start(vmId);
+  {
+    await using qmp = await QmpClient.open(vm.paths.qmpSocket);
+    await qmp.execute("stop");
+  }
+  assert.equal((await hypervisor.get(vmId)).state, "running");
+  await hypervisor.start(vmId);
+  assert.equal(await runInGuest(vm.exec, "echo goes on"), "goes on\n");
 });
 
 test("layers: an added node of the same name does not confuse a snapshot", async () => {

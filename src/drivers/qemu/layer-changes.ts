@@ -103,16 +103,16 @@ export interface LayerMerge {
 export interface ReleasePlan {
   /** Snapshots that go, oldest first. */
   readonly dropped: readonly SnapshotRecord[];
-  /** Older snapshots that stay because somebody reads them. */
-  readonly inUse: readonly SnapshotRecord[];
   readonly merges: readonly LayerMerge[];
+  /** Ids of the snapshots that are read and keep others, or layers, from going. */
+  readonly blockedBy: readonly string[];
 }
 
 /**
  * Plans to release every snapshot older than `keepId`. A layer that is part of a snapshot somebody
- * reads is not written: merges happen above the newest of these only.
+ * reads is not written: merges happen only above the newest of those.
  *
- * @param read Ids of snapshots that are being read.
+ * @param read Ids of snapshots that are being read, older or newer.
  */
 export function planRelease(
   record: VmRecord,
@@ -120,28 +120,39 @@ export function planRelease(
   read: ReadonlySet<string>,
 ): ReleasePlan {
   const keepAt = record.snapshots.findIndex((snapshot) => snapshot.id === keepId);
-  assert(keepAt >= 0, "the snapshot to keep is there");
-  const older = record.snapshots.slice(0, keepAt);
-  const inUse = older.filter((snapshot) => read.has(snapshot.id));
-  const dropped = older.filter((snapshot) => !read.has(snapshot.id));
   const keep = record.snapshots[keepAt];
-  const isKeepRead = read.has(keepId);
-  const merges = record.disks.flatMap((disk) => {
-    const top = keep?.disks.find((each) => each.name === disk.name)?.layer;
-    if (top === undefined || isKeepRead) return [];
-    const readUpTo = Math.max(
-      -1,
-      ...inUse.flatMap((snapshot) =>
-        snapshot.disks.filter((each) => each.name === disk.name).map((each) => each.layer),
-      ),
-    );
-    const range = frozenLayers(disk).filter(
-      (layer) => layer.number > readUpTo && layer.number <= top,
-    );
-    const [into] = range;
-    const upTo = range.at(-1);
-    if (into === undefined || upTo === undefined || range.length < 2) return [];
-    return [{ diskName: disk.name, into: into.number, upTo: upTo.number }];
-  });
-  return { dropped, inUse, merges };
+  assert(keep !== undefined, "the snapshot to keep is there");
+  const older = record.snapshots.slice(0, keepAt);
+  const inUse = record.snapshots.filter((snapshot) => read.has(snapshot.id));
+  const ranges = record.disks.map((disk) => planRange(disk, keep, inUse));
+  const isBlocked =
+    older.some((snapshot) => inUse.includes(snapshot)) || ranges.some((range) => range.isCut);
+  return {
+    dropped: older.filter((snapshot) => !inUse.includes(snapshot)),
+    merges: ranges.flatMap((range) => (range.merge === undefined ? [] : [range.merge])),
+    blockedBy: isBlocked ? inUse.map((snapshot) => snapshot.id) : [],
+  };
+}
+
+interface MergeRange {
+  readonly merge?: LayerMerge;
+  /** Whether readers keep layers from being merged. */
+  readonly isCut: boolean;
+}
+
+function planRange(
+  disk: DiskRecord,
+  keep: SnapshotRecord,
+  inUse: readonly SnapshotRecord[],
+): MergeRange {
+  const layerIn = (snapshot: SnapshotRecord): number =>
+    snapshot.disks.find((each) => each.name === disk.name)?.layer ?? -1;
+  const wanted = frozenLayers(disk).filter((layer) => layer.number <= layerIn(keep));
+  const readUpTo = Math.max(-1, ...inUse.map(layerIn));
+  const free = wanted.filter((layer) => layer.number > readUpTo);
+  const isCut = wanted.length >= 2 && free.length < wanted.length;
+  const [into] = free;
+  const upTo = free.at(-1);
+  if (into === undefined || upTo === undefined || into === upTo) return { isCut };
+  return { merge: { diskName: disk.name, into: into.number, upTo: upTo.number }, isCut };
 }

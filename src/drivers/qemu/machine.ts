@@ -26,6 +26,9 @@ const LAUNCH_TIMEOUT_MS = 60_000;
 /** Loading a saved machine state reads the guest's memory from disk. */
 const RUNNING_TIMEOUT_MS = 120_000;
 const RUNNING_POLL_MS = 20;
+/** How long locks of a QEMU that was killed may last. */
+const LOCKS_TIMEOUT_MS = 5_000;
+const LOCKS_POLL_MS = 100;
 /** Between SIGTERM, which lets QEMU flush its images, and SIGKILL. */
 const TERMINATE_GRACE_MS = 10_000;
 /** How long QEMU may take to end after `quit`. */
@@ -65,15 +68,35 @@ export async function launchMachine(
     daemonize: true,
     ...(options.incoming === undefined ? {} : { incoming: options.incoming }),
   });
-  for (const path of [paths.qmpSocket, paths.agentSocket, paths.ackSocket, paths.pidFile]) {
-    await rm(path, { force: true });
+  for (const path of Object.values<string | undefined>({ ...paths })) {
+    if (path !== undefined) await rm(path, { force: true });
   }
-  const result = await runTool(program, args, {
-    timeoutMs: LAUNCH_TIMEOUT_MS,
-    ...(options.signal === undefined ? {} : { signal: options.signal }),
-  });
-  if (result.exitCode !== 0) throw startFailed(context, lastLine(result.stderr) ?? "no reason");
+  await runLauncher(context, args, options.signal);
   await waitUntilRunning(context, options.signal);
+}
+
+/**
+ * Runs QEMU until it is in the background. A QEMU that was killed a moment ago may still hold its
+ * locks (its threads end one by one), so that refusal is believed only when it lasts.
+ */
+async function runLauncher(
+  context: VmContext,
+  args: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { clock } = context;
+  const deadlineMs = clock.monotonicMs() + LOCKS_TIMEOUT_MS;
+  for (;;) {
+    const result = await runTool(program, args, {
+      timeoutMs: LAUNCH_TIMEOUT_MS,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (result.exitCode === 0) return;
+    if (!isLockRefusal(result.stderr))
+      throw startFailed(context, lastLine(result.stderr) ?? "no reason");
+    if (clock.monotonicMs() >= deadlineMs) throw imageInUse(context, result.stderr);
+    await clock.sleep(LOCKS_POLL_MS, signal);
+  }
 }
 
 async function waitUntilRunning(
@@ -85,8 +108,11 @@ async function waitUntilRunning(
     await using qmp = await QmpClient.open(paths.qmpSocket, { clock, signal });
     const isRunning = await waitUntil(
       async () => {
-        const status = await qmp.execute("query-status");
-        return isObject(status) && status["status"] === "running";
+        const answer = await qmp.execute("query-status");
+        const status = isObject(answer) ? answer["status"] : undefined;
+        // After a saved state was loaded, QEMU takes its images' locks; `cont` says why it could not.
+        if (status === "paused") await qmp.execute("cont");
+        return status === "running";
       },
       { timeoutMs: RUNNING_TIMEOUT_MS, pollMs: RUNNING_POLL_MS, clock, signal },
     );
@@ -94,8 +120,25 @@ async function waitUntilRunning(
   } catch (error) {
     await endMachine(context);
     if (!isKluisError(error, "QmpFailed")) throw error;
-    throw startFailed(context, `it ended at once (${error.message})`);
+    if (isLockRefusal(error.message)) throw imageInUse(context, error.message);
+    throw startFailed(context, error.message);
   }
+}
+
+/**
+ * Lets a machine go on that stands still: QEMU stops a guest whose write found no room on the host.
+ * False where it runs. Errors: QmpFailed.
+ */
+export async function resumeMachine(
+  context: VmContext,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  const { clock, paths } = context;
+  await using qmp = await QmpClient.open(paths.qmpSocket, { clock, signal });
+  const status = await qmp.execute("query-status");
+  if (isObject(status) && status["running"] === true) return false;
+  await qmp.execute("cont");
+  return true;
 }
 
 /** How a VM is stopped. */
@@ -161,14 +204,24 @@ async function endMachine(context: VmContext): Promise<void> {
   await stopProcess(machine, { graceMs: TERMINATE_GRACE_MS, clock });
 }
 
+function isLockRefusal(text: string): boolean {
+  return /Failed to get .* lock|another process using the image/.test(text);
+}
+
 function startFailed(context: VmContext, reason: string): KluisError {
   const { name } = context.description;
-  const isLocked = /Failed to get .* lock/.test(reason);
-  return new KluisError(
-    isLocked ? "ImageInUse" : "VmStartFailed",
-    `Cannot start VM "${name}": ${isLocked ? "another program uses one of its images" : "QEMU failed"}: ${reason}`,
-    { details: { vm: name } },
-  );
+  return new KluisError("VmStartFailed", `Cannot start VM "${name}": QEMU failed: ${reason}`, {
+    details: { vm: name },
+  });
+}
+
+function imageInUse(context: VmContext, stderr: string): KluisError {
+  const { name } = context.description;
+  const image = /image \[(.*)\]/.exec(stderr)?.[1];
+  const what = image === undefined ? "one of its images" : `"${image}"`;
+  return new KluisError("ImageInUse", `Cannot start VM "${name}": another program uses ${what}`, {
+    details: { vm: name },
+  });
 }
 
 async function readText(path: string): Promise<string | undefined> {

@@ -3,12 +3,14 @@ import { mkdir, rm, writeFile } from "node:fs/promises";
 
 import { assert } from "#base/assert.ts";
 import { systemClock, type Clock } from "#base/clock.ts";
-import { KluisError } from "#base/kluis-error.ts";
+import type { ErrorCode } from "#base/error-codes.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import type { Hypervisor, SnapshotRequest, Vm, VmDisk, VmSnapshot } from "#ports/hypervisor.ts";
 import type { QemuRuntime } from "./arguments.ts";
 import { readDescriptionFiles } from "./description-files.ts";
 import { detachVm } from "./detach-vm.ts";
-import { findMachine, launchMachine, stopMachine } from "./machine.ts";
+import { findMachine, launchMachine, resumeMachine, stopMachine } from "./machine.ts";
 import { readVirtualSize } from "./overlay.ts";
 import { recoverVm } from "./recover.ts";
 import { releaseSnapshots } from "./release-snapshots.ts";
@@ -85,18 +87,19 @@ class DescribedVms implements QemuHypervisor {
   }
 
   async start(vmId: string, signal?: AbortSignal): Promise<void> {
-    const context = await this.#context(vmId);
-    await using _ = await lockVm(context, "start", signal);
-    if ((await findMachine(context)) !== undefined) {
-      throw new KluisError("VmStateWrong", `Cannot start VM "${vmId}": it runs already`);
-    }
-    const record = await recoverVm(context, undefined);
-    const incoming = savedState(context, record);
-    // From now on the disks may differ from what the saved state knows.
-    await writeVmRecord(context, { ...record, hasStarted: true });
-    await launchMachine(context, record, {
-      signal,
-      ...(incoming === undefined ? {} : { incoming }),
+    await this.#operate(vmId, { kind: "start", signal }, async (context, machine) => {
+      if (machine !== undefined) {
+        if (await resumeMachine(context, signal)) return;
+        throw new KluisError("VmStateWrong", `Cannot start VM "${vmId}": it runs already`);
+      }
+      const record = await recoverVm(context, undefined);
+      const incoming = savedState(context, record);
+      // From now on the disks may differ from what the saved state knows.
+      await writeVmRecord(context, { ...record, hasStarted: true });
+      await launchMachine(context, record, {
+        signal,
+        ...(incoming === undefined ? {} : { incoming }),
+      });
     });
   }
 
@@ -105,30 +108,24 @@ class DescribedVms implements QemuHypervisor {
     options: { readonly shutdownTimeoutMs?: number; readonly signal?: AbortSignal } = {},
   ): Promise<void> {
     const { signal, shutdownTimeoutMs = SHUTDOWN_TIMEOUT_MS } = options;
-    const context = await this.#context(vmId);
-    await using _ = await lockVm(context, "stop", signal);
-    const machine = await findMachine(context);
-    if (machine === undefined) {
-      throw new KluisError("VmStateWrong", `Cannot stop VM "${vmId}": it does not run`);
-    }
-    await stopMachine(context, machine, { shutdownTimeoutMs, signal });
+    await this.#operate(vmId, { kind: "stop", signal }, async (context, machine) => {
+      if (machine === undefined) {
+        throw new KluisError("VmStateWrong", `Cannot stop VM "${vmId}": it does not run`);
+      }
+      await stopMachine(context, machine, { shutdownTimeoutMs, signal });
+    });
   }
 
-  async takeSnapshot(
-    vmId: string,
-    request: SnapshotRequest,
-    signal?: AbortSignal,
-  ): Promise<VmSnapshot> {
+  takeSnapshot(vmId: string, request: SnapshotRequest, signal?: AbortSignal): Promise<VmSnapshot> {
     const { min, max } = freezeBudgetMs;
     const budgetMs = request.freezeBudgetMs;
     assert(budgetMs >= min && budgetMs <= max, "a freeze lasts 1 to 10 s");
-    const context = await this.#context(vmId);
-    await using _ = await lockVm(context, "snapshot", signal);
-    await rm(context.directory.mergeStopPath, { force: true });
-    const machine = await findMachine(context);
-    const record = await recoverVm(context, machine);
-    const snapshot = await takeSnapshot({ context, record, request, machine, signal });
-    return toVmSnapshot(context, snapshot);
+    return this.#operate(vmId, { kind: "snapshot", signal }, async (context, machine) => {
+      await rm(context.directory.mergeStopPath, { force: true });
+      const record = await recoverVm(context, machine);
+      const snapshot = await takeSnapshot({ context, record, request, machine, signal });
+      return toVmSnapshot(context, snapshot);
+    });
   }
 
   async listSnapshots(vmId: string, signal?: AbortSignal): Promise<readonly VmSnapshot[]> {
@@ -138,24 +135,39 @@ class DescribedVms implements QemuHypervisor {
     return snapshots.map((snapshot) => toVmSnapshot(context, snapshot));
   }
 
-  async releaseSnapshotsBefore(vmId: string, keepId: string, signal?: AbortSignal): Promise<void> {
-    const context = await this.#context(vmId);
-    await using _ = await lockVm(context, "merge", signal);
-    const machine = await findMachine(context);
-    const record = await recoverVm(context, machine);
-    await releaseSnapshots({ context, record, machine, keepId, signal });
+  releaseSnapshotsBefore(vmId: string, keepId: string, signal?: AbortSignal): Promise<void> {
+    return this.#operate(vmId, { kind: "merge", signal }, async (context, machine) => {
+      const record = await recoverVm(context, machine);
+      await releaseSnapshots({ context, record, machine, keepId, signal });
+    });
   }
 
-  async detach(vmId: string, signal?: AbortSignal): Promise<void> {
-    const context = await this.#context(vmId);
-    await using _ = await lockVm(context, "detach", signal);
-    const machine = await findMachine(context);
-    const record = await recoverVm(context, machine);
-    await detachVm({ context, record, machine, signal });
+  detach(vmId: string, signal?: AbortSignal): Promise<void> {
+    return this.#operate(vmId, { kind: "detach", signal }, async (context, machine) => {
+      const record = await recoverVm(context, machine);
+      await detachVm({ context, record, machine, signal });
+    });
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return Promise.resolve();
+  }
+
+  /** Does `work` under the VM's lock; errors of the file system become errors of the operation. */
+  async #operate<T>(
+    vmId: string,
+    operation: { readonly kind: OperationKind; readonly signal: AbortSignal | undefined },
+    work: (context: VmContext, machine: ProcessIdentity | undefined) => Promise<T>,
+  ): Promise<T> {
+    const { kind, signal } = operation;
+    const context = await this.#context(vmId);
+    try {
+      await using _ = await lockVm(context, kind, signal);
+      return await work(context, await findMachine(context));
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw toOperationError(error, kind, vmId);
+    }
   }
 
   async #context(vmId: string): Promise<VmContext> {
@@ -168,6 +180,23 @@ class DescribedVms implements QemuHypervisor {
     await ensureVmDirectory(context.directory);
     return context;
   }
+}
+
+const operationErrors: Readonly<Record<OperationKind, readonly [ErrorCode, string]>> = {
+  start: ["VmStartFailed", "start"],
+  stop: ["VmStateWrong", "stop"],
+  snapshot: ["SnapshotFailed", "take a snapshot of"],
+  merge: ["SnapshotFailed", "release snapshots of"],
+  detach: ["SnapshotFailed", "detach"],
+  read: ["SnapshotFailed", "read a snapshot of"],
+};
+
+/** A full or read-only file system beside the images or below the state folder. */
+function toOperationError(error: unknown, kind: OperationKind, vmId: string): unknown {
+  const isSystem = error instanceof Error && "syscall" in error;
+  if (isKluisError(error) || !isSystem) return error;
+  const [code, what] = operationErrors[kind];
+  return new KluisError(code, `Cannot ${what} VM "${vmId}": ${error.message}`, { cause: error });
 }
 
 /** Takes the VM's lock. A merge makes way for everything else; who opens a snapshot is waited for. */

@@ -2,8 +2,10 @@
  * Puts a VM in order before anything else is done to it: what a dead run left half done is finished
  * or taken back, so that the record names exactly the layers that are used.
  */
-import { isKluisError } from "#base/kluis-error.ts";
-import { KluisError } from "#base/kluis-error.ts";
+import { stat } from "node:fs/promises";
+
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import { readOverlayExtents } from "#drivers/disk/overlay-extents.ts";
 import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import { closeUnusedLayers, queryChains, type UsedChain } from "./block-graph.ts";
 import { removeDurably } from "./durable-file.ts";
@@ -22,13 +24,15 @@ import { QmpClient } from "./qmp-client.ts";
 import { cancelJob, queryJobs } from "./qmp-jobs.ts";
 import { settlePivots } from "./settle-pivot.ts";
 import type { VmContext } from "./vm-context.ts";
-import { layerPath } from "./vm-directory.ts";
-import { readVmRecord, writeVmRecord } from "./vm-record-file.ts";
-import { activeLayer, originalLayer, withoutWork, type VmRecord } from "./vm-record.ts";
+import { layerPath, listLayerPaths } from "./vm-directory.ts";
+import { readVmRecord, unknownLayer, writeVmRecord } from "./vm-record-file.ts";
+import { originalLayer, withoutWork, type VmRecord } from "./vm-record.ts";
 
 /** Id prefix of the jobs that merge layers. */
 export const MERGE_JOB_PREFIX = "kluis-merge-";
 
+/** The metadata of a layer that was just made take less, for a disk of any size. */
+const NEW_LAYER_BYTES_MAX = 1024 * 1024;
 /** How long a silent agent is waited for when a dead run may have left the guest frozen. */
 const CLEAR_FREEZE_TIMEOUT_MS = 5_000;
 
@@ -142,14 +146,40 @@ async function freezeLayers(context: VmContext, record: VmRecord): Promise<VmRec
 
 /** Records what was found, then removes files that are in no chain. */
 async function removeGarbage(context: VmContext, record: VmRecord): Promise<VmRecord> {
-  const unrecorded = record.disks.map((disk) =>
-    layerPath(originalLayer(disk).path, record.nextLayer),
-  );
-  const active = record.disks.map((disk) => activeLayer(disk).path);
-  const doomed = [...record.garbage, ...unrecorded].filter((path) => !active.includes(path));
-  const clean = await writeVmRecord(context, record);
-  await removeDurably(doomed);
-  return record.garbage.length === 0 ? clean : writeVmRecord(context, { ...record, garbage: [] });
+  const unrecorded = await findUnrecorded(record);
+  await writeVmRecord(context, record);
+  await removeDurably([...record.garbage, ...unrecorded]);
+  return record.garbage.length === 0 ? record : writeVmRecord(context, { ...record, garbage: [] });
+}
+
+/**
+ * Layers that a run made and did not live to record: of the next number, and empty. Any other layer
+ * that the record does not know holds what a guest wrote under a newer record. Errors:
+ * SnapshotBaseChanged.
+ */
+async function findUnrecorded(record: VmRecord): Promise<readonly string[]> {
+  const unrecorded: string[] = [];
+  for (const disk of record.disks) {
+    const original = originalLayer(disk).path;
+    const known = [...disk.layers.map((layer) => layer.path), ...record.garbage];
+    for (const path of await listLayerPaths(original)) {
+      if (known.includes(path)) continue;
+      const isNext = path === layerPath(original, record.nextLayer);
+      if (!isNext || !(await isEmptyLayer(path))) throw unknownLayer(disk.name, path);
+      unrecorded.push(path);
+    }
+  }
+  return unrecorded;
+}
+
+/** A run that dies while a layer is made may leave less than an image. */
+async function isEmptyLayer(path: string): Promise<boolean> {
+  try {
+    return (await readOverlayExtents(path)).extents.length === 0;
+  } catch (error) {
+    if (!isKluisError(error, "ImageInvalid")) throw error;
+    return (await stat(path)).size < NEW_LAYER_BYTES_MAX;
+  }
 }
 
 /** Records new layers, with the work they belong to. */

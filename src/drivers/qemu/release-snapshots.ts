@@ -63,10 +63,7 @@ export async function releaseSnapshots(work: ReleaseWork): Promise<void> {
   const plan = planRelease(record, keepId, read);
   if (plan.merges.length > 0) await applyMerges(work, plan);
   else await writeVmRecord(context, dropSnapshots(record, plan));
-  if (plan.inUse.length > 0) throw inUse(plan.inUse.map((snapshot) => snapshot.id));
-  if (read.has(keepId) && record.disks.some((disk) => disk.layers.length > 2)) {
-    throw inUse([keepId]);
-  }
+  if (plan.blockedBy.length > 0) throw inUse(plan.blockedBy);
 }
 
 function dropSnapshots(record: VmRecord, plan: ReleasePlan): VmRecord {
@@ -257,7 +254,7 @@ function layerAbove(disk: DiskRecord, merge: LayerMerge): LayerRecord | undefine
 function inUse(ids: readonly string[]): KluisError {
   return new KluisError(
     "SnapshotInUse",
-    `Cannot release all older snapshots: ${ids.map((id) => `"${id}"`).join(", ")} is being read`,
+    `Cannot release all older snapshots: somebody reads ${ids.map((id) => `"${id}"`).join(", ")}`,
   );
 }
 

@@ -191,8 +191,8 @@ async function takeBack(qmp: QmpClient, state: TakeBack): Promise<void> {
   const { context, record, switched, layers, chains } = state;
   await closeUnusedLayers(qmp, record.disks, chains);
   if (switched !== record) {
-    const undone = withoutWork(withoutTopLayers(switched, record.nextLayer));
-    await writeVmRecord(context, { ...undone, garbage: record.garbage });
+    // The files stay named as garbage until they are gone, which the next operation sees to.
+    await writeVmRecord(context, withoutWork(withoutTopLayers(switched, record.nextLayer)));
   }
   await removeDurably([...layers.values()].map((layer) => layer.path));
 }

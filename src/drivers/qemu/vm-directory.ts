@@ -1,5 +1,5 @@
 /** Where Kluis keeps what it knows of a VM; internal to this folder. */
-import { mkdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 /** Only the user that runs Kluis reads sockets and records. */
@@ -41,10 +41,14 @@ export function layerPath(originalPath: string, number: number): string {
   return `${originalPath}.kluis-${String(number)}.qcow2`;
 }
 
-/** Whether `name` is a layer of the image at `originalPath`, by its name. */
-export function isLayerName(originalPath: string, name: string): boolean {
+/** Paths of all files beside the image that are layers of it, by their names. */
+export async function listLayerPaths(originalPath: string): Promise<readonly string[]> {
+  const folder = dirname(originalPath);
   const prefix = `${basename(originalPath)}.kluis-`;
-  return name.startsWith(prefix) && /^\d+\.qcow2$/.test(name.slice(prefix.length));
+  const names = (await readdir(folder)).filter(
+    (name) => name.startsWith(prefix) && /^\d+\.qcow2$/.test(name.slice(prefix.length)),
+  );
+  return names.map((name) => join(folder, name));
 }
 
 /** The folder of an image. */

@@ -1,13 +1,12 @@
 /** The record of a VM on disk, and how it follows the description. */
-import { readdir, readFile, realpath } from "node:fs/promises";
-import { basename } from "node:path";
+import { readFile, realpath } from "node:fs/promises";
 
 import { KluisError } from "#base/kluis-error.ts";
 import type { DescribedDisk, VmDescription } from "./description.ts";
 import { writeDurably } from "./durable-file.ts";
 import { assertDescribedFormat } from "./overlay.ts";
 import type { VmContext } from "./vm-context.ts";
-import { folderOf, isLayerName, type VmDirectory } from "./vm-directory.ts";
+import { listLayerPaths, type VmDirectory } from "./vm-directory.ts";
 import {
   encodeVmRecord,
   originalLayer,
@@ -96,16 +95,8 @@ async function adoptDisk(described: DescribedDisk, path: string): Promise<DiskRe
   const { name, format } = described;
   const layer = { number: 0, path, format };
   await assertDescribedFormat(layer);
-  const names = await readdir(folderOf(path));
-  const strange = names.find((candidate) => isLayerName(path, candidate));
-  if (strange !== undefined) {
-    throw new KluisError(
-      "SnapshotBaseChanged",
-      `Cannot use disk "${name}": "${strange}" beside "${basename(path)}" is a newer layer ` +
-        "that this state folder does not know; use the state folder that made it",
-      { details: { path } },
-    );
-  }
+  const [strange] = await listLayerPaths(path);
+  if (strange !== undefined) throw unknownLayer(name, strange);
   return { name, describedPath: described.path, layers: [layer] };
 }
 
@@ -116,6 +107,16 @@ async function resolveImage(path: string): Promise<string> {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
     throw new KluisError("ImageNotFound", `Cannot open the image "${path}": it is not there`);
   }
+}
+
+/** The error for a layer that lies beside an image and that the record does not name. */
+export function unknownLayer(diskName: string, path: string): KluisError {
+  return new KluisError(
+    "SnapshotBaseChanged",
+    `Cannot use disk "${diskName}": "${path}" is a layer of it that this state folder does not ` +
+      "know; use the state folder that made it, as it was last",
+    { details: { path } },
+  );
 }
 
 function mismatch(description: VmDescription, reason: string): KluisError {
