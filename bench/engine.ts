@@ -72,12 +72,13 @@ export async function measureEngine(
   for (const stage of createCpuStages(sample)) await measure(stage);
   const whole = await measurePipelines(image, folder, signal);
   const cores = availableParallelism();
-  const backupIdeal = idealRate(stages, backupStages, cores);
+  const storedShare = whole.storedBytes / whole.dataBytes;
+  const secondsOf = (names: readonly string[]): number => secondsPerMegabyte(stages, names);
   return {
     stages,
     whole,
-    backupIdeal,
-    restoreIdeal: idealRate(stages, restoreStages, cores),
+    backupIdeal: cores / (secondsOf(backupStages) + storedShare * secondsOf(storedStages)),
+    restoreIdeal: cores / secondsOf(restoreStages),
     cores,
   };
 }
