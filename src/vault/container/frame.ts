@@ -3,6 +3,7 @@ import { createCipheriv, createDecipheriv } from "node:crypto";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 
 import { assert } from "#base/assert.ts";
+import { freeBuffer } from "#base/free-buffer.ts";
 import {
   corrupt,
   type FrameHeader,
@@ -73,9 +74,12 @@ export function sealFrame(
   const cipher = createCipheriv("aes-256-gcm", seal.key, frameNonce(options.frame));
   cipher.setAAD(seal.header);
   cipher.setAAD(target.subarray(at, at + frameHeaderBytes));
-  target.set(cipher.update(body), at + frameHeaderBytes);
+  const ciphertext = cipher.update(body);
+  target.set(ciphertext, at + frameHeaderBytes);
   cipher.final();
-  target.set(cipher.getAuthTag(), at + frameHeaderBytes + body.byteLength);
+  target.set(cipher.getAuthTag(), at + frameHeaderBytes + header.sealedBytes);
+  freeBuffer(ciphertext);
+  if (packed !== plain) freeBuffer(packed);
   return header;
 }
 
@@ -84,7 +88,7 @@ export function sealFrame(
  * length that the header names.
  *
  * @param frame The frame's bytes, from its header to its tag, whose header was parsed to `header`.
- * @returns The plaintext, owned by the caller. ObjectCorrupt (never) where anything is off.
+ * @returns The plaintext, owned by the caller, who may free it. ObjectCorrupt (never) where anything is off.
  */
 export function openFrame(
   seal: ContainerSeal,
@@ -110,6 +114,7 @@ export function openFrame(
   }
   if (header.codec === "stored") return body;
   const plain = decompress(body, header, objectName);
+  freeBuffer(body);
   if (plain.byteLength !== header.plainBytes) {
     throw corrupt(objectName, `frame ${header.frame} has another length than its header names`);
   }

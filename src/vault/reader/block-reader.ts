@@ -6,6 +6,7 @@
 import { allEnded } from "#base/all-ended.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { present } from "#base/assert.ts";
+import { freeBuffer } from "#base/free-buffer.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { Semaphore } from "#base/semaphore.ts";
 import { untilAborted } from "#base/until-aborted.ts";
@@ -136,7 +137,13 @@ export class BlockReader {
           this.#openOne(frame, new Uint8Array((await bytes).subarray(start, end)), buffer),
         );
       });
-      void Promise.all(openings).then(() => this.#fetches.release());
+      const end = async (): Promise<void> => {
+        await Promise.all(openings);
+        this.#fetches.release();
+        freeBuffer(await bytes);
+      };
+      // What makes the fetch fail is told to those who hold its frames.
+      end().catch(() => {});
     }
   }
 

@@ -6,6 +6,7 @@
  */
 import { present } from "#base/assert.ts";
 import { isZero } from "#base/bytes.ts";
+import { freeBuffer } from "#base/free-buffer.ts";
 import { toKluisError } from "#base/kluis-error.ts";
 import { frameOverheadBytes } from "#formats/container.ts";
 import { frameBytesMax, idBytes, windowBytes } from "#formats/geometry.ts";
@@ -14,7 +15,7 @@ import { type ContainerSeal, openFrame, sealFrame } from "#vault/container/frame
 import { checksumBytes, computeId, computeWindowChecksum } from "#vault/hashing.ts";
 import { pageFrameBytesMax, segmentBufferBytes } from "#vault/limits.ts";
 import { assertReadsBack, type SealedFrame } from "#vault/pack/pack-builder.ts";
-import { noteGarbage } from "#vault/workers/garbage.ts";
+import { noteContext } from "#vault/workers/garbage.ts";
 import type {
   OpenFrameTask,
   Posted,
@@ -146,12 +147,9 @@ export class SealWorker {
     if (this.#start.verify) {
       const opened = openFrame(seal, header, target.subarray(at, at + sealedBytes), "a new pack");
       assertReadsBack(opened, blocks, this.#start.keys.blockIdKey);
+      freeBuffer(opened);
     }
-    const passes = this.#start.verify ? 2 : 1;
-    noteGarbage({
-      bufferBytes: passes * (plain.byteLength + sealedBytes),
-      contexts: compress ? 1 : 0,
-    });
+    if (compress) noteContext();
     return { sealedBytes, plainBytes: header.plainBytes, codec: header.codec, blocks };
   }
 
@@ -178,10 +176,11 @@ export class SealWorker {
     const target = task.target ?? new ArrayBuffer(0);
     const copy = new Uint8Array(target, 0, task.target === undefined ? 0 : plain.byteLength);
     if (copy.byteLength > 0) copy.set(plain);
+    freeBuffer(plain);
+    freeBuffer(new Uint8Array(task.buffer));
     this.#post({
       answer: { kind: "frame-opened", task: task.task, plain: copy, bad },
       transfer: [target],
     });
-    noteGarbage({ bufferBytes: 2 * task.sealedBytes + plain.byteLength, contexts: 0 });
   }
 }
