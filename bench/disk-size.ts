@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { createStamp, writeFigures } from "./figures.ts";
-import { benchFolder } from "./folders.ts";
+import { withRunFolder } from "./folders.ts";
 import { syncFileSystem } from "./measured-process.ts";
 import { kluis } from "./peers/kluis.ts";
 import type { PeerSource } from "./peers/peer.ts";
@@ -18,12 +18,12 @@ import { openWorkloadP } from "./workloads/workload-p.ts";
 
 const smallBytes = 4 * 2 ** 30;
 const largeBytes = 4 * 2 ** 40;
+const wholeRounds = 5;
 
 /** What to measure. */
 export interface DiskSizeOptions {
   readonly scale: number;
   readonly rounds: number;
-  readonly folder: string;
 }
 
 /** Wall time of increments; medians, and every run. */
@@ -35,8 +35,16 @@ export interface DiskSizeFigures {
   readonly largeRunsMs: readonly number[];
 }
 
-/** Runs it in `folder`, which is emptied. */
-export async function measureDiskSizes(
+/** Runs it. */
+export function measureDiskSizes(
+  options: DiskSizeOptions,
+  context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
+): Promise<DiskSizeFigures> {
+  return withRunFolder("disk-size", (folder) => measureIn(folder, options, context));
+}
+
+async function measureIn(
+  folder: string,
   options: DiskSizeOptions,
   context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
 ): Promise<DiskSizeFigures> {
@@ -47,8 +55,8 @@ export async function measureDiskSizes(
   const largeRunsMs: number[] = [];
   // The first round warms up: code, caches, files.
   for (let round = 0; round <= options.rounds; round++) {
-    const smallMs = await timeIncrement(small, options.folder, signal);
-    const largeMs = await timeIncrement(large, options.folder, signal);
+    const smallMs = await timeIncrement(small, folder, signal);
+    const largeMs = await timeIncrement(large, folder, signal);
     log(`round ${round}: 4 GiB ${smallMs.toFixed(0)} ms, 4 TiB ${largeMs.toFixed(0)} ms`);
     if (round === 0) continue;
     smallRunsMs.push(smallMs);
@@ -74,7 +82,6 @@ async function timeIncrement(
   folder: string,
   signal: AbortSignal,
 ): Promise<number> {
-  await rm(folder, { recursive: true, force: true });
   const run = {
     folder: join(folder, "kluis"),
     scratch: join(folder, "scratch"),
@@ -89,6 +96,7 @@ async function timeIncrement(
   await syncFileSystem(folder, signal);
   const cost = await kluis.increment?.(run);
   if (cost === undefined) throw new Error("Cannot measure kluis: it makes no increments");
+  await rm(folder, { recursive: true });
   return cost.wallMs;
 }
 
@@ -107,18 +115,14 @@ export async function runDiskSizeBench(
     args: [...words],
     options: {
       scale: { type: "string", default: "1" },
-      rounds: { type: "string", default: "5" },
+      rounds: { type: "string", default: String(wholeRounds) },
     },
   });
-  const folder = join(benchFolder, "run-disk-size");
-  try {
-    const stamp = await createStamp(signal);
-    const options = { scale: Number(values.scale), rounds: Number(values.rounds), folder };
-    const context = { signal, log: (line: string) => console.log(line) };
-    const figures = await measureDiskSizes(options, context);
-    await writeFigures("disk-size", { stamp, figures });
-    console.log(describeDiskSizes(figures));
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const stamp = await createStamp(signal);
+  const options = { scale: Number(values.scale), rounds: Number(values.rounds) };
+  const context = { signal, log: (line: string) => console.log(line) };
+  const figures = await measureDiskSizes(options, context);
+  const isWhole = options.scale === 1 && options.rounds >= wholeRounds;
+  await writeFigures("disk-size", { stamp, figures }, isWhole ? "whole" : "try");
+  console.log(describeDiskSizes(figures));
 }

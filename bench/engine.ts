@@ -5,9 +5,8 @@
  * Stages that compute run in one thread on real data in memory (workload D); files are those of
  * workload P, in the page cache. Options: `--scale N` (1), `--sample-mib N` (128), `--json`.
  */
-import { open, mkdir, rm } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { present } from "#base/assert.ts";
@@ -18,12 +17,13 @@ import { createCpuStages } from "./engine/cpu-stages.ts";
 import { openIoStages } from "./engine/io-stages.ts";
 import { measurePipelines, type PipelinesFigures } from "./engine/pipeline.ts";
 import { measureStage, type Stage } from "./engine/rate.ts";
-import { createStamp, type Stamped, writeFigures } from "./figures.ts";
-import { benchFolder } from "./folders.ts";
+import { createStamp, describeStamp, type Stamped, writeFigures } from "./figures.ts";
+import { withRunFolder } from "./folders.ts";
 import { openWorkloadD } from "./workloads/workload-d.ts";
 import { openWorkloadP } from "./workloads/workload-p.ts";
 
 const frameWindows = 4;
+const wholeSampleMib = 128;
 /** Stages that all data goes through. */
 const backupStages = [
   "read a raw image (page cache)",
@@ -36,6 +36,12 @@ const backupStages = [
 const storedStages = ["put frames into a pack", "put packs of 32 MiB durably"];
 const restoreStages = ["open and verify frames", "write a raw target durably"];
 
+/** What to measure. */
+export interface EngineOptions {
+  readonly scale: number;
+  readonly sampleMib: number;
+}
+
 /** Everything that a run measured. */
 export interface EngineFigures {
   readonly stages: readonly Stage[];
@@ -47,13 +53,21 @@ export interface EngineFigures {
   readonly cores: number;
 }
 
-/** Measures all of it in `folder`, an empty one. */
-export async function measureEngine(
-  options: { readonly scale: number; readonly sampleMib: number; readonly folder: string },
+/** Measures all of it. */
+export function measureEngine(
+  options: EngineOptions,
+  context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
+): Promise<EngineFigures> {
+  return withRunFolder("engine", (folder) => measureIn(folder, options, context));
+}
+
+async function measureIn(
+  folder: string,
+  options: EngineOptions,
   context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
 ): Promise<EngineFigures> {
   const { signal, log } = context;
-  const { folder, scale } = options;
+  const { scale } = options;
   const { image } = await openWorkloadD({ scale }, signal);
   const p = await openWorkloadP({ scale }, signal);
   const dataBytes = p.dataBytes - (p.dataBytes % (4 * 1024 * 1024));
@@ -123,7 +137,7 @@ export function describeEngine({ stamp, figures }: Stamped<EngineFigures>): stri
     `| ${name} | ${run.rate.toFixed(0)} | stages above, shared by ${cores} cores without loss | ` +
     `${ideal.toFixed(0)} | ${((run.rate / ideal) * 100).toFixed(0)} % |`;
   return [
-    `Measured at commit ${stamp.commit.slice(0, 12)} on ${stamp.machine}.`,
+    `${describeStamp(stamp)}.`,
     "",
     "| stage (one thread) | MB/s | the machine's own limit | MB/s | share |",
     "|---|---:|---|---:|---:|",
@@ -141,23 +155,16 @@ export async function runEngineBench(words: readonly string[], signal: AbortSign
     args: [...words],
     options: {
       scale: { type: "string", default: "1" },
-      "sample-mib": { type: "string", default: "128" },
+      "sample-mib": { type: "string", default: String(wholeSampleMib) },
       json: { type: "boolean", default: false },
     },
   });
-  const folder = join(benchFolder, "run-engine");
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(folder, { recursive: true });
-  try {
-    const stamp = await createStamp(signal);
-    const figures = await measureEngine(
-      { scale: Number(values.scale), sampleMib: Number(values["sample-mib"]), folder },
-      { signal, log: (line) => console.error(line) },
-    );
-    await writeFigures("engine", { stamp, figures });
-    if (values.json) console.log(JSON.stringify(figures, undefined, 2));
-    else console.log(describeEngine({ stamp, figures }));
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const stamp = await createStamp(signal);
+  const options = { scale: Number(values.scale), sampleMib: Number(values["sample-mib"]) };
+  const context = { signal, log: (line: string) => console.error(line) };
+  const figures = await measureEngine(options, context);
+  const isWhole = options.scale === 1 && options.sampleMib >= wholeSampleMib;
+  await writeFigures("engine", { stamp, figures }, isWhole ? "whole" : "try");
+  if (values.json) console.log(JSON.stringify(figures, undefined, 2));
+  else console.log(describeEngine({ stamp, figures }));
 }

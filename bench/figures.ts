@@ -50,13 +50,21 @@ export async function createStamp(signal: AbortSignal): Promise<Stamp> {
   };
 }
 
-/** Keeps figures under a name. */
-export async function writeFigures<T>(name: string, stamped: Stamped<T>): Promise<void> {
+/**
+ * Keeps figures under a name and returns the path of their file. Those of a try, with other sizes or
+ * fewer runs than the bars want, get a name of their own.
+ */
+export async function writeFigures<T>(
+  name: string,
+  stamped: Stamped<T>,
+  kind: "whole" | "try",
+): Promise<string> {
   await mkdir(benchFolder, { recursive: true });
-  const path = figuresPath(name);
+  const path = figuresPath(kind === "whole" ? name : `${name}-try`);
   const draft = `${path}.${process.pid}.tmp`;
   await writeFile(draft, `${JSON.stringify(stamped, undefined, 2)}\n`);
   await rename(draft, path);
+  return path;
 }
 
 /** The newest figures of a name; `undefined` where there are none. */
@@ -89,8 +97,13 @@ export async function readFreshFigures<T>(
   return isSame && ageMs >= 0 && ageMs <= ageMaxMs ? kept : undefined;
 }
 
-/** Where figures of a name are kept. */
-export function figuresPath(name: string): string {
+/** A stamp in words, without a full stop. */
+export function describeStamp({ measuredAtMs, commit, machine }: Stamp): string {
+  const when = new Date(measuredAtMs).toISOString().slice(0, "YYYY-MM-DD".length);
+  return `Measured ${when} at commit ${commit.slice(0, 12)} on ${machine}`;
+}
+
+function figuresPath(name: string): string {
   return join(benchFolder, `${name}.json`);
 }
 

@@ -5,7 +5,7 @@
  *
  * Options: `--scale N` (1), `--increments N` (60), `--rounds N` of restores (3).
  */
-import { mkdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
@@ -18,13 +18,15 @@ import type { Vault } from "#vault/vault.ts";
 
 import { type BenchVault, openBenchVault, writeOneDisk } from "./bench-vault.ts";
 import { createStamp, writeFigures } from "./figures.ts";
-import { benchFolder } from "./folders.ts";
+import { withRunFolder } from "./folders.ts";
 import { WrittenDisk } from "./increments/written-disk.ts";
 import { median, mean } from "./statistics.ts";
 import { storedBytesOf } from "./stored-bytes.ts";
 import { drawPages, openWorkloadP } from "./workloads/workload-p.ts";
 
 const seed = 60_000;
+const wholeIncrements = 60;
+const wholeRounds = 3;
 const compareBytes = 4 * 1024 * 1024;
 
 /** What to measure. */
@@ -32,7 +34,6 @@ export interface IncrementsOptions {
   readonly scale: number;
   readonly increments: number;
   readonly rounds: number;
-  readonly folder: string;
 }
 
 /** One increment. */
@@ -53,15 +54,23 @@ export interface IncrementsFigures {
   readonly restoreRatio: number;
 }
 
-/** Runs it in `folder`, an empty one; the newest point is compared byte for byte. */
-export async function measureIncrements(
+/** Runs it; the newest point is compared byte for byte. */
+export function measureIncrements(
+  options: IncrementsOptions,
+  context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
+): Promise<IncrementsFigures> {
+  return withRunFolder("increments", (folder) => measureIn(folder, options, context));
+}
+
+async function measureIn(
+  folder: string,
   options: IncrementsOptions,
   context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
 ): Promise<IncrementsFigures> {
   const { signal, log } = context;
   const workload = await openWorkloadP({ scale: options.scale }, signal);
   await using source = await imageAccess.openSource(workload.before, { format: "raw" }, signal);
-  await using bench = await openBenchVault(options.folder);
+  await using bench = await openBenchVault(folder);
   const disk = new WrittenDisk(source.reader, workload.sizeBytes / pageBytes);
   const { vault } = bench;
   const first = (await writeOneDisk(vault, { reader: disk.snapshot() }, signal)).manifest;
@@ -77,8 +86,8 @@ export async function measureIncrements(
   const times = { first: [] as number[], newest: [] as number[] };
   for (let round = 0; round < options.rounds; round++) {
     const reference = round === 0 ? disk.snapshot() : undefined;
-    times.first.push(await timeRestore(vault, first, { ...options, signal }));
-    times.newest.push(await timeRestore(vault, newest, { ...options, signal, reference }));
+    times.first.push(await timeRestore(vault, first, { folder, signal }));
+    times.newest.push(await timeRestore(vault, newest, { folder, signal, reference }));
   }
   const stored = increments.map(({ storedPerChanged }) => storedPerChanged);
   const restoreFirstMs = median(times.first);
@@ -180,27 +189,20 @@ export async function runIncrementsBench(
     args: [...words],
     options: {
       scale: { type: "string", default: "1" },
-      increments: { type: "string", default: "60" },
-      rounds: { type: "string", default: "3" },
+      increments: { type: "string", default: String(wholeIncrements) },
+      rounds: { type: "string", default: String(wholeRounds) },
     },
   });
-  const folder = join(benchFolder, "run-increments");
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(folder, { recursive: true });
-  try {
-    const stamp = await createStamp(signal);
-    const figures = await measureIncrements(
-      {
-        scale: Number(values.scale),
-        increments: Number(values.increments),
-        rounds: Number(values.rounds),
-        folder,
-      },
-      { signal, log: (line) => console.log(line) },
-    );
-    await writeFigures("increments", { stamp, figures });
-    console.log(describeIncrements(figures));
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const stamp = await createStamp(signal);
+  const options = {
+    scale: Number(values.scale),
+    increments: Number(values.increments),
+    rounds: Number(values.rounds),
+  };
+  const context = { signal, log: (line: string) => console.log(line) };
+  const figures = await measureIncrements(options, context);
+  const isWhole =
+    options.scale === 1 && options.increments === wholeIncrements && options.rounds >= wholeRounds;
+  await writeFigures("increments", { stamp, figures }, isWhole ? "whole" : "try");
+  console.log(describeIncrements(figures));
 }

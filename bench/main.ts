@@ -38,6 +38,10 @@ const benchmarks: Readonly<
     what: "rules that bound fragmentation, on a model of a disk",
     load: async () => (await import("./rewrite-rule.ts")).runRewriteRuleBench,
   },
+  report: {
+    what: "writes the newest figures into docs/benchmarks.md",
+    load: async () => (await import("./report.ts")).runReport,
+  },
 };
 
 async function main(words: readonly string[]): Promise<number> {

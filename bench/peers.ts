@@ -12,7 +12,7 @@ import { present } from "#base/assert.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import { pageBytes } from "#formats/geometry.ts";
 
-import { createStamp, figuresPath, type Stamped, writeFigures } from "./figures.ts";
+import { createStamp, type Stamped, writeFigures } from "./figures.ts";
 import { benchFolder } from "./folders.ts";
 import { type Cost, syncFileSystem } from "./measured-process.ts";
 import { borg } from "./peers/borg.ts";
@@ -88,7 +88,8 @@ export async function measurePeers(
   }
   const figures = { ...options, versions, disks: disks.map(toFigures) };
   const stamped = { stamp, figures };
-  await writeFigures(isWhole(options) ? peersName : `${peersName}-partial`, stamped);
+  const path = await writeFigures(peersName, stamped, isWhole(options) ? "whole" : "try");
+  log(`figures: ${path}`);
   return stamped;
 }
 
@@ -262,5 +263,4 @@ export async function runPeersBench(words: readonly string[], signal: AbortSigna
   };
   const measured = await measurePeers(options, { signal, log: (line) => console.log(line) });
   console.log(describePeers(measured));
-  console.log(`Figures: ${figuresPath(isWhole(options) ? peersName : `${peersName}-partial`)}`);
 }

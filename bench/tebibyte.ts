@@ -9,9 +9,7 @@
  *
  * Options: `--size-gib N` (1024).
  */
-import { mkdir, rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { systemRandom } from "#base/random.ts";
@@ -25,7 +23,7 @@ import { WriteSession } from "#vault/writer/write-session.ts";
 
 import { openBenchVault, writeOneDisk } from "./bench-vault.ts";
 import { createStamp, writeFigures } from "./figures.ts";
-import { benchFolder } from "./folders.ts";
+import { withRunFolder } from "./folders.ts";
 import { storedBytesOf } from "./stored-bytes.ts";
 import { drawPages } from "./workloads/workload-p.ts";
 
@@ -52,13 +50,20 @@ export interface TebibyteFigures {
   readonly wallMs: number;
 }
 
-/** Runs it in `folder`, an empty one. */
-export async function measureTebibyte(
-  options: { readonly sizeBytes: number; readonly folder: string },
+/** Runs it on a disk of `sizeBytes`. */
+export function measureTebibyte(
+  sizeBytes: number,
+  context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
+): Promise<TebibyteFigures> {
+  return withRunFolder("tebibyte", (folder) => measureIn(folder, sizeBytes, context));
+}
+
+async function measureIn(
+  folder: string,
+  sizeBytes: number,
   context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
 ): Promise<TebibyteFigures> {
   const { signal, log } = context;
-  const { sizeBytes, folder } = options;
   const base = await buildBase(folder, sizeBytes, signal);
   await using bench = await openBenchVault(folder);
   const baseBytes = await storedBytesOf(bench.storeFolder);
@@ -174,17 +179,10 @@ export async function runTebibyteBench(
     args: [...words],
     options: { "size-gib": { type: "string", default: "1024" } },
   });
-  const folder = join(benchFolder, "run-tebibyte");
-  await rm(folder, { recursive: true, force: true });
-  await mkdir(folder, { recursive: true });
-  try {
-    const stamp = await createStamp(signal);
-    const sizeBytes = Number(values["size-gib"]) * 2 ** 30;
-    const context = { signal, log: (line: string) => console.log(line) };
-    const figures = await measureTebibyte({ sizeBytes, folder }, context);
-    await writeFigures("tebibyte", { stamp, figures });
-    console.log(describeTebibyte(figures));
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const stamp = await createStamp(signal);
+  const sizeBytes = Number(values["size-gib"]) * 2 ** 30;
+  const context = { signal, log: (line: string) => console.log(line) };
+  const figures = await measureTebibyte(sizeBytes, context);
+  await writeFigures("tebibyte", { stamp, figures }, sizeBytes === 2 ** 40 ? "whole" : "try");
+  console.log(describeTebibyte(figures));
 }

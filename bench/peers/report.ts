@@ -1,5 +1,5 @@
 /** Figures of a comparison as tables in Markdown, for terminals and for docs/benchmarks.md. */
-import type { Stamped } from "../figures.ts";
+import { describeStamp, type Stamped } from "../figures.ts";
 import {
   type DiskFigures,
   type PeerDiskFigures,
@@ -16,12 +16,11 @@ const head = [
 /** All of it as Markdown. */
 export function describePeers({ stamp, figures }: Stamped<PeerFigures>): string {
   const { rounds, scale, versions, disks } = figures;
-  const when = new Date(stamp.measuredAtMs).toISOString().slice(0, "YYYY-MM-DDThh:mm".length);
   const ratios = Object.entries(ratiosOf(figures)).map(
     ([name, ratio]) => `| ${name} | ${ratio.toFixed(3)} |`,
   );
   return [
-    `Measured ${when}Z at commit ${stamp.commit.slice(0, 12)} on ${stamp.machine}; median of ${rounds}` +
+    `${describeStamp(stamp)}; median of ${rounds}` +
       `${scale === 1 ? "" : `, at scale ${scale}: NOT the workloads of the bars`}.`,
     `Programs: ${Object.values(versions).join(", ")}.`,
     ...disks.flatMap((disk) => ["", describeDisk(disk), "", ...describeRows(disk)]),

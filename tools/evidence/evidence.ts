@@ -30,6 +30,9 @@ export interface Evidence {
   readonly claim: string;
   /** What the figure must reach, on one line. */
   readonly bar: string;
-  /** Measures on this machine, now; nothing is remembered from an earlier run. */
+  /**
+   * Measures on this machine, now; nothing is remembered from an earlier run, except that bars on
+   * one comparison of ten minutes share it for an hour while no source file changes.
+   */
   run(context: EvidenceContext): Promise<EvidenceOutcome>;
 }
