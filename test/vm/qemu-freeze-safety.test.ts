@@ -18,11 +18,13 @@ import { ChildRun } from "./child-run.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 import { letPass, readLongestGap, startGapMeter } from "./guest-writers.ts";
 
-const request: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 10_000 };
-const gapSecondsMax = 10;
+/** The longest that may be asked for, and one that lets a test wait less. */
+const longest: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 10_000 };
+const usual: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 5_000 };
 const rounds = process.env["KLUIS_LONG"] === "1" ? 10 : 1;
+const gapSecondsMax = 10;
 /** Longer than the watchdog in the guest waits. */
-const untilWatchdogMs = 9_000;
+const untilWatchdogMs = { longest: 9_000, usual: 5_000 };
 
 /** Pids of the guest agent, in a guest with or without pidof. */
 const agentPids = '$(grep -slx qemu-ga /proc/[0-9]*/comm | tr -dc "0-9\\n")';
@@ -37,6 +39,8 @@ interface Parties {
 interface Scenario {
   readonly name: string;
   readonly waitAt: VmStep;
+  /** Default {@link usual}. */
+  readonly request?: SnapshotRequest;
   /** Before the child starts, while the agent still takes commands. */
   readonly arrange?: (vm: DrivenVm) => Promise<void>;
   readonly harm: (parties: Parties) => Promise<void>;
@@ -71,7 +75,7 @@ const killAgent = (vm: DrivenVm): Promise<void> =>
 const stopAgent = (vm: DrivenVm, condition: string): Promise<void> =>
   doInGuestWhen(vm, {
     condition,
-    commands: `kill -STOP ${agentPids}; sleep 14; kill -CONT ${agentPids}`,
+    commands: `kill -STOP ${agentPids}; sleep 8; kill -CONT ${agentPids}`,
   });
 
 const scenarios: readonly Scenario[] = [
@@ -87,6 +91,7 @@ const scenarios: readonly Scenario[] = [
   {
     name: "the guard is stopped",
     waitAt: "frozen",
+    request: longest,
     harm: async ({ vm, child }) => {
       await signalGuard(vm, "SIGSTOP");
       child.goOn();
@@ -114,7 +119,7 @@ const scenarios: readonly Scenario[] = [
     name: "Kluis is slow",
     waitAt: "taken",
     harm: async ({ child }) => {
-      await letPass(7_000);
+      await letPass(4_000);
       child.goOn();
     },
     outcome: "crash",
@@ -125,7 +130,7 @@ const scenarios: readonly Scenario[] = [
     harm: async ({ vm, child }) => {
       await signalGuard(vm, "SIGSTOP");
       child.signalGroup("SIGSTOP");
-      await letPass(untilWatchdogMs);
+      await letPass(untilWatchdogMs.usual);
       child.goOn();
       child.signalGroup("SIGCONT");
       await signalGuard(vm, "SIGCONT");
@@ -135,10 +140,11 @@ const scenarios: readonly Scenario[] = [
   {
     name: "Kluis and the guard are killed",
     waitAt: "frozen",
+    request: longest,
     harm: async ({ vm, child }) => {
       await signalGuard(vm, "SIGKILL");
       await child.kill();
-      await letPass(untilWatchdogMs);
+      await letPass(untilWatchdogMs.longest);
     },
     outcome: "none",
   },
@@ -146,6 +152,7 @@ const scenarios: readonly Scenario[] = [
     // The kernel holds the file systems frozen; the agent that init starts finds that and thaws them.
     name: "the agent is killed and started again",
     waitAt: "frozen",
+    request: longest,
     arrange: killAgent,
     harm: async ({ child }) => {
       await letPass(2_000);
@@ -176,6 +183,7 @@ const scenarios: readonly Scenario[] = [
   {
     name: "QEMU stands still for a while",
     waitAt: "frozen",
+    request: longest,
     harm: async ({ vm, child }) => {
       const { pid } = await vm.machine();
       process.kill(pid, "SIGSTOP");
@@ -190,7 +198,7 @@ const scenarios: readonly Scenario[] = [
 async function play(scenario: Scenario, vm: DrivenVm, t: TestContext): Promise<void> {
   const { options, vmId, hypervisor } = vm;
   await scenario.arrange?.(vm);
-  const { waitAt } = scenario;
+  const { waitAt, request = usual } = scenario;
   const operation = { kind: "snapshot", request } as const;
   await using child = ChildRun.start({ options, vmId, operation, waitAt });
   await child.waitForStep(waitAt);
@@ -205,7 +213,7 @@ async function play(scenario: Scenario, vm: DrivenVm, t: TestContext): Promise<v
   }
   await runInGuest(vm.exec, "true");
   // The next operation clears up what is left, and the guest can be frozen again.
-  const next = await hypervisor.takeSnapshot(vmId, request);
+  const next = await hypervisor.takeSnapshot(vmId, usual);
   assert.equal(next.consistency.consistency, "file-system", next.consistency.reason);
   await hypervisor.releaseSnapshotsBefore(vmId, next.id);
   const living = await runInGuest(vm.exec, `${isArmed} && echo armed; true`);
@@ -235,7 +243,7 @@ test("freeze safety: the watchdog outlives the agent's service under systemd", a
   const harm = async ({ child }: Parties): Promise<void> => {
     await signalGuard(vm, "SIGKILL");
     await child.kill();
-    await letPass(untilWatchdogMs);
+    await letPass(untilWatchdogMs.usual);
   };
   await play(
     { name: "all but the watchdog", waitAt: "frozen", arrange: killAgent, harm, outcome: "none" },
@@ -254,7 +262,7 @@ test("freeze safety: without an agent that may do it, the snapshot says why it i
     setsid sh -c 'sleep 0.3; kill -KILL ${agentPids}' </dev/null >/dev/null 2>&1 &`;
   await runInGuest(vm.exec, refuse);
   await letPass(1_500);
-  const refused = await hypervisor.takeSnapshot(vmId, request);
+  const refused = await hypervisor.takeSnapshot(vmId, usual);
   assert.equal(refused.consistency.consistency, "crash");
   assert.match(refused.consistency.reason ?? "", /guest-exec/);
   t.diagnostic(refused.consistency.reason ?? "");
@@ -270,7 +278,7 @@ test("freeze safety: a silent agent delays a snapshot by seconds, not for ever",
   );
   await letPass(1_500);
   const startMs = performance.now();
-  const silent = await hypervisor.takeSnapshot(vmId, request);
+  const silent = await hypervisor.takeSnapshot(vmId, usual);
   assert.equal(silent.consistency.consistency, "crash");
   assert.match(silent.consistency.reason ?? "", /did not answer/);
   const seconds = (performance.now() - startMs) / 1000;
