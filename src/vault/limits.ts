@@ -25,6 +25,8 @@ export const segmentBufferBytes = segmentBytes + 4096;
 export const packBuffers = 2;
 /** A pack takes no further segment when it could grow beyond this; stores take 64 MiB. */
 export const packBufferBytes = 60 * 1024 * 1024;
+/** A pack takes no further segment when it could get more blocks: its footer has to fit too. */
+export const packEntriesMax = 32 * 1024;
 /** No object is larger: stores take no more in one put. */
 export const objectBytesMax = 64 * 1024 * 1024;
 /** Packs that are being put at once. */

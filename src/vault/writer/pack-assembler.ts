@@ -10,7 +10,7 @@ import { Pool } from "#base/pool.ts";
 import type { RandomSource } from "#base/random.ts";
 import { packBytesTarget } from "#formats/geometry.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { packBufferBytes, packBuffers } from "#vault/limits.ts";
+import { packBufferBytes, packBuffers, packEntriesMax } from "#vault/limits.ts";
 import {
   type BuiltPack,
   type FrameTicket,
@@ -18,7 +18,7 @@ import {
   type SealedFrame,
 } from "#vault/pack/pack-builder.ts";
 
-/** Room in a pack's buffer for its footer and trailer. */
+/** Room in a pack's buffer for its footer and trailer: at most 100 bytes for each block. */
 const footerBytesMax = 4 * 1024 * 1024;
 
 /** A pack that is ready to be put. Its bytes are lent until `release` is called. */
@@ -36,6 +36,8 @@ interface OpenPack {
   readonly builder: PackBuilder;
   readonly buffer: ArrayBuffer;
   tickets: number;
+  /** Blocks for which there was a ticket. */
+  blocks: number;
   /** Plain bytes of segments that are being sealed for this pack. */
   outstandingBytes: number;
   isClosed: boolean;
@@ -75,8 +77,9 @@ export class PackAssembler {
       const opening = this.#open;
       const pack = await opening;
       if (pack.isClosed) continue;
-      if (this.#hasRoom(pack, plainBytes)) {
+      if (pack.blocks + blocks <= packEntriesMax && this.#hasRoom(pack, plainBytes)) {
         pack.tickets++;
+        pack.blocks += blocks;
         pack.outstandingBytes += plainBytes;
         return { ...pack.builder.issueTicket(blocks), pack, plainBytes };
       }
@@ -115,7 +118,7 @@ export class PackAssembler {
     const buffer = await this.#buffers.take(this.#signal);
     const deps = { keys: this.#keys, random: this.#random };
     const builder = new PackBuilder({ type: "pack", ...deps, verify: false, buffer });
-    return { builder, buffer, tickets: 0, outstandingBytes: 0, isClosed: false };
+    return { builder, buffer, tickets: 0, blocks: 0, outstandingBytes: 0, isClosed: false };
   }
 
   #hasRoom(pack: OpenPack, plainBytes: number): boolean {
