@@ -204,7 +204,9 @@ test("qcow2 image: our qemu-nbd ends when we are killed, and the image is free",
     const { openDiskImage } = await import(${module});
     await openDiskImage(${JSON.stringify(path)}, { format: "qcow2" });
     console.log("open");`;
-  const child = spawn(process.execPath, ["--input-type=module", "-e", program]);
+  // What a killed process leaves in the temporary folder goes with ours.
+  const env = { ...process.env, TMPDIR: folder.path };
+  const child = spawn(process.execPath, ["--input-type=module", "-e", program], { env });
   const ended = new Promise((resolve) => child.once("exit", resolve));
   await new Promise((resolve) => child.stdout.once("data", resolve));
   const served = await findQemuNbd(path);
