@@ -31,11 +31,32 @@ export interface FindChangesDeps {
 
 /**
  * Compares `reader` with `base`. Only the part that both have is compared; what lies behind the
- * end of the smaller one is the writer's to plan.
+ * end of the smaller one is the writer's to plan. When it throws nothing is under way any more.
  */
 export async function findChanges(
   disk: { readonly reader: DiskReader; readonly base: DiskMap; readonly access: MapAccess },
   deps: FindChangesDeps,
+): Promise<FoundChanges> {
+  const failure = new AbortController();
+  const signals = deps.signal === undefined ? [failure.signal] : [deps.signal, failure.signal];
+  const scans = new Set<Promise<unknown>>();
+  try {
+    return await compare(disk, { ...deps, signal: AbortSignal.any(signals), scans });
+  } catch (error) {
+    failure.abort(error);
+    await Promise.allSettled(scans);
+    throw error;
+  }
+}
+
+interface CompareDeps extends FindChangesDeps {
+  /** Scans that are under way. */
+  readonly scans: Set<Promise<unknown>>;
+}
+
+async function compare(
+  disk: { readonly reader: DiskReader; readonly base: DiskMap; readonly access: MapAccess },
+  deps: CompareDeps,
 ): Promise<FoundChanges> {
   const { reader, base, access } = disk;
   const { signal } = deps;
@@ -102,9 +123,15 @@ interface SumsBatch {
   readonly scan: Promise<WindowScan>;
 }
 
+interface StreamDeps extends CompareDeps {
+  readonly source: SegmentReader;
+  /** Bytes of all windows, for progress. */
+  readonly total: number;
+}
+
 /** Checksums of a disk's data windows in order, computed ahead by the workers. */
 class ChecksumStream {
-  readonly #deps: FindChangesDeps & { readonly source: SegmentReader; readonly total: number };
+  readonly #deps: StreamDeps;
   readonly #plan: Iterator<readonly number[]>;
   readonly #buffers: Pool<ArrayBuffer>;
   readonly #ahead: SumsBatch[] = [];
@@ -113,10 +140,7 @@ class ChecksumStream {
   #at = 0;
   #done = 0;
 
-  constructor(
-    deps: FindChangesDeps & { readonly source: SegmentReader; readonly total: number },
-    runs: readonly WindowRun[],
-  ) {
+  constructor(deps: StreamDeps, runs: readonly WindowRun[]) {
     this.#deps = deps;
     this.#plan = windowBatches(runs);
     this.#depth = deps.workers * segmentsPerWorker;
@@ -150,7 +174,9 @@ class ChecksumStream {
       const next = this.#plan.next();
       if (next.done === true) break;
       const scan = this.#scan(next.value);
-      scan.catch(() => {});
+      this.#deps.scans.add(scan);
+      const forget = (): void => void this.#deps.scans.delete(scan);
+      scan.then(forget, forget);
       this.#ahead.push({ windows: next.value, scan });
     }
     const batch = this.#ahead.shift();
@@ -164,8 +190,8 @@ class ChecksumStream {
   }
 
   async #scan(windows: readonly number[]): Promise<WindowScan> {
-    const { pool, source } = this.#deps;
-    const buffer = await this.#buffers.take();
+    const { pool, source, signal } = this.#deps;
+    const buffer = await this.#buffers.take(signal);
     await source.readWindows(windows, buffer);
     const segment = await pool.scanWindows({ buffer, windows: windows.length, ids: false });
     this.#buffers.give(await pool.release(segment));
