@@ -14,15 +14,11 @@ export function unionChanges(older: ChangedExtents, newer: ChangedExtents): Chan
     for (; next < newer.length; next += 1) {
       const over = newer[next] as Extent;
       if (over.offsetBytes >= endBytes) break;
-      if (over.offsetBytes > atBytes) result.add(atBytes, over.offsetBytes, extent.kind);
+      result.add(atBytes, over.offsetBytes, extent.kind);
       result.add(over.offsetBytes, endOf(over), over.kind);
       atBytes = Math.max(atBytes, endOf(over));
-      // It may cover more of what follows, so it stays the next one while it does.
-      if (endOf(over) > endBytes) break;
     }
-    const covering = newer[next];
-    const isCovered = covering !== undefined && covering.offsetBytes < endBytes;
-    if (!isCovered && atBytes < endBytes) result.add(atBytes, endBytes, extent.kind);
+    result.add(atBytes, endBytes, extent.kind);
   }
   for (; next < newer.length; next += 1) {
     const rest = newer[next] as Extent;
@@ -52,7 +48,7 @@ export function withGrowth(
 class ExtentList {
   readonly extents: Extent[] = [];
 
-  /** Adds a range; what of it was added before stays as it is. */
+  /** Adds a range, which may be empty; what of it was added before stays as it is. */
   add(fromBytes: number, toBytes: number, kind: ExtentKind): void {
     const last = this.extents.at(-1);
     const startBytes = last === undefined ? fromBytes : Math.max(fromBytes, endOf(last));

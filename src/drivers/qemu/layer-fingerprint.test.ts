@@ -33,7 +33,8 @@ test("layer fingerprint: notices a write at once, wherever it is", async () => {
   await using folder = await createTempFolder();
   const path = join(folder.path, "layer");
   await writeFile(path, Buffer.alloc(sizeBytes));
-  for (const offsetBytes of [0, 70_000, 333_333, sizeBytes - 1]) {
+  for (const offsetBytes of [0, 70_000, 333_333, sizeBytes - 1, 1, 2, 3, 4, 5, 6, 7, 8]) {
+    await writeAt(path, offsetBytes);
     const before = await readLayerFingerprint(path, systemClock);
     assert.equal(await isChanged(path, before), false);
     await writeAt(path, offsetBytes);
