@@ -9,16 +9,15 @@ export function unionChanges(older: ChangedExtents, newer: ChangedExtents): Chan
   const result = new ExtentList();
   let next = 0;
   for (const extent of older) {
-    let atBytes = extent.offsetBytes;
-    const endBytes = endOf(extent);
+    // What a newer extent has covered already is left out by the list.
+    const { offsetBytes, kind } = extent;
     for (; next < newer.length; next += 1) {
       const over = newer[next] as Extent;
-      if (over.offsetBytes >= endBytes) break;
-      result.add(atBytes, over.offsetBytes, extent.kind);
+      if (over.offsetBytes >= endOf(extent)) break;
+      result.add(offsetBytes, over.offsetBytes, kind);
       result.add(over.offsetBytes, endOf(over), over.kind);
-      atBytes = Math.max(atBytes, endOf(over));
     }
-    result.add(atBytes, endBytes, extent.kind);
+    result.add(offsetBytes, endOf(extent), kind);
   }
   for (; next < newer.length; next += 1) {
     const rest = newer[next] as Extent;

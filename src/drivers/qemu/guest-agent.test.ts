@@ -23,7 +23,7 @@ interface Peer extends AsyncDisposable {
   readonly requests: readonly string[];
 }
 
-/** Answers syncs as the agent does (a complaint about the delimiter first), the rest by `answer`. */
+/** A peer that answers by `answer`, from one request to the next. */
 async function startPeer(answer: Answer): Promise<Peer> {
   const folder = await createTempFolder();
   const path = join(folder.path, "agent.sock");
@@ -39,7 +39,6 @@ async function startPeer(answer: Answer): Promise<Peer> {
       for (const line of lines) {
         const request = JSON.parse(line.replaceAll("\xff", "")) as Request;
         requests.push(request.execute);
-        if (line.startsWith("\xff")) reply(socket, { error: { class: "x", desc: "stray" } });
         answer(request, socket);
       }
     });
@@ -60,9 +59,10 @@ function reply(socket: Socket, value: unknown): void {
   socket.write(`${JSON.stringify(value)}\n`);
 }
 
-/** What an agent in order answers. */
+/** What an agent in order answers: to a sync first a complaint about the delimiter before it. */
 function answerWell(request: Request, socket: Socket): void {
   if (request.execute === "guest-sync-delimited") {
+    reply(socket, { error: { class: "GenericError", desc: "JSON parse error, stray" } });
     socket.write(Buffer.from([0xff]));
     reply(socket, { return: request.arguments?.id });
   } else if (request.execute === "guest-fsfreeze-status") {
