@@ -108,18 +108,17 @@ test("guest agent: drops a late answer and answers the next command with its own
 });
 
 test("guest agent: stays in step when it had to ask for a sync more than once", async () => {
-  const held: (() => void)[] = [];
-  let silent = true;
+  let asked = 0;
+  const woken = Promise.withResolvers<void>();
+  let turn: Promise<void> = woken.promise;
   await using peer = await startPeer((request, socket) => {
-    if (!silent) {
-      answerWell(request, socket);
-      return;
-    }
-    held.push(() => answerWell(request, socket));
-    if (held.length < 3) return;
-    silent = false;
+    asked += 1;
+    if (asked === 3) woken.resolve();
     // An agent that wakes up answers what it finds, one after the other.
-    for (const [at, each] of held.entries()) setTimeout(each, at * 30);
+    turn = turn.then(async () => {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      answerWell(request, socket);
+    });
   });
   await using agent = await GuestAgent.open(peer.path, { timeoutMs: 10_000 });
   for (const name of ["a", "b", "c"]) assert.equal(await agent.execute(name), name);
