@@ -167,6 +167,13 @@ async function damage(folder: string, random: SeededRandom): Promise<string> {
   return `${kind} ${path} at ${at}`;
 }
 
+/** Puts a segment of so many of the packs that wait for one. */
+async function addWaiting(index: BlockIndex, model: Model, count: number): Promise<void> {
+  const packs = model.pending.splice(0, count);
+  await index.addSegment(model.put(packs), packs);
+  for (const pack of packs) model.publish(pack);
+}
+
 async function runModel(label: string, folder: string, steps: number): Promise<void> {
   const random = createSeededRandom(label);
   const model = new Model(random);
@@ -175,34 +182,28 @@ async function runModel(label: string, folder: string, steps: number): Promise<v
   for (let step = 0; step < steps; step++) {
     const action = random.integer(0, 9);
     if (action <= 2) {
-      const pack = model.createPack();
-      index.addPending(pack);
-      model.pending.push(pack);
-      model.publish(pack);
+      // Durable, but nobody may build on it before a segment names it.
+      model.pending.push(model.createPack());
     } else if (action <= 4) {
-      const packs = model.pending.splice(0, random.integer(0, model.pending.length));
-      await index.addSegment(model.put(packs), packs);
+      await addWaiting(index, model, random.integer(0, model.pending.length));
     } else if (action === 5) {
       const packs = [model.createPack()];
       model.put(packs);
       for (const pack of packs) model.publish(pack);
       await index.refresh(model.names());
     } else if (action === 6) {
-      const packs = model.pending.splice(0);
-      if (packs.length > 0) await index.addSegment(model.put(packs), packs);
+      if (model.pending.length > 0) await addWaiting(index, model, model.pending.length);
       if (random.chance(0.7)) await index.close();
       if (random.chance(0.5)) await damage(folder, random);
       index = await open(model, options);
     } else if (action === 7) {
       const other = await open(model, options);
-      assert.equal(other.statistics.pendingEntries, 0);
+      await assertSame(other, model, 0.05);
       await other.close();
     } else {
       await damage(folder, random);
     }
     await assertSame(index, model, 0.2);
-    const waiting = model.pending.reduce((sum, pack) => sum + pack.entries.length, 0);
-    assert.equal(index.statistics.pendingEntries, waiting);
     assert.equal(index.statistics.segments, model.segments.size, "each segment is in once");
   }
   await assertSame(index, model);

@@ -17,7 +17,6 @@ import { SegmentCache } from "#vault/cache/segment-cache.ts";
 import { SnapshotReader, writeSnapshot } from "#vault/cache/snapshot-file.ts";
 import { type BlockLocation, EntryReader, type LoadedSegment } from "./entry-reader.ts";
 import { IdTable } from "./id-table.ts";
-import { PendingEntries } from "./pending-entries.ts";
 import { SegmentLoader, type SegmentReader } from "./segment-loader.ts";
 import { type LostSegment, SegmentRepairs } from "./segment-repairs.ts";
 import { decodeSnapshot, encodeSnapshot, type TableSnapshot } from "./table-snapshot.ts";
@@ -45,8 +44,7 @@ export interface IndexStatistics {
   readonly segments: number;
   /** Entries of all segments; an id may have several. */
   readonly entries: number;
-  readonly pendingEntries: number;
-  /** Table, pages, pending entries, and segments that have no file. */
+  /** Table, pages, and segments that have no file. */
   readonly memoryBytes: number;
   readonly tableBytes: number;
   /** Of segments that have no file, because no folder can be used. */
@@ -123,7 +121,6 @@ export class BlockIndex implements AsyncDisposable {
   readonly #pages: PageCache;
   readonly #entries: EntryReader;
   readonly #table: IdTable;
-  readonly #pending = new PendingEntries();
   readonly #loader: SegmentLoader;
   /** Segments that are in, or on their way. */
   readonly #names = new Set<string>();
@@ -152,7 +149,7 @@ export class BlockIndex implements AsyncDisposable {
       readSegment: options.readSegment,
       entries: this.#entries,
       table: this.#table,
-      isKnown: (ids, at) => this.#isStored(ids, at),
+      isKnown: (ids, at) => this.has(ids, at),
     });
     this.#repairs = new SegmentRepairs({
       entries: this.#entries,
@@ -167,13 +164,19 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   /**
-   * Whether the vault, or a durable pack of this process, holds the block or node. False as well
-   * where the cache is damaged just there: then it is stored once more, and the cache is rebuilt.
+   * Whether the vault holds the block or node, in a pack that a durable segment names: nothing less
+   * may be built on. False as well where the cache is damaged just there: then it is stored once
+   * more, and the cache is rebuilt.
    *
    * @param at Where the 24 bytes of the id start in `ids`.
    */
   has(ids: Uint8Array, at = 0): boolean {
-    return this.#pending.find(ids, at) >= 0 || this.#isStored(ids, at);
+    try {
+      return this.#find(ids, at) >= 0;
+    } catch (error) {
+      this.#repairs.start(this.#repairs.damagedBy(error));
+      return false;
+    }
   }
 
   /** {@link has} for `found.length` ids, one after the other in `ids`; 1 in `found` for yes. */
@@ -182,7 +185,7 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   /**
-   * Where a block or node lies; `undefined` where no segment and no pending pack names it.
+   * Where a block or node lies; `undefined` where no segment names it.
    *
    * Errors: Busy (backoff) where the local cache is damaged just there and its rebuild has begun.
    * {@link locate} waits for that; a writer, who needs no location, calls {@link has}.
@@ -213,31 +216,18 @@ export class BlockIndex implements AsyncDisposable {
     return this.lookup(id);
   }
 
-  /**
-   * Shows the entries of a pack that is durable, and in no segment yet, to this process. At most
-   * 2^20 entries may wait for {@link addSegment}.
-   */
-  addPending(pack: IndexPack): void {
-    this.#pending.add(pack);
-  }
-
-  /**
-   * Takes in a segment that this process put; its packs are pending no longer. Errors:
-   * ConfigInvalid as of {@link openIndex}.
-   */
+  /** Takes in a segment that this process put. Errors: ConfigInvalid as of {@link openIndex}. */
   async addSegment(name: Uint8Array, packs: readonly IndexPack[]): Promise<void> {
     const segment = toHex(name);
-    if (!this.#names.has(segment)) {
-      this.#names.add(segment);
-      try {
-        await this.#loader.enter(await this.#loader.keep(name, packs.map(toIndexColumns)));
-        this.#assertBudget();
-      } catch (error) {
-        this.#names.delete(segment);
-        throw error;
-      }
+    if (this.#names.has(segment)) return;
+    this.#names.add(segment);
+    try {
+      await this.#loader.enter(await this.#loader.keep(name, packs.map(toIndexColumns)));
+      this.#assertBudget();
+    } catch (error) {
+      this.#names.delete(segment);
+      throw error;
     }
-    this.#pending.remove(packs);
   }
 
   /** Takes in segments of the store that are not in yet; see {@link openIndex} for errors. */
@@ -276,7 +266,6 @@ export class BlockIndex implements AsyncDisposable {
     return {
       segments: this.#entries.segments.length,
       entries: this.#entries.numbers,
-      pendingEntries: this.#pending.count,
       memoryBytes: this.#memoryBytes,
       tableBytes: this.#table.memoryBytes,
       segmentBytes: this.#cache.memoryBytes,
@@ -313,23 +302,12 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   get #memoryBytes(): number {
-    const parts = [this.#table, this.#pages, this.#cache, this.#pending];
+    const parts = [this.#table, this.#pages, this.#cache];
     const segmentsBytes = this.#entries.segments.length * segmentObjectBytes;
     return parts.reduce((sum, { memoryBytes }) => sum + memoryBytes, segmentsBytes);
   }
 
-  #isStored(ids: Uint8Array, at: number): boolean {
-    try {
-      return this.#find(ids, at) >= 0;
-    } catch (error) {
-      this.#repairs.start(this.#repairs.damagedBy(error));
-      return false;
-    }
-  }
-
   #lookup(id: Uint8Array): BlockLocation | undefined {
-    const waiting = this.#pending.find(id, 0);
-    if (waiting >= 0) return this.#pending.locationOf(waiting);
     const number = this.#find(id, 0);
     return number < 0 ? undefined : this.#entries.locationOf(number);
   }
