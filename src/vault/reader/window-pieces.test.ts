@@ -49,7 +49,7 @@ test("window pieces: any range of any windows is filled as it should be", () => 
     fc.nat(windowBytes),
   );
   fc.assert(
-    fc.property(range, fc.nat(5), ([a, b, skip, cut], leafIndex) => {
+    fc.property(range, fc.nat(5), ([a, b, gapPages, cut], leafIndex) => {
       const all = Array.from({ length: leafWindows }, createWindow);
       const [first, last] = [Math.min(a, b), Math.max(a, b)];
       const base = leafIndex * leafWindows;
@@ -61,7 +61,7 @@ test("window pieces: any range of any windows is filled as it should be", () => 
       // A range inside these windows, or one that reaches past them on both sides.
       const start =
         (base + first) * windowBytes +
-        (skip % 3 === 0 ? -Math.min(skip, first * windowBytes) : skip);
+        (gapPages % 3 === 0 ? -Math.min(gapPages, first * windowBytes) : gapPages);
       const end = (base + last + 1) * windowBytes - (cut % 3 === 0 ? -cut : cut);
       const lengthBytes = Math.max(0, end - start);
       const filled = new Uint8Array(lengthBytes);
