@@ -25,7 +25,10 @@ export interface ManifestDisk {
   readonly mappedBytes: number;
   /** Bytes read from the disk to find the changes. */
   readonly examinedBytes: number;
-  /** Bytes that differ from the base point (for a full read: bytes that are not zeros). */
+  /**
+   * Bytes that differ from the base point, by pages of 4 KiB; by windows of 256 KiB where all of one
+   * is named as changed or became zeros (for a full read: windows that are not zeros).
+   */
   readonly changedBytes: number;
   /** Bytes of content that the vault did not have. */
   readonly newBytes: number;

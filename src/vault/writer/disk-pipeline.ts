@@ -14,7 +14,12 @@ import type { MapBuilder } from "#vault/map/map-builder.ts";
 import { type PageChange, planWindow } from "#vault/map/plan-window.ts";
 import { type PageScan, pageStates, type WindowScan } from "#vault/workers/messages.ts";
 import type { ScannedSegment } from "#vault/workers/worker-pool.ts";
-import { pageChanges, type Segment, type TouchedWindow } from "#vault/writer/segment-plan.ts";
+import {
+  pageChanges,
+  type Segment,
+  type TouchedWindow,
+  type WholeWindows,
+} from "#vault/writer/segment-plan.ts";
 import { layOutPages, oldOffsetBytes, SegmentReader } from "#vault/writer/segment-reader.ts";
 import type { WriteSession } from "#vault/writer/write-session.ts";
 
@@ -137,7 +142,7 @@ export class DiskPipeline {
       await this.#myTurn(before);
       const wanted =
         segment.kind === "windows" && scanned.kind === "windows"
-          ? await this.#noteWindows(segment.windows, scanned.segment.scan)
+          ? await this.#noteWindows(segment, scanned.segment.scan)
           : await this.#notePages(segment, scanned);
       resolve();
       this.#options.session.buffers.give(await this.#store(scanned, wanted));
@@ -196,8 +201,9 @@ export class DiskPipeline {
     this.#options.onProgress(windows * windowBytes);
   }
 
-  async #noteWindows(windows: readonly number[], scan: WindowScan): Promise<Wanted> {
+  async #noteWindows(segment: WholeWindows, scan: WindowScan): Promise<Wanted> {
     const { map, session } = this.#options;
+    const { windows, changedPages } = segment;
     const wanted = new Wanted(windows.length);
     await map.prepare(windows);
     for (const [at, window] of windows.entries()) {
@@ -215,7 +221,7 @@ export class DiskPipeline {
         continue;
       }
       const block = scan.ids.slice(at * idBytes, (at + 1) * idBytes);
-      if (!isSame) this.#totals.changedBytes += windowBytes;
+      if (!isSame) this.#totals.changedBytes += (changedPages[at] ?? windowPages) * pageBytes;
       if (session.claim(block)) wanted.add(at, windowBytes);
       await this.#update(window, base, {
         checksum: checksum.slice(),

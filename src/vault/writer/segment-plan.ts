@@ -20,9 +20,17 @@ export interface TouchedWindow {
 
 /** A task for the pipeline: read whole windows, read changed pages, or just note zeros. */
 export type Segment =
-  | { readonly kind: "windows"; readonly windows: readonly number[] }
+  | WholeWindows
   | { readonly kind: "pages"; readonly windows: readonly TouchedWindow[] }
   | { readonly kind: "zeros"; readonly firstWindow: number; readonly windows: number };
+
+/** Windows that are read and stored as they are. */
+export interface WholeWindows {
+  readonly kind: "windows";
+  readonly windows: readonly number[];
+  /** Of each window, the pages that may have changed: fewer than all where it is stored anew. */
+  readonly changedPages: readonly number[];
+}
 
 const windowsPerSegment = segmentBytes / windowBytes;
 
@@ -53,17 +61,13 @@ export async function collectDataWindows(
 
 /** Segments of a full read of these windows. */
 export function* planFull(runs: readonly WindowRun[]): Generator<Segment> {
-  let windows: number[] = [];
+  const open = new OpenSegment();
   for (const run of runs) {
     for (let window = run.firstWindow; window < run.firstWindow + run.windows; window++) {
-      windows.push(window);
-      if (windows.length === windowsPerSegment) {
-        yield { kind: "windows", windows };
-        windows = [];
-      }
+      yield* open.addWhole(window, windowPages);
     }
   }
-  if (windows.length > 0) yield { kind: "windows", windows };
+  yield* open.close();
 }
 
 /** A window of an increment, and whether it is stored whole because it lies in many pieces. */
@@ -88,7 +92,7 @@ export async function* planIncrement(
     const isGuessed = kind === "data" && (await isGuess?.(window.window)) === true;
     const isWhole = window.isRewritten || (kind === "data" && !isGuessed);
     if (kind === "zero") yield* open.addZero(window.window);
-    else if (isWhole) yield* open.addWhole(window.window);
+    else if (isWhole) yield* open.addWhole(window.window, countChangedPages(window));
     else yield* open.addPages(window);
   }
   yield* open.close();
@@ -136,6 +140,7 @@ function classify(touched: TouchedWindow, sizeBytes: number): "data" | "zero" | 
 /** The segment that is being filled; a change of kind closes it. */
 class OpenSegment {
   #whole: number[] = [];
+  #changedPages: number[] = [];
   #pages: TouchedWindow[] = [];
   #pageCount = 0;
   #zeros: { firstWindow: number; windows: number } | undefined;
@@ -150,9 +155,10 @@ class OpenSegment {
     this.#zeros = { firstWindow: window, windows: 1 };
   }
 
-  *addWhole(window: number): Generator<Segment> {
+  *addWhole(window: number, changedPages: number): Generator<Segment> {
     if (this.#whole.length === 0) yield* this.close();
     this.#whole.push(window);
+    this.#changedPages.push(changedPages);
     if (this.#whole.length === windowsPerSegment) yield* this.close();
   }
 
@@ -165,10 +171,13 @@ class OpenSegment {
 
   *close(): Generator<Segment> {
     if (this.#zeros !== undefined) yield { kind: "zeros", ...this.#zeros };
-    if (this.#whole.length > 0) yield { kind: "windows", windows: this.#whole };
+    if (this.#whole.length > 0) {
+      yield { kind: "windows", windows: this.#whole, changedPages: this.#changedPages };
+    }
     if (this.#pages.length > 0) yield { kind: "pages", windows: this.#pages };
     this.#zeros = undefined;
     this.#whole = [];
+    this.#changedPages = [];
     this.#pages = [];
     this.#pageCount = 0;
   }
