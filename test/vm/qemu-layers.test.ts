@@ -170,7 +170,7 @@ test("layers: a layer that cannot be made fails the snapshot and leaves nothing"
   const blocked = `${vm.lab.diskPath("vdb")}.kluis-1.qcow2`;
   execFileSync("mkdir", [blocked]);
   const before = await vm.layerFiles();
-  await rejectsWith(hypervisor.takeSnapshot(vmId, freeze), "SnapshotFailed");
+  await rejectsWith(hypervisor.takeSnapshot(vmId, freeze), "ImageInvalid");
   assert.deepEqual(await vm.layerFiles(), before);
   execFileSync("rmdir", [blocked]);
   await runInGuest(vm.exec, "echo goes on >/data/vdb/x; sync");

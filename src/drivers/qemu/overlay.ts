@@ -19,6 +19,9 @@ const qcow2SizeOffset = 24;
 /** QEMU's own limit for the name of a backing file. */
 const BACKING_NAME_BYTES_MAX = 1023;
 const REBASE_TIMEOUT_MS = 60_000;
+const MAP_TIMEOUT_MS = 60_000;
+/** The metadata of a layer that was just made take less, for a disk of any size. */
+const NEW_LAYER_BYTES_MAX = 1024 * 1024;
 
 /** A layer to be made. */
 export interface OverlayPlan {
@@ -97,6 +100,22 @@ export async function rebaseOverlay(above: DiskLayer, below: DiskLayer): Promise
   const result = await runTool("qemu-img", args, { timeoutMs: REBASE_TIMEOUT_MS });
   assertToolSucceeded("qemu-img", result);
   await syncFile(above.path);
+}
+
+/**
+ * Whether a layer that nobody has open holds nothing of its own. The layers below are not looked
+ * at, so they may be in use. A file that is no image yet, left by a run that died, is empty.
+ */
+export async function isOverlayEmpty(path: string): Promise<boolean> {
+  const { header, lengthBytes } = await readHeader(path);
+  if (!isQcow2(header)) return lengthBytes < NEW_LAYER_BYTES_MAX;
+  const file = { driver: "file", filename: path };
+  const alone = `json:${JSON.stringify({ driver: "qcow2", file, backing: null })}`;
+  const args = ["map", "--output=json", "--", alone];
+  const result = await runTool("qemu-img", args, { timeoutMs: MAP_TIMEOUT_MS });
+  assertToolSucceeded("qemu-img", result);
+  const extents = JSON.parse(result.stdout) as readonly { readonly present?: boolean }[];
+  return extents.every((extent) => extent.present === false);
 }
 
 interface ImageHeader {

@@ -2,10 +2,7 @@
  * Puts a VM in order before anything else is done to it: what a dead run left half done is finished
  * or taken back, so that the record names exactly the layers that are used.
  */
-import { stat } from "node:fs/promises";
-
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
-import { readOverlayExtents } from "#drivers/disk/overlay-extents.ts";
 import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import { closeUnusedLayers, queryChains, type UsedChain } from "./block-graph.ts";
 import { removeDurably } from "./durable-file.ts";
@@ -19,7 +16,7 @@ import {
   withoutTopLayers,
 } from "./layer-changes.ts";
 import { assertLayerUnchanged, readLayerFingerprint } from "./layer-fingerprint.ts";
-import { readBackingPath, rebaseOverlay } from "./overlay.ts";
+import { isOverlayEmpty, readBackingPath, rebaseOverlay } from "./overlay.ts";
 import { QmpClient } from "./qmp-client.ts";
 import { cancelJob, queryJobs } from "./qmp-jobs.ts";
 import { settlePivots } from "./settle-pivot.ts";
@@ -31,8 +28,6 @@ import { originalLayer, withoutWork, type VmRecord } from "./vm-record.ts";
 /** Id prefix of the jobs that merge layers. */
 export const MERGE_JOB_PREFIX = "kluis-merge-";
 
-/** The metadata of a layer that was just made take less, for a disk of any size. */
-const NEW_LAYER_BYTES_MAX = 1024 * 1024;
 /** How long a silent agent is waited for when a dead run may have left the guest frozen. */
 const CLEAR_FREEZE_TIMEOUT_MS = 5_000;
 
@@ -165,21 +160,11 @@ async function findUnrecorded(record: VmRecord): Promise<readonly string[]> {
     for (const path of await listLayerPaths(original)) {
       if (known.includes(path)) continue;
       const isNext = path === layerPath(original, record.nextLayer);
-      if (!isNext || !(await isEmptyLayer(path))) throw unknownLayer(disk.name, path);
+      if (!isNext || !(await isOverlayEmpty(path))) throw unknownLayer(disk.name, path);
       unrecorded.push(path);
     }
   }
   return unrecorded;
-}
-
-/** A run that dies while a layer is made may leave less than an image. */
-async function isEmptyLayer(path: string): Promise<boolean> {
-  try {
-    return (await readOverlayExtents(path)).extents.length === 0;
-  } catch (error) {
-    if (!isKluisError(error, "ImageInvalid")) throw error;
-    return (await stat(path)).size < NEW_LAYER_BYTES_MAX;
-  }
 }
 
 /** Records new layers, with the work they belong to. */
