@@ -24,6 +24,7 @@ import {
   touchedWindows,
 } from "#vault/writer/segment-plan.ts";
 import { planRewrites } from "#vault/writer/rewrite-plan.ts";
+import { dropKnownZeros } from "#vault/writer/known-zeros.ts";
 import { type SessionDeps, WriteSession } from "#vault/writer/write-session.ts";
 import type { SinkTotals } from "#vault/writer/pack-sink.ts";
 
@@ -203,7 +204,11 @@ async function planChanges(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
   const { base, changes } = present(disk.increment, "an increment has a base");
   const sizes = { sizeBytes: reader.sizeBytes, baseSizeBytes: base.disk.sizeBytes };
   const tail = sizes.sizeBytes > sizes.baseSizeBytes ? await readTail(reader, sizes, deps) : [];
-  const extents = planResize(changes, sizes, tail);
+  const extents = await dropKnownZeros(planResize(changes, sizes, tail), {
+    base: base.disk,
+    access: deps.access,
+    signal: deps.signal,
+  });
   // A second builder serves as a cursor over the base, ahead of the one that builds.
   const cursor = openCursor(base, sizes, deps);
   const counts = countTouched(extents);
