@@ -117,8 +117,7 @@ async function flattenRunning(
     "auto-dismiss": false,
     "auto-finalize": false,
   });
-  await waitUntilReady(qmp, work, { record, disk });
-  const guard = await startPivotGuard(context, signal);
+  const guard = await prepareChangeOver(qmp, work, disk);
   try {
     return await changeOver(qmp, context, { record, disk });
   } catch (error) {
@@ -135,14 +134,16 @@ interface Flattening {
   readonly disk: DiskRecord;
 }
 
-async function waitUntilReady(
+/** Waits until nearly all is copied, and starts the guard. On an error the job is cancelled. */
+async function prepareChangeOver(
   qmp: QmpClient,
   work: DetachWork,
-  flattening: Flattening,
-): Promise<void> {
-  const id = detachJobId(flattening.disk.name);
+  disk: DiskRecord,
+): Promise<GuardLink> {
+  const id = detachJobId(disk.name);
   try {
     await waitForStatus(qmp, id, { status: "ready", signal: work.signal });
+    return await startPivotGuard(work.context, work.signal);
   } catch (error) {
     await cancelJob(qmp, id);
     throw error;
@@ -218,6 +219,11 @@ async function startPivotGuard(
     },
     signal,
   );
-  await guard.ask("prepare", { timeoutMs: GUARD_TASK_TIMEOUT_MS, signal });
-  return guard;
+  try {
+    await guard.ask("prepare", { timeoutMs: GUARD_TASK_TIMEOUT_MS, signal });
+    return guard;
+  } catch (error) {
+    await guard.kill();
+    throw error;
+  }
 }

@@ -105,9 +105,10 @@ function followChains(record: VmRecord, chains: ReadonlyMap<string, UsedChain>):
     const unused = disk.layers.filter((layer) => layer.number > top);
     if (unused.length > 0 && record.work?.kind !== "snapshot") {
       throw new KluisError(
-        "SnapshotFailed",
-        `Cannot work on the VM: QEMU writes layer ${String(top)} of disk "${disk.name}", ` +
-          "the record names a newer one; stop the VM before anything else",
+        "SnapshotBaseChanged",
+        `Cannot work on the VM: QEMU writes layer ${String(top)} of disk "${disk.name}", which ` +
+          "the record has as frozen; copy its data from inside before you stop it",
+        { details: { disk: disk.name } },
       );
     }
     for (const layer of unused) followed = withoutTopLayers(followed, layer.number);
