@@ -4,6 +4,7 @@ import { systemRandom } from "#base/random.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { deriveVaultKeys, type VaultKeys } from "#vault/keys/vault-keys.ts";
+import type { FlushLimits } from "#vault/limits.ts";
 import { Vault } from "#vault/vault.ts";
 
 /** Keys that any test may use; the content of a test vault is no secret. */
@@ -18,6 +19,7 @@ export function openTestVault(
     readonly keys?: VaultKeys;
     readonly workers?: number;
     readonly cacheDirectory?: string;
+    readonly flushLimits?: FlushLimits;
   } = {},
 ): Promise<Vault> {
   return Vault.open({
@@ -27,5 +29,6 @@ export function openTestVault(
     random: systemRandom,
     workers: options.workers ?? 1,
     ...(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }),
+    ...(options.flushLimits === undefined ? {} : { flushLimits: options.flushLimits }),
   });
 }

@@ -31,10 +31,15 @@ export const packEntriesMax = 32 * 1024;
 export const objectBytesMax = 64 * 1024 * 1024;
 /** Packs that are being put at once. */
 export const putsInFlight = 4;
-/** Entries that may wait for an index segment. */
-export const pendingEntriesMax = 64 * 1024;
-/** Map nodes are flushed to the store when this many bytes wait. */
-export const mapBufferBytes = 24 * 1024 * 1024;
+/** What may wait in a session before it is made durable. */
+export interface FlushLimits {
+  /** Entries of packs that are in no index segment yet. */
+  readonly entries: number;
+  /** Bytes of map nodes. */
+  readonly mapBytes: number;
+}
+/** By default: an index segment for some 16 GiB of windows, map packs for some 100 GiB. */
+export const flushLimits: FlushLimits = { entries: 64 * 1024, mapBytes: 24 * 1024 * 1024 };
 /** Bytes of decoded frames that a restore keeps. */
 export const frameCacheBytes = 128 * frameBytesMax;
 /** Frames that a restore fetches ahead for each worker thread. */

@@ -24,7 +24,7 @@ import { assertContentName, openContainer } from "#vault/container/container-rea
 import { type BlockIndex, openIndex } from "#vault/index/block-index.ts";
 import { toItemName } from "#vault/item-name.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { objectBytesMax, workersMax } from "#vault/limits.ts";
+import { type FlushLimits, objectBytesMax, workersMax } from "#vault/limits.ts";
 import type { DiskMap } from "#vault/map/map-source.ts";
 import { BlockReader } from "#vault/reader/block-reader.ts";
 import { Locator } from "#vault/reader/locate.ts";
@@ -51,6 +51,8 @@ export interface VaultOptions {
   readonly workers?: number;
   /** Whether each frame is read back from memory before it is put; by default it is. */
   readonly verify?: boolean;
+  /** When a backup makes durable what waits; the defaults of `limits.ts` unless told otherwise. */
+  readonly flushLimits?: FlushLimits;
 }
 
 /** How to write a point. */

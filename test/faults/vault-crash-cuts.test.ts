@@ -8,6 +8,7 @@ import { test } from "node:test";
 import { systemClock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
+import { windowBytes } from "#formats/geometry.ts";
 import type { ObjectStore, PutOutcome } from "#ports/object-store.ts";
 import { FaultyStore } from "#testing/faulty-store.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
@@ -208,6 +209,42 @@ test("vault crash cuts: whatever a crash leaves, committed points read and the n
     console.log(`${cuts} cuts left ${stores} different stores, ${restored} points restored`);
     assert.ok(stores > 25 && restored > 50);
   }
+});
+
+test("vault crash cuts: a backup that flushes all the time, with disks side by side", async () => {
+  const store = await RecordingStore.open(new SlowStore(createMemoryStore(), random));
+  const { keys } = await createVaultFiles(store, {
+    secrets: [secret],
+    random,
+    withRecoveryKey: false,
+  });
+  const flushLimits = { entries: 20, mapBytes: 2500 };
+  const vault = await openTestVault({ store, keys, workers: 1, flushLimits });
+  const disks = [16, 24, 9].map((size) => {
+    const disk = new MemoryDisk(size * mib);
+    for (let at = 0; at < disk.sizeBytes; at += windowBytes) disk.write(at, random.bytes(page));
+    return disk;
+  });
+  const points: KeptPoint[] = [];
+  {
+    await using _ = vault;
+    points.push(await backUp(vault, { itemId: "vm", number: 1, disks }));
+    for (const disk of disks) writePages(disk, 3, 2, 1100);
+    const [base] = points;
+    points.push(await backUp(vault, { itemId: "vm", number: 2, disks, ...(base && { base }) }));
+  }
+  const checked = assertWriteOrder(store.events, keys);
+  console.log(JSON.stringify(checked));
+  assert.ok(checked.mapPacks > 4 && checked.segments > 8, "it did flush in between");
+  let stores = 0;
+  let cuts = 0;
+  for await (const crash of crashesOf(store)) {
+    stores++;
+    cuts = crash.cuts;
+    const isSampled = isLong || stores % 4 === 0 || crash.names.size > 30;
+    if (isSampled) await assertUsable(crash.left, points);
+  }
+  console.log(`${cuts} cuts left ${stores} different stores`);
 });
 
 test("vault crash cuts: several packs under way at once leave nothing that harms", async () => {

@@ -4,7 +4,6 @@ import type { RandomSource } from "#base/random.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { mapBufferBytes } from "#vault/limits.ts";
 import { type FrameBlock, PackBuilder } from "#vault/pack/pack-builder.ts";
 import type { PackSink } from "#vault/writer/pack-sink.ts";
 
@@ -21,6 +20,7 @@ export class MapSink {
   readonly #index: BlockIndex;
   readonly #sink: PackSink;
   readonly #verify: boolean;
+  readonly #bytesMax: number;
   #nodes: NewNode[] = [];
   #queued = new Set<string>();
   #bytes = 0;
@@ -31,17 +31,20 @@ export class MapSink {
     readonly index: BlockIndex;
     readonly sink: PackSink;
     readonly verify: boolean;
+    /** When {@link MapSink.isFlushDue}. */
+    readonly bytesMax: number;
   }) {
     this.#keys = options.keys;
     this.#random = options.random;
     this.#index = options.index;
     this.#sink = options.sink;
     this.#verify = options.verify;
+    this.#bytesMax = options.bytesMax;
   }
 
   /** Whether so much waits that {@link putAll} should be called soon. */
   get isFlushDue(): boolean {
-    return this.#bytes >= mapBufferBytes;
+    return this.#bytes >= this.#bytesMax;
   }
 
   /** Takes a node, unless the vault or this session has it. */

@@ -78,6 +78,7 @@ async function createFixture(): Promise<Fixture> {
     keys: testKeys,
     index,
     random,
+    entriesMax: 3,
     signal: controller.signal,
     onError: (error) => {
       errors.push(error);
@@ -140,6 +141,21 @@ test("pack sink: a segment waits for the one before it", async () => {
   assert.equal(isOver, false);
   await store.next();
   await Promise.all([first, second]);
+  await index.close();
+});
+
+test("pack sink: says when so much waits that a segment is due", async () => {
+  const { store, sink, index, createPack } = await createFixture();
+  for (let pack = 1; pack <= 3; pack++) {
+    assert.equal(sink.isSegmentDue, false);
+    sink.accept(createPack().pack);
+    await store.next();
+  }
+  assert.ok(sink.isSegmentDue);
+  const segment = sink.writeSegment();
+  await store.next();
+  await segment;
+  assert.equal(sink.isSegmentDue, false);
   await index.close();
 });
 

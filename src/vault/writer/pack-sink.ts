@@ -7,7 +7,7 @@ import type { ObjectStore } from "#ports/object-store.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { pendingEntriesMax, putsInFlight } from "#vault/limits.ts";
+import { putsInFlight } from "#vault/limits.ts";
 import type { FinishedPack } from "#vault/writer/pack-assembler.ts";
 
 /** What went into the store in one session. */
@@ -28,6 +28,7 @@ export class PackSink {
   readonly #signal: AbortSignal;
   readonly #onError: (error: unknown) => void;
   readonly #onIndexed: (packs: readonly IndexPack[]) => void;
+  readonly #entriesMax: number;
   readonly #puts = new Semaphore(putsInFlight);
   /** Segments are written one after the other: each ends before what follows it starts. */
   readonly #segments = new Semaphore(1);
@@ -46,6 +47,8 @@ export class PackSink {
     readonly keys: VaultKeys;
     readonly index: BlockIndex;
     readonly random: RandomSource;
+    /** When {@link PackSink.isSegmentDue}. */
+    readonly entriesMax: number;
     readonly signal: AbortSignal;
     readonly onError: (error: unknown) => void;
     readonly onIndexed: (packs: readonly IndexPack[]) => void;
@@ -54,6 +57,7 @@ export class PackSink {
     this.#keys = options.keys;
     this.#index = options.index;
     this.#random = options.random;
+    this.#entriesMax = options.entriesMax;
     this.#signal = options.signal;
     this.#onError = options.onError;
     this.#onIndexed = options.onIndexed;
@@ -72,7 +76,7 @@ export class PackSink {
 
   /** Whether so many entries wait that a segment should be written. */
   get isSegmentDue(): boolean {
-    return this.#pendingEntries >= pendingEntriesMax;
+    return this.#pendingEntries >= this.#entriesMax;
   }
 
   /** Resolves when every accepted pack is durable; throws what made the session fail. */

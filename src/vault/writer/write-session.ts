@@ -6,7 +6,12 @@ import type { IndexPack } from "#formats/index-segment.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { segmentBufferBytes, segmentsPerWorker } from "#vault/limits.ts";
+import {
+  type FlushLimits,
+  flushLimits,
+  segmentBufferBytes,
+  segmentsPerWorker,
+} from "#vault/limits.ts";
 import { WorkerPool } from "#vault/workers/worker-pool.ts";
 import { FlushGate } from "#vault/writer/flush-gate.ts";
 import { MapSink } from "#vault/writer/map-sink.ts";
@@ -23,6 +28,8 @@ export interface SessionDeps {
   readonly workers: number;
   /** Decrypt, decompress and hash every frame before it is put. */
   readonly verify: boolean;
+  /** When to make durable what waits; {@link flushLimits} unless told otherwise. */
+  readonly flushLimits?: FlushLimits;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -51,13 +58,15 @@ export class WriteSession implements AsyncDisposable {
     const failure = this.#failure.signal;
     this.#index = deps.index;
     this.signal = deps.signal === undefined ? failure : AbortSignal.any([deps.signal, failure]);
+    const limits = deps.flushLimits ?? flushLimits;
     this.sink = new PackSink({
       ...deps,
+      entriesMax: limits.entries,
       signal: this.signal,
       onError: (error) => this.fail(error),
       onIndexed: (packs) => this.#forget(packs),
     });
-    this.map = new MapSink({ ...deps, sink: this.sink });
+    this.map = new MapSink({ ...deps, sink: this.sink, bytesMax: limits.mapBytes });
     this.pool = new WorkerPool({
       start: { keys: deps.keys, verify: deps.verify },
       size: deps.workers,
