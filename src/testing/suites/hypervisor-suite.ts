@@ -141,6 +141,29 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     }
   });
 
+  test(`${name}: tells discards and written zeros as zeros`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    await hypervisor.start(vmId);
+    const fill = `bs=${String(CLUSTER)} count=6 conv=notrunc,fsync 2>/dev/null`;
+    for (const { path } of devices) await fixture.run(`dd if=/dev/urandom of=${path} ${fill}`);
+    const base = await hypervisor.takeSnapshot(vmId, crash);
+    for (const { path } of devices) {
+      const range = `-o ${String(CLUSTER)} -l ${String(CLUSTER)}`;
+      const zeros = `if=/dev/zero bs=${String(PAGE)} count=2 seek=${String((4 * CLUSTER) / PAGE)}`;
+      await fixture.run(`blkdiscard ${range} ${path}; dd ${zeros} of=${path} conv=notrunc,fsync`);
+    }
+    const snapshot = await hypervisor.takeSnapshot(vmId, crash);
+    for (const device of devices) {
+      const answer = await diskOf(snapshot, device.disk).changesSince(base.id);
+      assert.ok(answer.known);
+      assert.deepEqual(answer.extents, [
+        { offsetBytes: CLUSTER, lengthBytes: CLUSTER, kind: "zero" },
+        { offsetBytes: 4 * CLUSTER, lengthBytes: 2 * PAGE, kind: "zero" },
+      ]);
+    }
+  });
+
   test(`${name}: takes all disks at one instant under a writer`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
