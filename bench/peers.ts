@@ -13,7 +13,7 @@ import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import { pageBytes } from "#formats/geometry.ts";
 
 import { createStamp, type Stamped, writeFigures } from "./figures.ts";
-import { benchFolder } from "./folders.ts";
+import { benchFolder, withRunFolder } from "./folders.ts";
 import { type Cost, syncFileSystem } from "./measured-process.ts";
 import { borg } from "./peers/borg.ts";
 import {
@@ -36,7 +36,6 @@ const allPeers: readonly Peer[] = [kluis, restic, borg, qemuImg];
 const workloadNames = ["P", "D"] as const;
 type WorkloadName = (typeof workloadNames)[number];
 const compareTimeoutMs = 10 * 60_000;
-const runFolder = join(benchFolder, "run");
 
 /** What to measure. */
 export interface PeersOptions {
@@ -62,8 +61,16 @@ interface Disk {
   readonly runs: Map<string, PeerRuns[]>;
 }
 
-/** Runs the comparison; keeps its figures where it was a whole one. */
-export async function measurePeers(
+/** Runs the comparison and keeps its figures. */
+export function measurePeers(
+  options: PeersOptions,
+  context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
+): Promise<Stamped<PeerFigures>> {
+  return withRunFolder("peers", (folder) => measureIn(folder, options, context));
+}
+
+async function measureIn(
+  folder: string,
   options: PeersOptions,
   context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
 ): Promise<Stamped<PeerFigures>> {
@@ -73,14 +80,14 @@ export async function measurePeers(
   const versions: Record<string, string> = {};
   for (const peer of peers) versions[peer.name] = await peer.readVersion(signal);
   const disks = await openDisks(options, signal);
-  await warmUp(peers, context);
+  await warmUp(folder, peers, context);
   for (let round = 0; round < options.rounds; round++) {
     for (const disk of disks) {
       await readThrough(disk.source, signal);
       // Each round starts with another one, so that none always comes after the same.
       const order = peers.map((_, at) => present(peers[(at + round) % peers.length], "a peer"));
       for (const peer of order) {
-        const runs = await measureOne(peer, disk.source, { signal, verify: round === 0 });
+        const runs = await measureOne(peer, disk.source, { folder, signal, verify: round === 0 });
         log(describeRun(`round ${round + 1}, ${disk.name}, ${peer.name}`, runs));
         disk.runs.set(peer.name, [...(disk.runs.get(peer.name) ?? []), runs]);
       }
@@ -116,13 +123,14 @@ async function openDisks(options: PeersOptions, signal: AbortSignal): Promise<re
 
 /** Every program once, on a small disk: its file, its libraries and its compiled code are cached then. */
 async function warmUp(
+  folder: string,
   peers: readonly Peer[],
   context: { readonly signal: AbortSignal; readonly log: (line: string) => void },
 ): Promise<void> {
   const { signal, log } = context;
   const { before, after, overlay, sizeBytes } = await openWorkloadP({ scale: 1 / 64 }, signal);
   const source = { sizeBytes, before, changed: { after, overlay } };
-  for (const peer of peers) await measureOne(peer, source, { signal, verify: true });
+  for (const peer of peers) await measureOne(peer, source, { folder, signal, verify: true });
   log("every program ran once on a small disk and restored it byte for byte");
 }
 
@@ -130,21 +138,19 @@ async function warmUp(
 async function measureOne(
   peer: Peer,
   source: PeerSource,
-  options: { readonly signal: AbortSignal; readonly verify: boolean },
+  options: { readonly folder: string; readonly signal: AbortSignal; readonly verify: boolean },
 ): Promise<PeerRuns> {
   const { signal, verify } = options;
-  await rm(runFolder, { recursive: true, force: true });
-  const folder = join(runFolder, "peer");
-  const scratch = join(runFolder, "scratch");
-  await mkdir(folder, { recursive: true });
-  await mkdir(scratch);
+  const place = join(options.folder, "one");
   const run: PeerRun = {
-    folder,
-    scratch,
+    folder: join(place, "peer"),
+    scratch: join(place, "scratch"),
     source,
-    currentPath: join(runFolder, "disk.raw"),
+    currentPath: join(place, "disk.raw"),
     signal,
   };
+  await mkdir(run.folder, { recursive: true });
+  await mkdir(run.scratch);
   try {
     await peer.prepare(run);
     await show(peer, run, source.before);
@@ -159,7 +165,7 @@ async function measureOne(
     if (verify) await restoreNewest(peer, run, source.changed.after);
     return { ...runs, increment, grownBytes };
   } finally {
-    await rm(runFolder, { recursive: true, force: true });
+    await rm(place, { recursive: true, force: true });
     await syncFileSystem(benchFolder, signal);
   }
 }
@@ -170,7 +176,7 @@ async function show(peer: Peer, run: PeerRun, image: string): Promise<void> {
     await rm(run.currentPath, { force: true });
     await link(image, run.currentPath);
   }
-  await syncFileSystem(runFolder, run.signal);
+  await syncFileSystem(run.scratch, run.signal);
 }
 
 /** Restores, and compares with `expected` where it is named. */
@@ -180,13 +186,13 @@ async function restoreNewest(
   expected: string | undefined,
 ): Promise<Cost> {
   const { signal } = run;
-  const target = join(runFolder, "target");
+  const target = join(run.scratch, "target");
   await mkdir(target);
-  await syncFileSystem(runFolder, signal);
+  await syncFileSystem(run.scratch, signal);
   const cost = await peer.restore(run, target);
   if (expected !== undefined) await assertRestored(peer, run, { target, expected });
   await rm(target, { recursive: true });
-  await syncFileSystem(runFolder, signal);
+  await syncFileSystem(run.scratch, signal);
   return cost;
 }
 
