@@ -190,3 +190,14 @@ test("seal worker: an error is an answer, and the next task is done", () => {
   assert.equal(bench.ask(store, "failed").error.code, "KeyWrong");
   bench.ask({ ...store, ticket }, "failed");
 });
+
+test("seal worker: memory that changes after it was hashed is noticed before anything is put", () => {
+  const bench = new Bench();
+  const { buffer, bytes } = fillWindows();
+  bench.ask({ kind: "scan-windows", task: 1, buffer, windows: 4, ids: true }, "windows-scanned");
+  bytes[windowBytes + 5]! ^= 1;
+  const wanted = new Uint8Array([1, 1, 1, 1]);
+  const failed = bench.ask({ kind: "store", task: 1, wanted, ticket }, "failed");
+  assert.equal(failed.error.code, "ObjectCorrupt");
+  assert.match(failed.error.message, /memory/);
+});
