@@ -20,7 +20,8 @@ export interface SourceFile extends TextFile {
 /** The root of the repository, without a slash at the end. */
 export const repositoryRoot = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/, "");
 
-const foldersLeftOut = new Set(["node_modules", ".git", ".kluis", ".cache"]);
+/** In a work tree of git `.git` is a file, so these are left out whatever they are. */
+const namesLeftOut = new Set(["node_modules", ".git", ".kluis", ".cache"]);
 
 /** Every text file of the repository, sorted by path. */
 export function readTextFiles(root: string = repositoryRoot): readonly TextFile[] {
@@ -67,7 +68,8 @@ function listFiles(root: string): readonly string[] {
   for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
     for (const entry of readdirSync(folder, { withFileTypes: true })) {
       const path = join(folder, entry.name);
-      if (entry.isDirectory() && !foldersLeftOut.has(entry.name)) folders.push(path);
+      if (namesLeftOut.has(entry.name)) continue;
+      if (entry.isDirectory()) folders.push(path);
       if (entry.isFile()) found.push(relative(root, path));
     }
   }
