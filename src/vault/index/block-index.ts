@@ -15,7 +15,13 @@ import { fromIndexColumns, type IndexPack, toIndexColumns } from "#formats/index
 import { PageCache } from "#vault/cache/page-cache.ts";
 import { SegmentCache } from "#vault/cache/segment-cache.ts";
 import { SnapshotReader, writeSnapshot } from "#vault/cache/snapshot-file.ts";
-import { type BlockLocation, EntryReader, type LoadedSegment } from "./entry-reader.ts";
+import { DistrustedPacks } from "./distrusted-packs.ts";
+import {
+  type BlockLocation,
+  EntryReader,
+  type LoadedSegment,
+  type PackExtent,
+} from "./entry-reader.ts";
 import { IdTable } from "./id-table.ts";
 import { SegmentLoader, type SegmentReader } from "./segment-loader.ts";
 import { type LostSegment, SegmentRepairs } from "./segment-repairs.ts";
@@ -125,6 +131,7 @@ export class BlockIndex implements AsyncDisposable {
   /** Segments that are in, or on their way. */
   readonly #names = new Set<string>();
   readonly #repairs: SegmentRepairs;
+  readonly #distrusted: DistrustedPacks;
   #strangers = 0;
   #savedEntries: number;
   #savedSegments: number;
@@ -150,12 +157,16 @@ export class BlockIndex implements AsyncDisposable {
       entries: this.#entries,
       table: this.#table,
       isKnown: (ids, at) => this.has(ids, at),
+      onAdded: (segment) => this.#distrusted.note(segment),
     });
     this.#repairs = new SegmentRepairs({
       entries: this.#entries,
       loader: this.#loader,
       signal: options.signal,
     });
+    this.#distrusted = new DistrustedPacks(this.#entries, (segment, read) =>
+      this.#repairs.read(segment, read),
+    );
   }
 
   /** Segments that could not be read when they were to be loaded. */
@@ -164,15 +175,15 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   /**
-   * Whether the vault holds the block or node, in a pack that a durable segment names: nothing less
-   * may be built on. False as well where the cache is damaged just there: then it is stored once
+   * Whether the vault holds the block or node, in a pack that a durable segment names and that is
+   * not distrusted: nothing less may be built on. False as well where the cache is damaged just there: then it is stored once
    * more, and the cache is rebuilt.
    *
    * @param at Where the 24 bytes of the id start in `ids`.
    */
   has(ids: Uint8Array, at = 0): boolean {
     try {
-      return this.#find(ids, at) >= 0;
+      return this.#find(ids, at, "trusted") >= 0;
     } catch (error) {
       this.#repairs.start(this.#repairs.damagedBy(error));
       return false;
@@ -185,7 +196,17 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   /**
-   * Where a block or node lies; `undefined` where no segment names it.
+   * From now on blocks in these packs (32-byte names) count as absent: {@link has} does not find them,
+   * {@link lookup} and {@link locate} only where they lie nowhere else. Replaces what an earlier call
+   * said; holds for segments that are added later too. Errors: those of reading the vault.
+   */
+  async setDistrusted(packNames: readonly Uint8Array[]): Promise<void> {
+    await this.#distrusted.replace(packNames);
+  }
+
+  /**
+   * Where a block or node lies; `undefined` where no segment names it. Copies in packs that are not
+   * distrusted come first.
    *
    * Errors: Busy (backoff) where the local cache is damaged just there and its rebuild has begun.
    * {@link locate} waits for that; a writer, who needs no location, calls {@link has}.
@@ -249,6 +270,18 @@ export class BlockIndex implements AsyncDisposable {
     }
   }
 
+  /** Every pack of every segment without its entries; a pack may come twice. */
+  async *packExtents(): AsyncGenerator<PackExtent> {
+    for (const segment of this.#entries.segments) {
+      for (let at = 0; at < segment.shape.packs; at++) {
+        const extent = await this.#repairs.read(segment, () =>
+          this.#entries.packExtent(segment, at),
+        );
+        if (extent !== undefined) yield extent;
+      }
+    }
+  }
+
   /** The pack of that name; `undefined` where no segment names it. Reads the heads of all packs. */
   async entriesOf(packName: Uint8Array): Promise<IndexPack | undefined> {
     for (const segment of this.#entries.segments) {
@@ -308,16 +341,17 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   #lookup(id: Uint8Array): BlockLocation | undefined {
-    const number = this.#find(id, 0);
+    let number = this.#find(id, 0, "trusted");
+    if (number < 0 && !this.#distrusted.isEmpty) number = this.#find(id, 0, "any");
     return number < 0 ? undefined : this.#entries.locationOf(number);
   }
 
   /** Number of an entry with the id, or -1. */
-  #find(ids: Uint8Array, at: number): number {
+  #find(ids: Uint8Array, at: number, which: "trusted" | "any"): number {
     let number = this.#table.first(ids, at);
-    while (number >= 0 && !this.#entries.hasId(number, ids, at)) {
-      this.#strangers++;
-      number = this.#table.next();
+    for (; number >= 0; number = this.#table.next()) {
+      if (!this.#entries.hasId(number, ids, at)) this.#strangers++;
+      else if (which === "any" || !this.#distrusted.holds(number)) break;
     }
     return number;
   }

@@ -6,7 +6,7 @@
  */
 import { assert, present } from "#base/assert.ts";
 import { asBuffer, toHex } from "#base/bytes.ts";
-import type { FrameCodec } from "#formats/container.ts";
+import { containerHeaderBytes, type FrameCodec } from "#formats/container.ts";
 import { idBytes } from "#formats/geometry.ts";
 import {
   createColumns,
@@ -53,6 +53,16 @@ export interface LoadedSegment {
   source: PageSource;
   /** `whole` when all entries are in the table; `lost` when neither cache nor vault can be read. */
   state: "loading" | "whole" | "lost";
+}
+
+/** What is known of a pack without its entries. */
+export interface PackExtent {
+  readonly head: IndexPackHead;
+  /** Numbers of its entries follow one another from here on. */
+  readonly firstNumber: number;
+  readonly entries: number;
+  /** Where the last frame of content ends: a shorter object cannot be whole. */
+  readonly contentEndBytes: number;
 }
 
 type RecordKind = "entry" | "frame" | "pack";
@@ -137,6 +147,18 @@ export class EntryReader {
   /** Name and key material of one pack of a segment. Throws {@link CacheUnreadable}. */
   packHead(segment: LoadedSegment, index: number): IndexPackHead {
     return this.#pack(segment, index).head;
+  }
+
+  /** A pack without its entries: which numbers those have, and where its frames end. Throws {@link CacheUnreadable}. */
+  packExtent(segment: LoadedSegment, index: number): PackExtent {
+    const { head, firstFrame, frames, firstEntry, entries } = this.#pack(segment, index);
+    let contentEndBytes = containerHeaderBytes;
+    if (frames > 0) {
+      const word = this.#record(segment, "frame", firstFrame + frames - 1) / 4;
+      const { words } = this.#pages;
+      contentEndBytes = (words[word + 1] as number) + (words[word + 2] as number);
+    }
+    return { head, firstNumber: segment.firstNumber + firstEntry, entries, contentEndBytes };
   }
 
   /** One pack of a segment with all its entries. Throws {@link CacheUnreadable}. */

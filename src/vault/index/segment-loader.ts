@@ -38,6 +38,8 @@ export interface LoaderDeps {
   readonly table: IdTable;
   /** Whether an entry with the id at `ids[at]` is in the table. */
   readonly isKnown: (ids: Uint8Array, at: number) => boolean;
+  /** Called when a segment has its numbers, before any of its entries can be found. */
+  readonly onAdded: (segment: LoadedSegment) => Promise<void>;
 }
 
 /** See the file's head. */
@@ -73,6 +75,7 @@ export class SegmentLoader {
   async enter(prepared: PreparedSegment, signal?: AbortSignal): Promise<void> {
     const { entries } = this.#deps;
     const segment = entries.add(prepared.name, prepared.shape, prepared.source);
+    await this.#deps.onAdded(segment);
     const { entryPage, framePage } = segment.layout;
     const buffer = new Uint8Array(Math.min(pagesAtOnce, framePage) * cachePageBytes);
     for (let page = entryPage; page < framePage; page += pagesAtOnce) {

@@ -1,0 +1,89 @@
+// Goal: a block in a distrusted pack is absent for dedup, found for reading only where no other pack
+// has it, and all of this holds for segments that come later and ends with the next set.
+// Method: random packs that share ids, in several segments; a plain model of who has what.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { present } from "#base/assert.ts";
+import { toHex } from "#base/bytes.ts";
+import { containerHeaderBytes } from "#formats/container.ts";
+import { idBytes } from "#formats/geometry.ts";
+import { type IndexPack, type IndexPackColumns, toIndexColumns } from "#formats/index-segment.ts";
+import { createSeededRandom, type SeededRandom } from "#testing/seeded-random.ts";
+import { type BlockIndex, openIndex } from "./block-index.ts";
+
+const sealedBytes = 200;
+
+function createPack(random: SeededRandom, ids: readonly Uint8Array[]): IndexPack {
+  return {
+    type: "pack",
+    name: random.bytes(32),
+    salt: random.bytes(32),
+    epoch: 1,
+    frames: [{ sealedBytes, plainBytes: 5000, codec: "zstd" }],
+    entries: ids.map((id, at) => ({ id, frame: 0, offsetBytes: at, lengthBytes: 1 })),
+  };
+}
+
+async function assertAgrees(
+  index: BlockIndex,
+  world: {
+    readonly ids: readonly Uint8Array[];
+    readonly packs: readonly IndexPack[];
+    readonly distrusted: ReadonlySet<IndexPack>;
+  },
+): Promise<void> {
+  for (const id of world.ids) {
+    const holders = world.packs.filter(({ entries }) => entries.some((entry) => entry.id === id));
+    const trusted = holders.filter((pack) => !world.distrusted.has(pack));
+    assert.equal(index.has(id), trusted.length > 0);
+    const wanted = (trusted.length > 0 ? trusted : holders).map(({ name }) => toHex(name));
+    const found = await index.locate(id);
+    if (wanted.length === 0) assert.equal(found, undefined);
+    else assert.ok(found !== undefined && wanted.includes(toHex(found.pack.name)));
+  }
+}
+
+test("distrusted packs: count as absent wherever another copy is not", async () => {
+  const random = createSeededRandom("distrusted packs");
+  const segments = new Map<string, readonly IndexPackColumns[]>();
+  const readSegment = (name: Uint8Array): Promise<IndexPackColumns[]> =>
+    Promise.resolve([...present(segments.get(toHex(name)), "a segment")]);
+  await using index = await openIndex({ segmentNames: [], readSegment });
+  const ids = Array.from({ length: 40 }, () => random.bytes(idBytes));
+  const packs: IndexPack[] = [];
+  let distrusted = new Set<IndexPack>();
+  for (let round = 0; round < 60; round++) {
+    const added = Array.from({ length: random.integer(1, 3) }, () =>
+      createPack(
+        random,
+        ids.filter(() => random.chance(0.1)),
+      ),
+    );
+    const name = random.bytes(32);
+    // What is distrusted already may be named again by a segment that comes later.
+    const repeated = [...distrusted].filter(() => random.chance(0.2));
+    const all = [...added, ...repeated];
+    packs.push(...added);
+    if (random.chance(0.5)) await index.addSegment(name, all);
+    else {
+      segments.set(toHex(name), all.map(toIndexColumns));
+      await index.refresh([name]);
+    }
+    if (random.chance(0.4)) {
+      distrusted = new Set(packs.filter(() => random.chance(0.5)));
+      await index.setDistrusted([...distrusted].map((pack) => pack.name));
+    }
+    await assertAgrees(index, { ids, packs, distrusted });
+  }
+  await index.setDistrusted([]);
+  await assertAgrees(index, { ids, packs, distrusted: new Set() });
+  let extents = 0;
+  for await (const { head, entries, contentEndBytes } of index.packExtents()) {
+    const pack = packs.find((one) => toHex(one.name) === toHex(head.name));
+    assert.equal(entries, pack?.entries.length);
+    assert.equal(contentEndBytes, containerHeaderBytes + sealedBytes);
+    extents++;
+  }
+  assert.ok(extents >= packs.length);
+});
