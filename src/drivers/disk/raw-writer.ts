@@ -2,6 +2,7 @@
 import { constants } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 
+import { isAligned } from "#base/aligned-memory.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { lastLine, runTool } from "#drivers/process/run-tool.ts";
 import type { DiskWriter } from "#ports/disk.ts";
@@ -32,15 +33,17 @@ export async function createRawFile(options: RawTargetOptions): Promise<DiskWrit
   const { path, sizeBytes } = options;
   const target = await TargetFile.plan(path, options.overwrite);
   let handle: FileHandle | undefined;
+  let direct: FileHandle | undefined;
   try {
     handle = await open(target.tempPath, "wx", 0o600);
     await handle.truncate(sizeBytes);
+    direct = await openDirect(target.tempPath);
   } catch (error) {
     await handle?.close();
     await target.remove();
     throw toTargetError(path, error);
   }
-  const file = new OpenTarget(path, handle);
+  const file = new OpenTarget(path, handle, direct);
   return new FreshTargetWriter(sizeBytes, {
     ...file.actions(),
     commit: async () => {
@@ -76,7 +79,7 @@ export async function openDeviceTarget(
     ...(signal === undefined ? {} : { signal }),
   });
   if (result.exitCode !== 0) throw toTargetError(path, new Error(lastLine(result.stderr)));
-  const file = new OpenTarget(path, await openDevice(path));
+  const file = await openTarget(path);
   return new FreshTargetWriter(sizeBytes, {
     ...file.actions(),
     commit: () => file.syncAndClose(),
@@ -84,15 +87,23 @@ export async function openDeviceTarget(
   });
 }
 
-/** An open file or device that is written. */
+/**
+ * An open file or device that is written.
+ *
+ * Whole pages in aligned memory go past the page cache: a restored disk is larger than what the host
+ * has to spare, and copying it there costs more than writing it. The kernel keeps both ways coherent.
+ */
 class OpenTarget {
   readonly #path: string;
   readonly #handle: FileHandle;
+  /** For direct I/O; `undefined` where the file system has none. */
+  readonly #direct: FileHandle | undefined;
   #isOpen = true;
 
-  constructor(path: string, handle: FileHandle) {
+  constructor(path: string, handle: FileHandle, direct: FileHandle | undefined) {
     this.#path = path;
     this.#handle = handle;
+    this.#direct = direct;
   }
 
   actions(): {
@@ -123,6 +134,7 @@ class OpenTarget {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     try {
+      await this.#direct?.close();
       await this.#handle.close();
     } catch (error) {
       // Network file systems tell only now that there was no space.
@@ -132,17 +144,53 @@ class OpenTarget {
 
   async #write(offsetBytes: number, bytes: Uint8Array): Promise<void> {
     try {
-      let at = 0;
-      while (at < bytes.byteLength) {
-        const lengthBytes = bytes.byteLength - at;
-        const place = offsetBytes + at;
-        const { bytesWritten } = await this.#handle.write(bytes, at, lengthBytes, place);
-        if (bytesWritten === 0) throw new Error("nothing was taken");
-        at += bytesWritten;
-      }
+      if (isAligned(bytes, offsetBytes) && (await this.#writeDirect(offsetBytes, bytes))) return;
+      await writeAll(this.#handle, offsetBytes, bytes);
     } catch (error) {
       throw toTargetError(this.#path, error);
     }
+  }
+
+  /** Returns false where direct I/O is refused; what it wrote until then is to be written again. */
+  async #writeDirect(offsetBytes: number, bytes: Uint8Array): Promise<boolean> {
+    if (this.#direct === undefined) return false;
+    try {
+      await writeAll(this.#direct, offsetBytes, bytes);
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
+      return false;
+    }
+  }
+}
+
+async function writeAll(handle: FileHandle, offsetBytes: number, bytes: Uint8Array): Promise<void> {
+  let at = 0;
+  while (at < bytes.byteLength) {
+    const lengthBytes = bytes.byteLength - at;
+    const { bytesWritten } = await handle.write(bytes, at, lengthBytes, offsetBytes + at);
+    if (bytesWritten === 0) throw new Error("nothing was taken");
+    at += bytesWritten;
+  }
+}
+
+async function openDirect(path: string): Promise<FileHandle | undefined> {
+  try {
+    return await open(path, constants.O_WRONLY | constants.O_DIRECT);
+  } catch (error) {
+    // The file system has no direct I/O.
+    if ((error as NodeJS.ErrnoException).code === "EINVAL") return undefined;
+    throw error;
+  }
+}
+
+async function openTarget(path: string): Promise<OpenTarget> {
+  const handle = await openDevice(path);
+  try {
+    return new OpenTarget(path, handle, await openDirect(path));
+  } catch (error) {
+    await handle.close();
+    throw toTargetError(path, error);
   }
 }
 

@@ -2,19 +2,15 @@
 import { link, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
+import { allEnded } from "#base/all-ended.ts";
 import { bytesEqual } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { PutOutcome } from "#ports/object-store.ts";
 import type { DirectorySyncs } from "./directory-syncs.ts";
 import { errnoOf } from "./file-errors.ts";
 import { openForReading, readWhole } from "./file-reads.ts";
-import {
-  createFile,
-  fillFile,
-  removeFile,
-  removeFileAfterFailure,
-  type TempFiles,
-} from "./temp-files.ts";
+import { FileWrites } from "./file-writes.ts";
+import { removeFile, removeFileAfterFailure, type TempFiles } from "./temp-files.ts";
 
 /** Writers that a probe races against each other. */
 const probeWriters = 8;
@@ -33,6 +29,7 @@ export interface CommitOptions {
 export class FileCommitter {
   readonly #temps: TempFiles;
   readonly #syncs: DirectorySyncs;
+  readonly #writes = new FileWrites();
 
   constructor(temps: TempFiles, syncs: DirectorySyncs) {
     this.#temps = temps;
@@ -46,13 +43,8 @@ export class FileCommitter {
     options: CommitOptions,
   ): Promise<PutOutcome> {
     const temp = await this.#temps.createPath();
-    const handle = await createFile(temp);
     try {
-      try {
-        await Promise.all([fillFile(handle, parts, options.signal), options.prepare()]);
-      } finally {
-        await handle.close();
-      }
+      await allEnded([this.#writes.writeNew(temp, parts, options.signal), options.prepare()]);
       options.signal?.throwIfAborted();
       const outcome = await this.#link(temp, path);
       await removeFile(temp);

@@ -1,9 +1,7 @@
 /** Unfinished objects: files in `tmp/` that get their final name by link(2); internal to this folder. */
-import { constants } from "node:fs";
-import { open, readdir, stat, unlink, type FileHandle } from "node:fs/promises";
+import { readdir, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
-import { assert } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
 import type { RandomSource } from "#base/random.ts";
 import { isProcessAlive } from "#drivers/process/process-identity.ts";
@@ -12,15 +10,10 @@ import { errnoOf } from "./file-errors.ts";
 import { makeDirectory } from "./store-directories.ts";
 import { createTempName, parseTempName, readTempWriter } from "./temp-names.ts";
 
-/** Read-only for the owner: objects never change, and tools should say so to whoever tries. */
-export const objectMode = 0o400;
 /** Age from which the temporary file of a dead writer on this machine is removed. */
 export const staleTempAgeMs = 60 * 60 * 1000;
 /** The same where the writer cannot be looked up: another machine, boot or container. */
 export const foreignTempAgeMs = 7 * 24 * 60 * 60 * 1000;
-
-/** Most buffers of one writev(2); IOV_MAX of Linux. */
-const writevPartsMax = 1024;
 
 type Self = Awaited<ReturnType<typeof readTempWriter>>;
 
@@ -82,27 +75,6 @@ export class TempFiles {
   }
 }
 
-/** Creates a file that must not exist, for writing. */
-export async function createFile(path: string): Promise<FileHandle> {
-  return open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, objectMode);
-}
-
-/** Writes `parts` in order, without joining them, and fsyncs the file. */
-export async function fillFile(
-  handle: FileHandle,
-  parts: readonly Uint8Array[],
-  signal?: AbortSignal,
-): Promise<void> {
-  let rest = parts.filter((part) => part.byteLength > 0);
-  while (rest.length > 0) {
-    const { bytesWritten } = await handle.writev(rest.slice(0, writevPartsMax));
-    assert(bytesWritten > 0, "writev writes something or fails");
-    rest = dropBytes(rest, bytesWritten);
-    signal?.throwIfAborted();
-  }
-  await handle.sync();
-}
-
 /** Removes a file; no error where there is none. */
 export async function removeFile(path: string): Promise<void> {
   try {
@@ -110,16 +82,6 @@ export async function removeFile(path: string): Promise<void> {
   } catch (error) {
     if (errnoOf(error) !== "ENOENT") throw error;
   }
-}
-
-/** What is left of `parts` after their first `count` bytes: a write may stop anywhere. */
-function dropBytes(parts: readonly Uint8Array[], count: number): Uint8Array[] {
-  let left = count;
-  for (const [at, part] of parts.entries()) {
-    if (left < part.byteLength) return [part.subarray(left), ...parts.slice(at + 1)];
-    left -= part.byteLength;
-  }
-  return [];
 }
 
 /**

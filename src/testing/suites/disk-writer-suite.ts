@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { allocateAligned } from "#base/aligned-memory.ts";
 import { bytesEqual } from "#base/bytes.ts";
 import type { DiskWriter } from "#ports/disk.ts";
 import { MemoryDisk } from "../memory-disk.ts";
@@ -74,6 +75,25 @@ export function testDiskWriter(name: string, suite: DiskWriterSuite): void {
         fixture.writer.zero(offsetBytes + bytes.byteLength, 512),
       ]),
     );
+    await fixture.writer.commit();
+    await fixture.writer[Symbol.asyncDispose]();
+    await assertContent(fixture, model);
+  });
+
+  test(`${name}: takes page-aligned memory and other memory in turns`, async () => {
+    const prng = createPrng(testSeed());
+    const model = new MemoryDisk(SIZE_BYTES);
+    await using fixture = await suite.open(SIZE_BYTES);
+    const memory = allocateAligned(256 * 1024);
+    memory.set(prng.bytes(memory.byteLength));
+    for (let at = 0; at < 24; at++) {
+      // A part of what was written before is written again, the other way.
+      const offsetBytes = at * 96 * 1024 + (at % 3) * 512;
+      const aligned = memory.subarray((at % 5) * 4096, 128 * 1024 + (at % 2) * 512);
+      const bytes = at % 4 === 3 ? aligned.slice() : aligned;
+      model.write(offsetBytes, bytes);
+      await fixture.writer.write(offsetBytes, bytes);
+    }
     await fixture.writer.commit();
     await fixture.writer[Symbol.asyncDispose]();
     await assertContent(fixture, model);

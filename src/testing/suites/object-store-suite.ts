@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { allocateAligned } from "#base/aligned-memory.ts";
 import { bytesEqual, concatBytes } from "#base/bytes.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
@@ -113,6 +114,22 @@ function declareObjectTests(name: string, suite: ObjectStoreSuite): void {
     assert.ok(parts.length > 2000);
     assert.equal(await fixture.store.put("packs/ff/x", parts), "created");
     assert.ok(bytesEqual(await fixture.store.get("packs/ff/x"), whole));
+  });
+
+  test(`${name}: takes large content in page-aligned memory, whatever its length`, async () => {
+    await using fixture = await suite.open();
+    const { store } = fixture;
+    const memory = allocateAligned(2 * 1024 * 1024);
+    memory.set(createSeededRandom(`${name} aligned`).bytes(memory.byteLength));
+    const mib = 1024 * 1024;
+    for (const lengthBytes of [mib, mib + 1, mib + 4095, mib + 4096, 2 * mib - 512]) {
+      for (const startBytes of [0, 4096, 12]) {
+        const content = memory.subarray(startBytes, Math.min(startBytes + lengthBytes, 2 * mib));
+        const object = `aligned/${startBytes}-${lengthBytes}`;
+        assert.equal(await store.put(object, [content]), "created");
+        assert.ok(bytesEqual(await store.get(object), content), object);
+      }
+    }
   });
 
   test(`${name}: what is removed is gone, and its name free`, async () => {

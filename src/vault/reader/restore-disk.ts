@@ -1,4 +1,5 @@
 /** Writes a disk of a recovery point to a target: verified, in disk order, many segments at once. */
+import { allocateAligned } from "#base/aligned-memory.ts";
 import { assert } from "#base/assert.ts";
 import { windowBytes } from "#formats/geometry.ts";
 import { Pool } from "#base/pool.ts";
@@ -33,9 +34,11 @@ export async function restoreDisk(
   assert(writer.sizeBytes >= reader.sizeBytes, "the disk fits the target");
   const totals: RestoreTotals = { dataBytes: 0, zeroBytes: 0 };
   const { signal, onProgress } = options;
+  const memory = allocateAligned(options.segments * restoreSegmentBytes);
+  let madeBytes = 0;
   const buffers = new Pool({
     size: options.segments,
-    make: () => new Uint8Array(restoreSegmentBytes),
+    make: () => memory.subarray(madeBytes, (madeBytes += restoreSegmentBytes)),
   });
   const running = new Set<Promise<void>>();
   let failure: { readonly error: unknown } | undefined;

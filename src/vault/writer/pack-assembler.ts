@@ -5,6 +5,7 @@
  * salt and frame numbers to seal. A pack that is full gets no more tickets and is finished when the
  * last of its tickets came back. `packBuffers` bounds the packs in memory: {@link take} waits.
  */
+import { allocateAligned } from "#base/aligned-memory.ts";
 import { assert } from "#base/assert.ts";
 import { Pool } from "#base/pool.ts";
 import type { RandomSource } from "#base/random.ts";
@@ -51,7 +52,7 @@ export class PackAssembler {
   readonly #onPack: (pack: FinishedPack) => void;
   readonly #buffers = new Pool({
     size: packBuffers,
-    make: () => new ArrayBuffer(packBufferBytes + footerBytesMax),
+    make: () => allocateAligned(packBufferBytes + footerBytesMax).buffer,
   });
   #open: Promise<OpenPack> | undefined;
   /** Sealed bytes for each plain byte, of late; to foresee when a pack is full. */
