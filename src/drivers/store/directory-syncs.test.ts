@@ -1,16 +1,16 @@
 // Goal: an fsync is shared only by those who came before it began, and a failed one is never
 // forgotten: the kernel reports a lost write once, and a second fsync would succeed.
 import assert from "node:assert/strict";
-import type { FileHandle } from "node:fs/promises";
 import { test } from "node:test";
 
 import { isKluisError } from "#base/kluis-error.ts";
 import { createTempFolder } from "#testing/temp-folder.ts";
 import { DirectorySyncs } from "./directory-syncs.ts";
+import { systemFiles, type OpenFile } from "./file-system.ts";
 
 test("directory syncs: who comes while one runs shares the next", async () => {
   await using folder = await createTempFolder();
-  const syncs = new DirectorySyncs();
+  const syncs = new DirectorySyncs(systemFiles);
   const first = syncs.sync(folder.path);
   const second = syncs.sync(folder.path);
   const third = syncs.sync(folder.path);
@@ -27,7 +27,7 @@ test("directory syncs: who comes while one runs shares the next", async () => {
 
 test("directory syncs: a folder that is missing fails its own callers only", async () => {
   await using folder = await createTempFolder();
-  const syncs = new DirectorySyncs();
+  const syncs = new DirectorySyncs(systemFiles);
   const missing = `${folder.path}/missing`;
   const results = await Promise.allSettled([syncs.sync(missing), syncs.sync(missing)]);
   assert.ok(results.every((result) => result.status === "rejected"));
@@ -37,9 +37,9 @@ test("directory syncs: a folder that is missing fails its own callers only", asy
 
 test("directory syncs: after an fsync has failed nothing is called durable any more", async () => {
   await using folder = await createTempFolder();
-  const syncs = new DirectorySyncs();
+  const syncs = new DirectorySyncs(systemFiles);
   const lost = Object.assign(new Error("EIO: i/o error, fsync"), { code: "EIO", syscall: "fsync" });
-  const broken = { sync: () => Promise.reject(lost) } as FileHandle;
+  const broken = { sync: () => Promise.reject(lost) } as OpenFile;
   await assert.rejects(syncs.syncHandle(broken), lost);
   const isRefused = (error: unknown): boolean =>
     isKluisError(error, "StoreUnavailable") && /an earlier write may be lost/.test(error.message);

@@ -1,9 +1,9 @@
 /** fsync of directories, shared by all who wait for the same one; internal to this folder. */
 import { constants } from "node:fs";
-import { open, type FileHandle } from "node:fs/promises";
 
 import { KluisError } from "#base/kluis-error.ts";
 import { toStoreError } from "./file-errors.ts";
+import type { FileSystem, OpenFile } from "./file-system.ts";
 
 interface SyncState {
   readonly running: Promise<void>;
@@ -19,8 +19,13 @@ interface SyncState {
  * second fsync of the same directory would call durable what is not.
  */
 export class DirectorySyncs {
+  readonly #files: FileSystem;
   readonly #states = new Map<string, SyncState>();
   #failure: KluisError | undefined;
+
+  constructor(files: FileSystem) {
+    this.#files = files;
+  }
 
   /** Throws StoreUnavailable (backoff) once an fsync has failed. */
   assertHealthy(): void {
@@ -39,7 +44,7 @@ export class DirectorySyncs {
   }
 
   /** fsync of an open file that this process may not have written itself. */
-  async syncHandle(handle: FileHandle): Promise<void> {
+  async syncHandle(handle: OpenFile): Promise<void> {
     this.assertHealthy();
     try {
       await handle.sync();
@@ -60,7 +65,7 @@ export class DirectorySyncs {
 
   async #syncPath(path: string): Promise<void> {
     this.assertHealthy();
-    await using handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+    await using handle = await this.#files.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
     await this.syncHandle(handle);
   }
 }

@@ -1,5 +1,4 @@
 /** The commit protocol of the file store; internal to this folder. */
-import { link, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 
 import { allEnded } from "#base/all-ended.ts";
@@ -9,6 +8,7 @@ import type { PutOutcome } from "#ports/object-store.ts";
 import type { DirectorySyncs } from "./directory-syncs.ts";
 import { errnoOf } from "./file-errors.ts";
 import { openForReading, readWhole } from "./file-reads.ts";
+import type { FileSystem } from "./file-system.ts";
 import { FileWrites } from "./file-writes.ts";
 import { removeFile, removeFileAfterFailure, type TempFiles } from "./temp-files.ts";
 
@@ -27,13 +27,16 @@ export interface CommitOptions {
  * two fsyncs, in this order: content before its name, the name before the answer.
  */
 export class FileCommitter {
+  readonly #files: FileSystem;
   readonly #temps: TempFiles;
   readonly #syncs: DirectorySyncs;
-  readonly #writes = new FileWrites();
+  readonly #writes: FileWrites;
 
-  constructor(temps: TempFiles, syncs: DirectorySyncs) {
+  constructor(files: FileSystem, temps: TempFiles, syncs: DirectorySyncs) {
+    this.#files = files;
     this.#temps = temps;
     this.#syncs = syncs;
+    this.#writes = new FileWrites(files);
   }
 
   /** Writes a file of final path `path` unless one is there; durable on return in both cases. */
@@ -47,24 +50,24 @@ export class FileCommitter {
       await allEnded([this.#writes.writeNew(temp, parts, options.signal), options.prepare()]);
       options.signal?.throwIfAborted();
       const outcome = await this.#link(temp, path);
-      await removeFile(temp);
+      await removeFile(this.#files, temp);
       await this.#syncs.sync(dirname(path));
       return outcome;
     } catch (error) {
-      await removeFileAfterFailure(temp);
+      await removeFileAfterFailure(this.#files, temp);
       throw error;
     }
   }
 
   async #link(temp: string, path: string): Promise<PutOutcome> {
     try {
-      await link(temp, path);
+      await this.#files.link(temp, path);
       return "created";
     } catch (error) {
       if (errnoOf(error) !== "EEXIST") throw error;
     }
-    await using handle = await openForReading(path);
-    const ours = await stat(temp, { bigint: true });
+    await using handle = await openForReading(this.#files, path);
+    const ours = await this.#files.stat(temp, { bigint: true });
     const there = await handle.stat({ bigint: true });
     // NFS repeats a link whose answer was lost, and then finds its own.
     if (ours.ino === there.ino && ours.dev === there.dev) return "created";
@@ -91,7 +94,7 @@ export class FileCommitter {
       const failed = results.find((result) => result.status === "rejected");
       if (failed !== undefined) throw failed.reason;
       const winners = contents.filter((_, at) => isCreated(results[at]));
-      await using handle = await openForReading(target);
+      await using handle = await openForReading(this.#files, target);
       const stored = await readWhole(handle, "probe");
       const [winner] = winners;
       if (winners.length === 1 && winner !== undefined && bytesEqual(stored, winner)) return;
@@ -101,7 +104,7 @@ export class FileCommitter {
           "writers of one name were told that they had created it",
       );
     } finally {
-      await removeFile(target);
+      await removeFile(this.#files, target);
     }
   }
 }

@@ -1,34 +1,35 @@
 /** Reading files of a store; internal to this folder. */
-import { constants, type BigIntStats } from "node:fs";
-import { open, stat, type FileHandle } from "node:fs/promises";
+import { constants } from "node:fs";
 
 import { KluisError } from "#base/kluis-error.ts";
 import type { ByteRange } from "#ports/object-store.ts";
 import { errnoOf } from "./file-errors.ts";
+import type { FileInfo, FileSystem, OpenFile } from "./file-system.ts";
 import { objectBytesMax, objectNotFound, rangePastEnd } from "./store-arguments.ts";
 
 /** Opens a file for reading. What is no file (a FIFO, say) must not make the call wait for ever. */
-export async function openForReading(path: string): Promise<FileHandle> {
-  return open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+export async function openForReading(files: FileSystem, path: string): Promise<OpenFile> {
+  return files.open(path, constants.O_RDONLY | constants.O_NONBLOCK);
 }
 
 /** The whole object; the caller owns the bytes. */
-export async function readWhole(handle: FileHandle, name: string): Promise<Uint8Array> {
-  const info = await handle.stat();
+export async function readWhole(handle: OpenFile, name: string): Promise<Uint8Array> {
+  const info = await handle.stat({ bigint: true });
   if (!info.isFile()) throw objectNotFound(name);
-  if (info.size > objectBytesMax) {
+  const sizeBytes = Number(info.size);
+  if (sizeBytes > objectBytesMax) {
     throw new KluisError(
       "ObjectCorrupt",
-      `Cannot read object "${name}": with ${info.size} bytes it is larger than any object`,
+      `Cannot read object "${name}": with ${sizeBytes} bytes it is larger than any object`,
       { details: { object: name } },
     );
   }
-  return readRange(handle, name, { offsetBytes: 0, lengthBytes: info.size });
+  return readRange(handle, name, { offsetBytes: 0, lengthBytes: sizeBytes });
 }
 
 /** One range of an object; ObjectCorrupt (never) where it is past the end. */
 export async function readRange(
-  handle: FileHandle,
+  handle: OpenFile,
   name: string,
   range: ByteRange,
 ): Promise<Uint8Array> {
@@ -37,14 +38,14 @@ export async function readRange(
   const buffer = Buffer.allocUnsafeSlow(lengthBytes);
   const doneBytes = await readInto(handle, buffer, offsetBytes);
   if (doneBytes < lengthBytes) {
-    const info = await handle.stat();
-    throw info.isFile() ? rangePastEnd(name, range, info.size) : objectNotFound(name);
+    const info = await handle.stat({ bigint: true });
+    throw info.isFile() ? rangePastEnd(name, range, Number(info.size)) : objectNotFound(name);
   }
   return new Uint8Array(buffer.buffer);
 }
 
 /** Fills `buffer` from `offsetBytes` on; returns how much there was. */
-async function readInto(handle: FileHandle, buffer: Buffer, offsetBytes: number): Promise<number> {
+async function readInto(handle: OpenFile, buffer: Buffer, offsetBytes: number): Promise<number> {
   let done = 0;
   while (done < buffer.byteLength) {
     const left = buffer.byteLength - done;
@@ -61,10 +62,10 @@ async function readInto(handle: FileHandle, buffer: Buffer, offsetBytes: number)
 }
 
 /** Size of the file at `path`; `undefined` where there is none. */
-export async function fileSize(path: string): Promise<number | undefined> {
+export async function fileSize(files: FileSystem, path: string): Promise<number | undefined> {
   try {
-    const info = await stat(path);
-    return info.isFile() ? info.size : undefined;
+    const info = await files.stat(path, { bigint: true });
+    return info.isFile() ? Number(info.size) : undefined;
   } catch (error) {
     if (isAbsence(error)) return undefined;
     throw error;
@@ -72,9 +73,9 @@ export async function fileSize(path: string): Promise<number | undefined> {
 }
 
 /** The folder at `path`; `undefined` where there is none. */
-export async function readFolder(path: string): Promise<BigIntStats | undefined> {
+export async function readFolder(files: FileSystem, path: string): Promise<FileInfo | undefined> {
   try {
-    const info = await stat(path, { bigint: true });
+    const info = await files.stat(path, { bigint: true });
     return info.isDirectory() ? info : undefined;
   } catch (error) {
     if (isAbsence(error)) return undefined;

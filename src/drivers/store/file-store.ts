@@ -6,8 +6,6 @@
  * put-if-absent; a name therefore only ever stands for whole, durable content. See
  * docs/adr/0003-keys-and-stores.md.
  */
-import type { BigIntStats } from "node:fs";
-import { readdir, type FileHandle } from "node:fs/promises";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 
 import { assert } from "#base/assert.ts";
@@ -32,6 +30,7 @@ import {
   readRange,
   readWhole,
 } from "./file-reads.ts";
+import { systemFiles, type FileInfo, type FileSystem, type OpenFile } from "./file-system.ts";
 import { assertRange, measureParts, objectNotFound } from "./store-arguments.ts";
 import { makeDirectoriesDurably, StoreDirectories } from "./store-directories.ts";
 import { removeFile, TempFiles } from "./temp-files.ts";
@@ -42,6 +41,8 @@ export interface FileStoreOptions {
   readonly create?: boolean;
   readonly clock?: Clock;
   readonly random?: RandomSource;
+  /** For tests: a file system of their own. */
+  readonly files?: FileSystem;
 }
 
 /** Files whose size a listing asks for at once. */
@@ -61,44 +62,48 @@ export async function openFileStore(
   options: FileStoreOptions = {},
 ): Promise<ObjectStore> {
   assert(isAbsolute(path) && path === resolve(path), "the path of a store is absolute and plain");
-  const syncs = new DirectorySyncs();
+  const { files = systemFiles } = options;
+  const syncs = new DirectorySyncs(files);
   const folder = await translated(`open the store "${path}"`, async () => {
-    if (options.create === true) await makeDirectoriesDurably(path, syncs);
-    const found = await readFolder(path);
+    if (options.create === true) await makeDirectoriesDurably(files, path, syncs);
+    const found = await readFolder(files, path);
     if (found === undefined) {
       throw new KluisError("StoreNotFound", `Cannot open the store "${path}": there is no folder`);
     }
-    if (options.create === true) await assertNoForeignFiles(path);
+    if (options.create === true) await assertNoForeignFiles(files, path);
     return found;
   });
-  return new FileStore({ path, folder, syncs }, options);
+  return new FileStore({ path, folder, files, syncs }, options);
 }
 
 /** The folder of a store and what keeps it durable. */
 interface StoreFolder {
   readonly path: string;
   /** As it was at opening: another one at the same path is another store. */
-  readonly folder: BigIntStats;
+  readonly folder: FileInfo;
+  readonly files: FileSystem;
   readonly syncs: DirectorySyncs;
 }
 
 class FileStore implements ObjectStore {
   readonly location: string;
-  readonly #folder: BigIntStats;
+  readonly #folder: FileInfo;
+  readonly #files: FileSystem;
   readonly #syncs: DirectorySyncs;
   readonly #directories: StoreDirectories;
   readonly #committer: FileCommitter;
 
-  constructor({ path, folder, syncs }: StoreFolder, options: FileStoreOptions) {
+  constructor({ path, folder, files, syncs }: StoreFolder, options: FileStoreOptions) {
     this.location = path;
     this.#folder = folder;
+    this.#files = files;
     this.#syncs = syncs;
-    this.#directories = new StoreDirectories(path, syncs);
-    const temps = new TempFiles(path, {
+    this.#directories = new StoreDirectories(path, files, syncs);
+    const temps = new TempFiles(path, files, {
       clock: options.clock ?? systemClock,
       random: options.random ?? systemRandom,
     });
-    this.#committer = new FileCommitter(temps, syncs);
+    this.#committer = new FileCommitter(files, temps, syncs);
   }
 
   async put(name: string, parts: readonly Uint8Array[], signal?: AbortSignal): Promise<PutOutcome> {
@@ -133,7 +138,7 @@ class FileStore implements ObjectStore {
     assertObjectName(name);
     signal?.throwIfAborted();
     return translated(`look up object "${name}"`, async () => {
-      const sizeBytes = await fileSize(join(this.location, name));
+      const sizeBytes = await fileSize(this.#files, join(this.location, name));
       if (sizeBytes !== undefined) return { name, sizeBytes };
       await this.#assertPresent();
       return undefined;
@@ -161,9 +166,9 @@ class FileStore implements ObjectStore {
     const path = join(this.location, name);
     await translated(`remove object "${name}"`, async () => {
       await this.#assertPresent();
-      if ((await readFolder(dirname(path))) === undefined) return;
+      if ((await readFolder(this.#files, dirname(path))) === undefined) return;
       this.#syncs.assertHealthy();
-      await removeFile(path);
+      await removeFile(this.#files, path);
       // Also where it was gone: whoever removed it may not have synced yet.
       await this.#syncs.sync(dirname(path));
     });
@@ -177,9 +182,9 @@ class FileStore implements ObjectStore {
     });
   }
 
-  async #openObject(name: string): Promise<FileHandle> {
+  async #openObject(name: string): Promise<OpenFile> {
     try {
-      return await openForReading(join(this.location, name));
+      return await openForReading(this.#files, join(this.location, name));
     } catch (error) {
       if (!isAbsence(error)) throw error;
     }
@@ -192,7 +197,7 @@ class FileStore implements ObjectStore {
    * into the empty folder below its mount point.
    */
   async #assertPresent(): Promise<void> {
-    const now = await readFolder(this.location);
+    const now = await readFolder(this.#files, this.location);
     if (now?.dev === this.#folder.dev && now.ino === this.#folder.ino) return;
     throw new KluisError(
       "StoreUnavailable",
@@ -206,7 +211,7 @@ class FileStore implements ObjectStore {
     const inner: string[] = [];
     const entries = await translated(`list objects of "${prefix}"`, async () => {
       try {
-        return await readdir(join(this.location, prefix), { withFileTypes: true });
+        return await this.#files.readdir(join(this.location, prefix), { withFileTypes: true });
       } catch (error) {
         if (isAbsence(error)) return [];
         throw error;
@@ -225,7 +230,7 @@ class FileStore implements ObjectStore {
     const infos = await Promise.all(
       names.map(async (name) => {
         const sizeBytes = await translated(`look up object "${name}"`, () =>
-          fileSize(join(this.location, name)),
+          fileSize(this.#files, join(this.location, name)),
         );
         return sizeBytes === undefined ? [] : [{ name, sizeBytes }];
       }),
@@ -234,8 +239,8 @@ class FileStore implements ObjectStore {
   }
 }
 
-async function assertNoForeignFiles(path: string): Promise<void> {
-  for (const name of await readdir(path)) {
+async function assertNoForeignFiles(files: FileSystem, path: string): Promise<void> {
+  for (const { name } of await files.readdir(path, { withFileTypes: true })) {
     if (isObjectName(name) || name === reservedSegment || harmlessEntries.has(name)) continue;
     throw new KluisError(
       "StoreForeign",

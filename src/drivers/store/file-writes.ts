@@ -5,12 +5,12 @@
  * there costs more than writing it, and it would push out what the host's virtual machines need.
  */
 import { constants } from "node:fs";
-import { open, type FileHandle } from "node:fs/promises";
 
 import { alignmentBytes, allocateAligned, isAligned } from "#base/aligned-memory.ts";
 import { assert } from "#base/assert.ts";
 import { Pool } from "#base/pool.ts";
 import { errnoOf } from "./file-errors.ts";
+import type { FileSystem, OpenFile } from "./file-system.ts";
 import { removeFile } from "./temp-files.ts";
 
 /** Read-only for the owner: objects never change, and tools should say so to whoever tries. */
@@ -26,11 +26,16 @@ const newFile = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
 
 /** Writes the files of one store; remembers whether its file system takes direct I/O. */
 export class FileWrites {
+  readonly #files: FileSystem;
   #isDirect = true;
   readonly #endPages = new Pool({
     size: directFilesMax,
     make: () => allocateAligned(alignmentBytes),
   });
+
+  constructor(files: FileSystem) {
+    this.#files = files;
+  }
 
   /** Creates the file `path`, which must not exist, with `parts` in order; durable on return. */
   async writeNew(
@@ -46,7 +51,7 @@ export class FileWrites {
       whole.byteLength >= directBytesMin &&
       isAligned(whole.subarray(0, alignmentBytes), 0);
     if (wantsDirect && (await this.#writeDirect(path, whole, signal))) return;
-    await using handle = await open(path, newFile, objectMode);
+    await using handle = await this.#files.open(path, newFile, objectMode);
     await writeParts(handle, parts, signal);
     await handle.sync();
   }
@@ -58,7 +63,7 @@ export class FileWrites {
     signal: AbortSignal | undefined,
   ): Promise<boolean> {
     try {
-      await using handle = await open(path, newFile | constants.O_DIRECT, objectMode);
+      await using handle = await this.#files.open(path, newFile | constants.O_DIRECT, objectMode);
       const endBytes = bytes.byteLength % alignmentBytes;
       const bodyBytes = bytes.byteLength - endBytes;
       await writeParts(handle, [bytes.subarray(0, bodyBytes)], signal);
@@ -68,14 +73,14 @@ export class FileWrites {
     } catch (error) {
       if (errnoOf(error) !== "EINVAL") throw error;
       // Some file systems refuse only after they made the file.
-      await removeFile(path);
+      await removeFile(this.#files, path);
       this.#isDirect = false;
       return false;
     }
   }
 
   /** Direct I/O writes whole pages: what is too much is cut off again. */
-  async #writeEnd(handle: FileHandle, end: Uint8Array, offsetBytes: number): Promise<void> {
+  async #writeEnd(handle: OpenFile, end: Uint8Array, offsetBytes: number): Promise<void> {
     const page = await this.#endPages.take();
     try {
       page.set(end);
@@ -88,7 +93,7 @@ export class FileWrites {
 }
 
 async function writeParts(
-  handle: FileHandle,
+  handle: OpenFile,
   parts: readonly Uint8Array[],
   signal?: AbortSignal,
 ): Promise<void> {

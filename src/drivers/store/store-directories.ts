@@ -1,9 +1,9 @@
 /** The directories of a file store and their durability; internal to this folder. */
-import { mkdir, readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import type { DirectorySyncs } from "./directory-syncs.ts";
 import { errnoOf } from "./file-errors.ts";
+import type { FileSystem } from "./file-system.ts";
 
 /** Most directories that are remembered as durable; beyond, all are looked at again. */
 const directoriesMax = 65_536;
@@ -18,12 +18,14 @@ export const directoryMode = 0o700;
  */
 export class StoreDirectories {
   readonly #root: string;
+  readonly #files: FileSystem;
   readonly #syncs: DirectorySyncs;
   /** Relative to the root, as `packs/00`. */
   readonly #durable = new Set<string>();
 
-  constructor(root: string, syncs: DirectorySyncs) {
+  constructor(root: string, files: FileSystem, syncs: DirectorySyncs) {
     this.#root = root;
+    this.#files = files;
     this.#syncs = syncs;
   }
 
@@ -31,7 +33,7 @@ export class StoreDirectories {
   async ensure(directory: string): Promise<void> {
     if (directory === "" || this.#durable.has(directory)) return;
     const missing = ancestry(directory).filter((one) => !this.#durable.has(one));
-    for (const one of missing) await makeDirectory(join(this.#root, one));
+    for (const one of missing) await makeDirectory(this.#files, join(this.#root, one));
     const siblings = await Promise.all(missing.map((one) => this.#syncParent(one)));
     if (this.#durable.size > directoriesMax) this.#durable.clear();
     for (const one of [...missing, ...siblings.flat()]) this.#durable.add(one);
@@ -42,7 +44,7 @@ export class StoreDirectories {
     const parent = parentOf(directory);
     const path = join(this.#root, parent);
     // Listed before the sync, which covers what was there when it began.
-    const siblings = this.#durable.has(directory) ? [] : await listDirectories(path);
+    const siblings = this.#durable.has(directory) ? [] : await listDirectories(this.#files, path);
     await this.#syncs.sync(path);
     return siblings.map((name) => (parent === "" ? name : `${parent}/${name}`));
   }
@@ -52,20 +54,24 @@ export class StoreDirectories {
  * Creates a folder (absolute) and its missing parents, all durably. Where it is there already its
  * own entry is made durable, because its maker may have died before that.
  */
-export async function makeDirectoriesDurably(path: string, syncs: DirectorySyncs): Promise<void> {
+export async function makeDirectoriesDurably(
+  files: FileSystem,
+  path: string,
+  syncs: DirectorySyncs,
+): Promise<void> {
   // Level by level: Node's recursive mkdir calls every failure ENOENT.
   const missing: string[] = [];
-  for (let at = path; !(await isThere(at)); at = dirname(at)) missing.unshift(at);
+  for (let at = path; !(await isThere(files, at)); at = dirname(at)) missing.unshift(at);
   for (const one of missing) {
-    await makeDirectory(one);
+    await makeDirectory(files, one);
     await syncs.sync(dirname(one));
   }
   if (missing.length === 0) await syncIfReadable(dirname(path), syncs);
 }
 
-async function isThere(path: string): Promise<boolean> {
+async function isThere(files: FileSystem, path: string): Promise<boolean> {
   try {
-    await stat(path);
+    await files.stat(path, { bigint: true });
     return true;
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return false;
@@ -94,15 +100,15 @@ function parentOf(directory: string): string {
 }
 
 /** mkdir(2) of one level; no error where it is there. Whether that is a folder, its use will tell. */
-export async function makeDirectory(path: string): Promise<void> {
+export async function makeDirectory(files: FileSystem, path: string): Promise<void> {
   try {
-    await mkdir(path, { mode: directoryMode });
+    await files.mkdir(path, { mode: directoryMode });
   } catch (error) {
     if (errnoOf(error) !== "EEXIST") throw error;
   }
 }
 
-async function listDirectories(path: string): Promise<string[]> {
-  const entries = await readdir(path, { withFileTypes: true });
+async function listDirectories(files: FileSystem, path: string): Promise<string[]> {
+  const entries = await files.readdir(path, { withFileTypes: true });
   return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
 }

@@ -1,5 +1,4 @@
 /** Unfinished objects: files in `tmp/` that get their final name by link(2); internal to this folder. */
-import { readdir, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { Clock } from "#base/clock.ts";
@@ -7,6 +6,7 @@ import type { RandomSource } from "#base/random.ts";
 import { isProcessAlive } from "#drivers/process/process-identity.ts";
 import { reservedSegment } from "#formats/object-name.ts";
 import { errnoOf } from "./file-errors.ts";
+import type { FileSystem } from "./file-system.ts";
 import { makeDirectory } from "./store-directories.ts";
 import { createTempName, parseTempName, readTempWriter } from "./temp-names.ts";
 
@@ -21,12 +21,18 @@ type Self = Awaited<ReturnType<typeof readTempWriter>>;
 export class TempFiles {
   /** The folder that holds them. */
   readonly folder: string;
+  readonly #files: FileSystem;
   readonly #clock: Clock;
   readonly #random: RandomSource;
   #writer: Promise<Self> | undefined;
 
-  constructor(root: string, options: { readonly clock: Clock; readonly random: RandomSource }) {
+  constructor(
+    root: string,
+    files: FileSystem,
+    options: { readonly clock: Clock; readonly random: RandomSource },
+  ) {
     this.folder = join(root, reservedSegment);
+    this.#files = files;
     this.#clock = options.clock;
     this.#random = options.random;
   }
@@ -43,10 +49,11 @@ export class TempFiles {
   }
 
   async #prepare(): Promise<Self> {
-    await makeDirectory(this.folder);
+    await makeDirectory(this.#files, this.folder);
     const writer = await readTempWriter();
-    for (const name of await readdir(this.folder)) {
-      if (await this.#isStale(name, writer)) await removeFile(join(this.folder, name));
+    for (const { name } of await this.#files.readdir(this.folder, { withFileTypes: true })) {
+      if (!(await this.#isStale(name, writer))) continue;
+      await removeFile(this.#files, join(this.folder, name));
     }
     return writer;
   }
@@ -66,7 +73,8 @@ export class TempFiles {
 
   async #ageMs(path: string): Promise<number | undefined> {
     try {
-      return this.#clock.nowMs() - (await stat(path)).mtimeMs;
+      const { mtimeMs } = await this.#files.stat(path, { bigint: true });
+      return this.#clock.nowMs() - Number(mtimeMs);
     } catch (error) {
       // Its writer has finished with it.
       if (errnoOf(error) === "ENOENT") return undefined;
@@ -76,9 +84,9 @@ export class TempFiles {
 }
 
 /** Removes a file; no error where there is none. */
-export async function removeFile(path: string): Promise<void> {
+export async function removeFile(files: FileSystem, path: string): Promise<void> {
   try {
-    await unlink(path);
+    await files.unlink(path);
   } catch (error) {
     if (errnoOf(error) !== "ENOENT") throw error;
   }
@@ -88,6 +96,6 @@ export async function removeFile(path: string): Promise<void> {
  * Removes a file after a failure that is about to be reported. Should that fail as well, the first
  * error still is the one that matters, and a later sweep takes the file away.
  */
-export async function removeFileAfterFailure(path: string): Promise<void> {
-  await unlink(path).catch(() => undefined);
+export async function removeFileAfterFailure(files: FileSystem, path: string): Promise<void> {
+  await files.unlink(path).catch(() => undefined);
 }
