@@ -14,6 +14,8 @@ import { removeFile, removeFileAfterFailure, type TempFiles } from "./temp-files
 
 /** Writers that a probe races against each other. */
 const probeWriters = 8;
+/** How often a name is tried that somebody else removes between two looks at it. */
+const linkAttemptsMax = 100;
 
 /** What happens beside the writing of a file. */
 export interface CommitOptions {
@@ -60,23 +62,43 @@ export class FileCommitter {
   }
 
   async #link(temp: string, path: string): Promise<PutOutcome> {
+    for (let attempt = 0; attempt < linkAttemptsMax; attempt++) {
+      try {
+        await this.#files.link(temp, path);
+        return "created";
+      } catch (error) {
+        if (errnoOf(error) !== "EEXIST") throw error;
+      }
+      const outcome = await this.#examine(temp, path);
+      if (outcome !== undefined) return outcome;
+    }
+    throw new KluisError(
+      "StoreUnavailable",
+      `Cannot write "${path}": others put and remove it all the time`,
+    );
+  }
+
+  /** What it means that `path` is there; `undefined` where somebody has just removed it. */
+  async #examine(temp: string, path: string): Promise<PutOutcome | undefined> {
     try {
-      await this.#files.link(temp, path);
-      return "created";
+      await using handle = await openForReading(this.#files, path);
+      const ours = await this.#files.stat(temp, { bigint: true });
+      const there = await handle.stat({ bigint: true });
+      // NFS repeats a link whose answer was lost, and then finds its own.
+      if (ours.ino === there.ino && ours.dev === there.dev) return "created";
+      if (!there.isFile()) {
+        throw new KluisError(
+          "StoreForeign",
+          `Cannot write "${path}": something else has that name`,
+        );
+      }
+      // Its writer synced it before it got its name; somebody who copied the store may not have.
+      await this.#syncs.syncHandle(handle);
+      return "exists";
     } catch (error) {
-      if (errnoOf(error) !== "EEXIST") throw error;
+      if (errnoOf(error) === "ENOENT") return undefined;
+      throw error;
     }
-    await using handle = await openForReading(this.#files, path);
-    const ours = await this.#files.stat(temp, { bigint: true });
-    const there = await handle.stat({ bigint: true });
-    // NFS repeats a link whose answer was lost, and then finds its own.
-    if (ours.ino === there.ino && ours.dev === there.dev) return "created";
-    if (!there.isFile()) {
-      throw new KluisError("StoreForeign", `Cannot write "${path}": something else has that name`);
-    }
-    // Its writer synced it before it got its name; somebody who copied the store may not have.
-    await this.#syncs.syncHandle(handle);
-    return "exists";
   }
 
   /**

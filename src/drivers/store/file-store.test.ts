@@ -21,6 +21,7 @@ import { createSeededRandom } from "#testing/seeded-random.ts";
 import { listAll, testObjectStore } from "#testing/suites/object-store-suite.ts";
 import { createTempFolder } from "#testing/temp-folder.ts";
 import { openFileStore } from "./file-store.ts";
+import { systemFiles, type FileSystem } from "./file-system.ts";
 import { foreignTempAgeMs, staleTempAgeMs } from "./temp-files.ts";
 import { createTempName, readTempWriter, type TempWriter } from "./temp-names.ts";
 
@@ -189,4 +190,26 @@ test("file store: the first put sweeps temporary files of dead writers, and thos
   assert.ok((await readdir(tmp)).includes(goneNames[0] ?? ""), "reading sweeps nothing");
   await store.put("a", [one]);
   assert.deepEqual((await readdir(tmp)).sort(), kept.sort());
+});
+
+test("file store: a put goes on when the object it found is removed before it looks", async () => {
+  await using folder = await createTempFolder();
+  const root = `${folder.path}/store`;
+  let removals = 1;
+  const files: FileSystem = {
+    ...systemFiles,
+    async link(path, newPath) {
+      try {
+        await systemFiles.link(path, newPath);
+      } catch (error) {
+        if (removals-- > 0) await systemFiles.unlink(newPath);
+        throw error;
+      }
+    },
+  };
+  const store = await openFileStore(root, { create: true, files });
+  assert.equal(await store.put("a", [Uint8Array.of(1)]), "created");
+  assert.equal(await store.put("a", [Uint8Array.of(2)]), "created");
+  assert.deepEqual([...(await store.get("a"))], [2]);
+  assert.equal(await store.put("a", [Uint8Array.of(3)]), "exists");
 });
