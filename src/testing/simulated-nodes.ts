@@ -145,7 +145,7 @@ export class SimulatedFolder extends LoggedNode<FolderChange> {
   }
 }
 
-/** Memory that nobody else holds, long enough. */
+/** A copy with room for `sizeBytes` at least. */
 function grown(content: Uint8Array, sizeBytes: number): Uint8Array {
   const room = new Uint8Array(Math.max(content.byteLength, sizeBytes));
   room.set(content);
@@ -166,17 +166,14 @@ function withTornWrite(
   { offsetBytes, bytes }: Extract<FileChange, { kind: "write" }>,
   survives: () => boolean,
 ): Uint8Array {
-  let torn = content;
+  const kept: { readonly at: number; readonly end: number }[] = [];
   for (let at = 0; at < bytes.byteLength;) {
-    const end = Math.min(bytes.byteLength, at + sectorBytes - ((offsetBytes + at) % sectorBytes));
-    if (survives()) {
-      torn = withChange(torn, {
-        kind: "write",
-        offsetBytes: offsetBytes + at,
-        bytes: bytes.subarray(at, end),
-      });
-    }
+    const sectorEnd = at + sectorBytes - ((offsetBytes + at) % sectorBytes);
+    const end = Math.min(bytes.byteLength, sectorEnd);
+    if (survives()) kept.push({ at, end });
     at = end;
   }
+  const torn = grown(content, offsetBytes + (kept.at(-1)?.end ?? 0));
+  for (const { at, end } of kept) torn.set(bytes.subarray(at, end), offsetBytes + at);
   return torn;
 }

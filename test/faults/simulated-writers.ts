@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 
+import { allocateAligned } from "#base/aligned-memory.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { isKluisError, type KluisError } from "#base/kluis-error.ts";
 import { openFileStore } from "#drivers/store/file-store.ts";
@@ -38,12 +39,21 @@ export async function openSimulatedStore(process: SimulatedProcess): Promise<Obj
   return openFileStore(storeRoot, { create: true, files: process });
 }
 
-/** Objects of several folders, sizes around 512 bytes and some above, named by their content. */
+/** Sizes around 512 bytes, some above, and a few that are written past the page cache. */
+function makeContent(random: SeededRandom): Uint8Array {
+  if (random.chance(0.01)) {
+    const content = allocateAligned(1024 * 1024 + random.integer(0, 5000));
+    content.set(random.bytes(content.byteLength));
+    return content;
+  }
+  return random.bytes(random.chance(0.2) ? random.integer(2000, 9000) : random.integer(0, 1600));
+}
+
+/** Objects of several folders, named by their content. */
 function makeContents(random: SeededRandom, count: number): Map<string, Uint8Array> {
   const contents = new Map<string, Uint8Array>();
   for (let at = 0; at < count; at++) {
-    const sizeBytes = random.chance(0.2) ? random.integer(2000, 9000) : random.integer(0, 1600);
-    const content = random.bytes(sizeBytes);
+    const content = makeContent(random);
     const digest = toHex(createHash("sha256").update(content).digest());
     const folder = random.pick(["", "index/", `packs/${random.integer(0, 2)}/`, "points/vm/"]);
     contents.set(`${folder}${digest}`, content);
@@ -91,20 +101,18 @@ async function killLater(process: SimulatedProcess, random: SeededRandom): Promi
   process.kill();
 }
 
-class Work {
-  readonly #scene: {
-    readonly files: SimulatedFiles;
-    readonly contents: ReadonlyMap<string, Uint8Array>;
-    readonly promises: Promised[];
-    readonly random: SeededRandom;
-  };
+interface Scene {
+  readonly files: SimulatedFiles;
+  readonly contents: ReadonlyMap<string, Uint8Array>;
+  readonly promises: Promised[];
+  readonly random: SeededRandom;
+}
 
-  constructor(scene: {
-    readonly files: SimulatedFiles;
-    readonly contents: ReadonlyMap<string, Uint8Array>;
-    readonly promises: Promised[];
-    readonly random: SeededRandom;
-  }) {
+/** What one process does. */
+class Work {
+  readonly #scene: Scene;
+
+  constructor(scene: Scene) {
     this.#scene = scene;
   }
 
@@ -125,9 +133,9 @@ class Work {
     for (const name of names) {
       const content = contents.get(name) ?? new Uint8Array(0);
       const cut = random.integer(0, content.byteLength);
-      await this.#promise("put", name, () =>
-        store.put(name, [content.subarray(0, cut), content.subarray(cut)]),
-      );
+      const inTwo = [content.subarray(0, cut), content.subarray(cut)];
+      const parts = random.chance(0.5) ? [content] : inTwo;
+      await this.#promise("put", name, () => store.put(name, parts));
       if (random.chance(0.15)) await this.#promise("remove", name, () => store.remove(name));
     }
   }
