@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { createTempFolder } from "#testing/temp-folder.ts";
 import { alignmentBytes, allocateAligned, isAligned } from "./aligned-memory.ts";
 
-test("aligned memory is zeroed, has the size asked for, and the kernel takes it for direct I/O", async () => {
+test("aligned memory: is zeroed, has the size asked for, and the kernel takes it for direct I/O", async () => {
   const memory = allocateAligned(3 * alignmentBytes);
   assert.equal(memory.byteLength, 3 * alignmentBytes);
   assert.ok(memory.every((byte) => byte === 0));
@@ -30,7 +30,7 @@ test("aligned memory is zeroed, has the size asked for, and the kernel takes it 
   }
 });
 
-test("a view that begins or ends inside a page, an odd offset, and ordinary memory are not aligned", () => {
+test("aligned memory: a view that begins or ends inside a page, an odd offset, and ordinary memory are not aligned", () => {
   const memory = allocateAligned(2 * alignmentBytes);
   assert.ok(isAligned(memory.subarray(alignmentBytes), 5 * alignmentBytes));
   assert.ok(!isAligned(memory.subarray(512), 0));
