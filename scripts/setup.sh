@@ -11,8 +11,9 @@ set -eu
 cd "$(dirname "$0")/.."
 purpose=${1:-all}
 case $purpose in
-  demo | test) lists='base lab' ;;
-  bench | all) lists='base lab bench' ;;
+  demo) lists='base lab' ;;
+  test) lists='base lab stores' ;;
+  bench | all) lists='base lab stores bench' ;;
   *)
     echo "Usage: bash scripts/setup.sh [demo|test|bench|all]" >&2
     exit 2

@@ -70,7 +70,7 @@ export const errorRegistry = {
     exit: 11,
     retry: "after-change",
     title: "The store cannot commit safely",
-    action: "Use a file system with hard links and fsync; nothing was written.",
+    action: "Use a file system with hard links and fsync, or a bucket that honours If-None-Match.",
   },
   StoreUnavailable: {
     http: 503,
@@ -91,7 +91,8 @@ export const errorRegistry = {
     exit: 12,
     retry: "after-change",
     title: "The store refused access",
-    action: "Give the user that runs Kluis read and write permission on the store.",
+    action:
+      "Give the user, or the credentials, that Kluis runs with read and write permission on the store.",
   },
   ObjectNotFound: {
     http: 500,

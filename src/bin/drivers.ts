@@ -2,15 +2,14 @@
 import { concatBytes } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { CliDrivers, SecretFiles, SecretKind } from "#cli/environment.ts";
+import type { StoreHost } from "./open-store.ts";
 
-/** Drivers for paths that are relative to `workingFolder`. */
-export function createDrivers(workingFolder: string): CliDrivers {
+/** Drivers for the paths and the environment of one call of the command. */
+export function createDrivers(host: StoreHost): CliDrivers {
   return {
     openStore: async (place, { create }) => {
-      const { parseStoreLocation } = await import("#drivers/store/store-location.ts");
-      const { openFileStore } = await import("#drivers/store/file-store.ts");
-      const { path } = parseStoreLocation(place, workingFolder);
-      return await openFileStore(path, { create });
+      const { openStore } = await import("./open-store.ts");
+      return await openStore(place, { ...host, create });
     },
     openImages: async () => {
       const { imageAccess } = await import("#drivers/disk/image-access.ts");

@@ -24,7 +24,11 @@ export async function runProcess(words: readonly string[], folders: Folders): Pr
     signal: cancel,
     terminal,
     secrets: createSecretFiles(cancel),
-    drivers: createDrivers(process.cwd()),
+    drivers: createDrivers({
+      workingFolder: process.cwd(),
+      variables: process.env,
+      signal: cancel,
+    }),
     workingFolder: process.cwd(),
     cacheFolder: folders.cache,
     stateFolder: folders.state,

@@ -4,7 +4,7 @@ import type { ArgumentSpec, OptionSpec } from "#cli/command.ts";
 /** Where the vault is. */
 export const storeOption: OptionSpec = {
   flags: "--store <place>",
-  text: "folder of the vault, as a path or file:// URL",
+  text: "where the vault is: a folder, s3://BUCKET/PREFIX or azblob://ACCOUNT/CONTAINER/PREFIX",
   required: true,
 };
 

@@ -85,7 +85,13 @@ async function runSetup(t: TestContext, machine: Machine, purpose = "demo"): Pro
   const root = await mkdtemp(join(tmpdir(), "kluis-setup-"));
   t.after(() => rm(root, { recursive: true }));
   await mkdir(join(root, "scripts"));
-  for (const name of ["setup.sh", "packages-base.txt", "packages-lab.txt", "packages-bench.txt"]) {
+  for (const name of [
+    "setup.sh",
+    "packages-base.txt",
+    "packages-lab.txt",
+    "packages-stores.txt",
+    "packages-bench.txt",
+  ]) {
     await copyFile(new URL(name, scripts), join(root, "scripts", name));
   }
   await writeFile(join(root, "package-lock.json"), "{}");

@@ -32,5 +32,7 @@ export const closedFolders: readonly RegExp[] = [/^src\/vault\//, /^src\/drivers
 /** Where each runtime dependency may be imported. */
 export const packageDoors: Readonly<Record<string, readonly string[]>> = {
   "@napi-rs/blake-hash": ["src/formats/", "src/vault/"],
+  "@aws-sdk/client-s3": ["src/drivers/store/", "src/testing/"],
+  "@azure/storage-blob": ["src/drivers/store/", "src/testing/"],
   commander: ["src/cli/", "src/bin/"],
 };

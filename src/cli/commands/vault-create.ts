@@ -13,7 +13,7 @@ import { outputFormOf, printResult } from "#cli/output.ts";
 /** `kluis vault create`. */
 export const vaultCreate: CommandSpec = {
   words: ["vault", "create"],
-  summary: "make an empty folder a vault",
+  summary: "make an empty folder, bucket or container a vault",
   description:
     "Creates a vault and the keys that open it: those named, and a recovery key, which is printed once or " +
     "written to a file. The store must keep what it was told is durable; that is tried out first.",
@@ -43,6 +43,10 @@ export const vaultCreate: CommandSpec = {
     {
       line: "kluis vault create --store /srv/vault --passphrase-file - --recovery-key-file recovery.txt",
       text: "A vault with a passphrase.",
+    },
+    {
+      line: "kluis vault create --store s3://backups/vm --key-file /etc/kluis/key",
+      text: "A vault in a bucket of S3, with the credentials that the AWS command line has.",
     },
   ],
   exits: [10, 11, 12, 13, 15],

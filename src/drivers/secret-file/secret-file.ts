@@ -6,7 +6,11 @@ import { dirname } from "node:path";
 import { KluisError } from "#base/kluis-error.ts";
 
 /** What a file holds, as messages call it. */
-export type SecretFileKind = "key file" | "passphrase file" | "recovery key file";
+export type SecretFileKind =
+  | "key file"
+  | "passphrase file"
+  | "recovery key file"
+  | "credentials file";
 
 /** Most bytes of such a file. */
 export const secretFileBytesMax = 4096;

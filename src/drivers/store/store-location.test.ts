@@ -23,10 +23,69 @@ test("store location: paths and file URLs become absolute paths", () => {
   }
 });
 
+test("store location: buckets and containers with their prefix and parameters", () => {
+  assert.deepEqual(parseStoreLocation("s3://my-bucket", "/w"), {
+    kind: "s3",
+    text: "s3://my-bucket",
+    bucket: "my-bucket",
+    prefix: "",
+    endpoint: undefined,
+    region: undefined,
+    profile: undefined,
+    isPathStyle: undefined,
+    credentialsFile: undefined,
+  });
+  const query =
+    "endpoint=http://127.0.0.1:9000/&region=eu&profile=p&path-style=false&credentials=k";
+  assert.deepEqual(parseStoreLocation(`S3://b.c/x/Y/?${query}`, "/w"), {
+    kind: "s3",
+    text: "s3://b.c/x/Y?endpoint=http://127.0.0.1:9000",
+    bucket: "b.c",
+    prefix: "x/Y/",
+    endpoint: "http://127.0.0.1:9000",
+    region: "eu",
+    profile: "p",
+    isPathStyle: false,
+    credentialsFile: "/w/k",
+  });
+  assert.deepEqual(parseStoreLocation("azblob://acc/vaults/a/b?credentials=/k", "/w"), {
+    kind: "azblob",
+    text: "azblob://acc/vaults/a/b",
+    account: "acc",
+    container: "vaults",
+    prefix: "a/b/",
+    endpoint: undefined,
+    credentialsFile: "/k",
+  });
+});
+
+test("store location: a secret in a URL is refused and not repeated", () => {
+  const cases = [
+    ["s3://AKIA:topsecret@bucket/x", "s3://bucket?secret=topsecret", "s3://b?topsecret"],
+    ["azblob://acc/con?sv=1&sig=topsecret", "azblob://acc/con?sig=topsecret"],
+    ["s3://bucket?endpoint=https://u:topsecret@h", "https://acc.blob.x/con?sig=topsecret"],
+    ["azblob://topsecret@acc/con", "s3://bucket#topsecret", "azblob://x?topsecret#topsecret"],
+  ].flat();
+  for (const text of cases) {
+    assert.throws(
+      () => parseStoreLocation(text, "/"),
+      (error) => isKluisError(error, "ArgumentInvalid") && !error.message.includes("topsecret"),
+      text,
+    );
+  }
+});
+
+const long = "a".repeat(501);
+
 test("store location: everything else is ArgumentInvalid", () => {
   const cases = [
-    ["", "s3://bucket", "https://host/x", "file://host/x", "file:///a?b", "file:///a#b"],
-    ["file:///a%2Fb", "file:///%zz", "a\0b", "file://[", "azblob://x"],
+    ["", "https://host/x", "file://host/x", "file:///a?b", "file:///a#b"],
+    ["file:///a%2Fb", "file:///%zz", "a\0b", "file://[", "azblob://x", "azblob://acc/", "s3://"],
+    ["s3://b", "s3://Bucket", "s3://bucket/a//b", "s3://bucket/../b", "s3://bucket/a b", "s3:///a"],
+    ["s3://bucket?x=1", "s3://bucket?region=a&region=b", "s3://bucket?region=", "s3://bucket#a"],
+    ["s3://bucket?endpoint=ftp://h", "s3://bucket?endpoint=x", "s3://bucket?path-style=1"],
+    ["s3://bucket?profile=a%0Ab", "s3://bucket?endpoint=http://h/?a", `s3://bucket/${long}`],
+    ["azblob://acc/ab", "azblob://acc/a--b", "azblob://Acc/container", "azblob://acc/con?region=x"],
   ].flat();
   for (const text of cases) {
     assert.throws(
@@ -37,11 +96,19 @@ test("store location: everything else is ArgumentInvalid", () => {
   }
 });
 
+const anyText = fc.oneof(
+  fc.string(),
+  fc
+    .tuple(fc.constantFrom("s3://", "azblob://", "file://"), fc.webPath(), fc.webQueryParameters())
+    .map(([scheme, path, query]) => `${scheme}account${path}?${query}`),
+);
+
 test("store location: any text is a path or refused", () => {
   fc.assert(
-    fc.property(fc.string(), (text) => {
+    fc.property(anyText, (text) => {
       try {
-        assert.ok(parseStoreLocation(text, "/w").path.startsWith("/"));
+        const location = parseStoreLocation(text, "/w");
+        assert.ok(location.kind !== "file" || location.path.startsWith("/"));
       } catch (error) {
         assert.ok(isKluisError(error, "ArgumentInvalid"), String(error));
       }

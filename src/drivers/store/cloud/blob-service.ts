@@ -1,0 +1,94 @@
+/**
+ * What a cloud store needs of a service: six requests, each one attempt without retries; internal to
+ * this folder. Errors are {@link RequestFailure}.
+ */
+import type { ObjectInfo } from "#ports/object-store.ts";
+import type { UploadBody } from "./upload-body.ts";
+
+/** What one attempt gets from outside. */
+export interface Attempt {
+  /** Aborts when the caller gives up, and when nothing moves for too long. */
+  readonly signal: AbortSignal;
+  /** To be called whenever bytes move. */
+  readonly onProgress: () => void;
+}
+
+/** A blob that is there. */
+export interface BlobInfo {
+  readonly sizeBytes: number;
+  /** The tag of the put that made it; `undefined` where it was made by something else. */
+  readonly putId: string | undefined;
+}
+
+/** The answer to a read: what the service says it is, and its bytes. */
+export interface BlobRead {
+  /** Size of the whole blob. */
+  readonly sizeBytes: number;
+  /** Where the bytes lie in it. */
+  readonly offsetBytes: number;
+  /** How many bytes the service announced. */
+  readonly lengthBytes: number;
+  readonly chunks: AsyncIterable<Uint8Array>;
+}
+
+/** An inclusive range as HTTP has it. */
+export interface HttpRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** One page of a listing, ascending by key. */
+export interface BlobPage {
+  readonly blobs: readonly ObjectInfo[];
+  /** What to ask the next page with; `undefined` after the last. */
+  readonly next: string | undefined;
+}
+
+/** One bucket or container. Keys are as the service has them, with the vault's prefix. */
+export interface BlobService {
+  /** Where it is, for messages; no credential. */
+  readonly location: string;
+  /** Writes the blob if none of that key exists, and keeps `putId` with it. `false`: there is one. */
+  put(
+    key: string,
+    content: { body: UploadBody; putId: string },
+    attempt: Attempt,
+  ): Promise<boolean>;
+  /** Failure `missing` where there is none, `range` where it starts past the end. */
+  get(key: string, range: HttpRange | undefined, attempt: Attempt): Promise<BlobRead>;
+  stat(key: string, attempt: Attempt): Promise<BlobInfo | undefined>;
+  listPage(prefix: string, token: string | undefined, attempt: Attempt): Promise<BlobPage>;
+  /** No error where there is none. */
+  remove(key: string, attempt: Attempt): Promise<void>;
+  /** Removes what older versions of a blob the service keeps, where it does. */
+  removeVersions(key: string, attempt: Attempt): Promise<void>;
+}
+
+/** What a failed request means. */
+export type FailureKind =
+  /** No answer, a broken one, or one that asks to try again. */
+  | "unavailable"
+  /** The blob is not there. */
+  | "missing"
+  /** The bucket or container is not there. */
+  | "no-store"
+  /** The range starts past the end. */
+  | "range"
+  | "denied"
+  | "no-space"
+  /** The service does not know what was asked for. */
+  | "unsupported";
+
+/** A request that failed. The message is a reason without a secret: no URL, no header. */
+export class RequestFailure extends Error {
+  override readonly name = "RequestFailure";
+  readonly kind: FailureKind;
+  /** How long the service asked to be left alone. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(kind: FailureKind, reason: string, retryAfterMs?: number) {
+    super(reason);
+    this.kind = kind;
+    this.retryAfterMs = retryAfterMs;
+  }
+}

@@ -1,0 +1,194 @@
+/** Requests to one bucket of S3; internal to this folder. */
+import {
+  DeleteObjectCommand,
+  GetObjectCommand,
+  HeadBucketCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  ListObjectVersionsCommand,
+  PutObjectCommand,
+  type S3Client,
+} from "@aws-sdk/client-s3";
+import type { Readable } from "node:stream";
+
+import { toHex } from "#base/bytes.ts";
+import type {
+  Attempt,
+  BlobInfo,
+  BlobPage,
+  BlobRead,
+  BlobService,
+  HttpRange,
+} from "../cloud/blob-service.ts";
+import { RequestFailure } from "../cloud/blob-service.ts";
+import { parseContentRange } from "../cloud/content-range.ts";
+import { readChunks } from "../cloud/read-chunks.ts";
+import type { UploadBody } from "../cloud/upload-body.ts";
+import { isConditionFailure, isHeadNotFound, toS3Failure } from "./s3-failures.ts";
+
+const pageKeysMax = 1000;
+const putIdName = "kluis-put";
+
+/** The requests of a store to the bucket `bucket`. */
+export class S3Service implements BlobService {
+  readonly location: string;
+  readonly #client: S3Client;
+  readonly #bucket: string;
+
+  constructor(client: S3Client, place: { readonly location: string; readonly bucket: string }) {
+    this.#client = client;
+    this.location = place.location;
+    this.#bucket = place.bucket;
+  }
+
+  async put(
+    key: string,
+    { body, putId }: { readonly body: UploadBody; readonly putId: string },
+    { signal, onProgress }: Attempt,
+  ): Promise<boolean> {
+    const digest = body.digest("sha256");
+    const stream = body.open(onProgress);
+    const command = new PutObjectCommand({
+      Bucket: this.#bucket,
+      Key: key,
+      Body: stream,
+      ContentLength: body.sizeBytes,
+      ContentType: "application/octet-stream",
+      ChecksumSHA256: digest.toString("base64"),
+      IfNoneMatch: "*",
+      Metadata: { [putIdName]: putId },
+    });
+    // Signed with the request: the one checksum that every S3 verifies.
+    command.middlewareStack.add(
+      (next) => (args) => {
+        const { headers } = args.request as { headers: Record<string, string> };
+        headers["x-amz-content-sha256"] = toHex(digest);
+        return next(args);
+      },
+      { step: "build", name: "signedContentDigest" },
+    );
+    try {
+      await this.#client.send(command, { abortSignal: signal });
+      return true;
+    } catch (error) {
+      if (isConditionFailure(error)) return false;
+      throw toS3Failure(error);
+    } finally {
+      stream.destroy();
+    }
+  }
+
+  async get(key: string, range: HttpRange | undefined, attempt: Attempt): Promise<BlobRead> {
+    const answer = await translated(
+      this.#client.send(
+        new GetObjectCommand({
+          Bucket: this.#bucket,
+          Key: key,
+          ...(range === undefined ? {} : { Range: `bytes=${range.first}-${range.last}` }),
+        }),
+        { abortSignal: attempt.signal },
+      ),
+    );
+    const body = answer.Body as Readable | undefined;
+    const lengthBytes = answer.ContentLength;
+    if (body === undefined || lengthBytes === undefined) {
+      throw new RequestFailure("unavailable", "the answer has no length");
+    }
+    const place = parseContentRange(answer.ContentRange) ?? {
+      offsetBytes: 0,
+      sizeBytes: lengthBytes,
+    };
+    const chunks = readChunks(body, { attempt, toFailure: toS3Failure });
+    return { ...place, lengthBytes, chunks };
+  }
+
+  async stat(key: string, { signal }: Attempt): Promise<BlobInfo | undefined> {
+    const command = new HeadObjectCommand({ Bucket: this.#bucket, Key: key });
+    try {
+      const answer = await this.#client.send(command, { abortSignal: signal });
+      if (answer.ContentLength === undefined) {
+        throw new RequestFailure("unavailable", "the answer has no length");
+      }
+      return { sizeBytes: answer.ContentLength, putId: answer.Metadata?.[putIdName] };
+    } catch (error) {
+      if (!isHeadNotFound(error)) throw toS3Failure(error);
+    }
+    await this.#assertBucket(signal);
+    return undefined;
+  }
+
+  async listPage(
+    prefix: string,
+    token: string | undefined,
+    { signal }: Attempt,
+  ): Promise<BlobPage> {
+    const answer = await translated(
+      this.#client.send(
+        new ListObjectsV2Command({
+          Bucket: this.#bucket,
+          Prefix: prefix,
+          MaxKeys: pageKeysMax,
+          ContinuationToken: token,
+        }),
+        { abortSignal: signal },
+      ),
+    );
+    const blobs = (answer.Contents ?? []).map(({ Key, Size }) => {
+      if (Key !== undefined && Size !== undefined) return { name: Key, sizeBytes: Size };
+      throw new RequestFailure("unavailable", "the listing lacks a key or a size");
+    });
+    if (answer.IsTruncated !== true) return { blobs, next: undefined };
+    if (answer.NextContinuationToken === undefined) {
+      throw new RequestFailure("unavailable", "the listing says that it goes on, but not how");
+    }
+    return { blobs, next: answer.NextContinuationToken };
+  }
+
+  async remove(key: string, { signal }: Attempt): Promise<void> {
+    const command = new DeleteObjectCommand({ Bucket: this.#bucket, Key: key });
+    await translated(this.#client.send(command, { abortSignal: signal }));
+  }
+
+  /** One page: a probe leaves fewer. Where versions may not be listed or removed they stay. */
+  async removeVersions(key: string, { signal }: Attempt): Promise<void> {
+    const place = { Bucket: this.#bucket, Prefix: key };
+    try {
+      const found = await this.#client.send(new ListObjectVersionsCommand(place), {
+        abortSignal: signal,
+      });
+      for (const { Key, VersionId } of [
+        ...(found.Versions ?? []),
+        ...(found.DeleteMarkers ?? []),
+      ]) {
+        if (Key !== key || VersionId === undefined) continue;
+        const version = { Bucket: this.#bucket, Key, VersionId };
+        await this.#client.send(new DeleteObjectCommand(version), { abortSignal: signal });
+      }
+    } catch (error) {
+      const failure = toS3Failure(error);
+      if (failure instanceof RequestFailure && failure.kind !== "unavailable") return;
+      throw failure;
+    }
+  }
+
+  /** HEAD of an object says the same where there is no bucket. */
+  async #assertBucket(signal: AbortSignal): Promise<void> {
+    const command = new HeadBucketCommand({ Bucket: this.#bucket });
+    try {
+      await this.#client.send(command, { abortSignal: signal });
+    } catch (error) {
+      if (isHeadNotFound(error)) {
+        throw new RequestFailure("no-store", "there is no such bucket");
+      }
+      throw toS3Failure(error);
+    }
+  }
+}
+
+async function translated<T>(work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    throw toS3Failure(error);
+  }
+}
