@@ -1,0 +1,363 @@
+/**
+ * The table of all parsers that read the store, with what feeds each of them. `fuzz-parsers.test.ts`
+ * fails where a parser of src/formats or src/vault stands in neither this table nor `wire-parsers.ts`.
+ */
+import assert from "node:assert/strict";
+import { createCipheriv, createHash } from "node:crypto";
+import { resolve } from "node:path";
+import { zstdCompressSync } from "node:zlib";
+
+import { concatBytes } from "#base/bytes.ts";
+import type { ErrorCode } from "#base/error-codes.ts";
+import {
+  encodeContainerHeader,
+  encodeTrailer,
+  frameHeaderBytes,
+  parseContainerHeader,
+  parseFrameHeader,
+  parseTrailer,
+  sealedBytesMax,
+  trailerBytes,
+  writeFrameHeader,
+  type FrameHeader,
+} from "#formats/container.ts";
+import { frameBytesMax } from "#formats/geometry.ts";
+import {
+  encodeIndexSegment,
+  fromIndexColumns,
+  parseIndexSegment,
+  parsePackFooter,
+} from "#formats/index-segment.ts";
+import { encodeKeyFile, parseKeyFile } from "#formats/key-file.ts";
+import { encodeKeySlot, parseKeySlot } from "#formats/key-slot.ts";
+import { encodeManifest, parseManifest } from "#formats/manifest.ts";
+import { encodeInner, encodeLeaf, parseInner, parseLeaf } from "#formats/map-node.ts";
+import { isObjectName } from "#formats/object-name.ts";
+import { formatRecoveryKey, parseRecoveryKey } from "#formats/recovery-key.ts";
+import {
+  indexSegmentName,
+  mapPackName,
+  packName,
+  parsePointId,
+  parseStoreName,
+  pointName,
+  slotName,
+  vaultHeaderName,
+} from "#formats/store-names.ts";
+import { encodeVaultHeader, parseVaultHeader } from "#formats/vault-header.ts";
+import { openContainer, openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
+import { openFrame } from "#vault/container/frame.ts";
+import { encodeKeyEpochs, parseKeyEpochs } from "#vault/keys/key-ring.ts";
+import { deriveContainerKey } from "#vault/keys/vault-keys.ts";
+import { parseInnerAt, parseLeafAt } from "#vault/map/map-source.ts";
+import type { Corpus } from "./corpus.ts";
+
+/** One parser, or two that belong together. */
+export interface Fuzzer {
+  readonly name: string;
+  /** The exported functions that it is about. */
+  readonly covers: readonly string[];
+  /** Codes of the errors that a hostile input may end with. */
+  readonly errors: readonly ErrorCode[];
+  readonly isText?: true;
+  /** Valid inputs. */
+  inputs(corpus: Corpus): readonly Uint8Array[];
+  /**
+   * Parses `bytes`. Returns the encoding of what was read, for formats of which one content has
+   * exactly one encoding; it then must equal `bytes`.
+   */
+  parse(bytes: Uint8Array, corpus: Corpus): Uint8Array | undefined;
+}
+
+const objectName = "packs/00/fuzz";
+const id = new Uint8Array(24).fill(1);
+const salt = new Uint8Array(32).fill(2);
+const corruptOnly: readonly ErrorCode[] = ["ObjectCorrupt"];
+const ofStore: readonly ErrorCode[] = ["ObjectCorrupt", "StoreFormatNewer", "StoreForeign"];
+const ofContainer: readonly ErrorCode[] = [...ofStore, "KeyWrong"];
+const ofArgument: readonly ErrorCode[] = ["ArgumentInvalid"];
+
+function textOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString("latin1");
+}
+
+function bytesOf(text: string): Uint8Array {
+  return new Uint8Array(Buffer.from(text, "latin1"));
+}
+
+const formats: readonly Fuzzer[] = [
+  {
+    name: "vault.json",
+    covers: ["parseVaultHeader"],
+    errors: ofStore,
+    isText: true,
+    inputs: ({ plain }) => [...plain].flatMap(([name, bytes]) => isHeader(name, bytes)),
+    parse: (bytes) => encodeVaultHeader(parseVaultHeader(bytes)),
+  },
+  {
+    name: "vault.json whose checksum is right",
+    covers: ["parseVaultHeader"],
+    errors: ofStore,
+    isText: true,
+    inputs: ({ plain }) => [...plain].flatMap(([name, bytes]) => isHeader(name, bytes)),
+    parse: (bytes) => {
+      const header = withChecksum(bytes);
+      assert.deepEqual(encodeVaultHeader(parseVaultHeader(header)), header);
+      return undefined;
+    },
+  },
+  {
+    name: "key slot",
+    covers: ["parseKeySlot"],
+    errors: ofStore,
+    isText: true,
+    inputs: ({ plain }) => [
+      ...[...plain].flatMap(([name, bytes]) => (name.startsWith("keys/") ? [bytes] : [])),
+      passphraseSlot(),
+    ],
+    parse: (bytes) => encodeKeySlot(parseKeySlot(bytes)),
+  },
+  {
+    name: "key ring",
+    covers: ["parseKeyEpochs"],
+    errors: corruptOnly,
+    inputs: () => [1, 2, 256].map((count) => keyRing(count)),
+    parse: (bytes) => encodeKeyEpochs(parseKeyEpochs(bytes)),
+  },
+  {
+    name: "key file",
+    covers: ["parseKeyFile"],
+    errors: ofArgument,
+    isText: true,
+    inputs: () => [encodeKeyFile(salt)],
+    parse: (bytes) => encodeKeyFile(parseKeyFile(bytes)).subarray(0, bytes.byteLength),
+  },
+  {
+    name: "recovery key",
+    covers: ["parseRecoveryKey"],
+    errors: ofArgument,
+    isText: true,
+    inputs: () => [bytesOf(formatRecoveryKey(salt.subarray(0, 20)))],
+    parse: (bytes) => {
+      const secret = parseRecoveryKey(textOf(bytes));
+      assert.deepEqual(parseRecoveryKey(formatRecoveryKey(secret)), secret);
+      return undefined;
+    },
+  },
+  {
+    name: "manifest",
+    covers: ["parseManifest"],
+    errors: corruptOnly,
+    isText: true,
+    inputs: ({ containers }) => contentsOf(containers, "manifest"),
+    parse: (bytes) => {
+      const manifest = parseManifest(bytes, objectName);
+      assert.deepEqual(parseManifest(encodeManifest(manifest), objectName), manifest);
+      return undefined;
+    },
+  },
+  {
+    name: "index segment",
+    covers: ["parseIndexSegment"],
+    errors: corruptOnly,
+    inputs: ({ containers }) => contentsOf(containers, "indexSegment"),
+    parse: (bytes) => encodeIndexSegment(parseIndexSegment(bytes).map(fromIndexColumns)),
+  },
+  {
+    name: "pack footer",
+    covers: ["parsePackFooter"],
+    errors: corruptOnly,
+    inputs: ({ containers }) =>
+      containers.flatMap(({ footer }) => (footer.byteLength > 0 ? [footer] : [])),
+    parse: (bytes) => {
+      const zeros = new Uint8Array(32);
+      return encodeIndexSegment([fromIndexColumns(parsePackFooter(bytes, zeros))]);
+    },
+  },
+  {
+    name: "leaf",
+    covers: ["parseLeaf", "parseLeafAt"],
+    errors: corruptOnly,
+    inputs: ({ leaves }) => leaves,
+    parse: (bytes) => {
+      parseLeafAt(id, bytes, { level: 0, index: 0, sizeBytes: 2 ** 40 });
+      return encodeLeaf(parseLeaf(bytes));
+    },
+  },
+  {
+    name: "inner node",
+    covers: ["parseInner", "parseInnerAt"],
+    errors: corruptOnly,
+    inputs: ({ inner }) => inner,
+    parse: (bytes) => {
+      const node = parseInner(bytes);
+      parseInnerAt(id, bytes, { level: 1, index: 0, sizeBytes: 2 ** 40 });
+      return encodeInner(node);
+    },
+  },
+  {
+    name: "name of an object",
+    covers: ["parseStoreName", "isObjectName"],
+    errors: [],
+    isText: true,
+    inputs: ({ names }) => [...names, "points/x", "tmp/a", "a/b.c"].map(bytesOf),
+    parse: (bytes) => parseName(textOf(bytes)),
+  },
+  {
+    name: "recovery point id",
+    covers: ["parsePointId"],
+    errors: ofArgument,
+    isText: true,
+    inputs: () => [bytesOf(`${"0".repeat(12)}-${"f".repeat(16)}`)],
+    parse: (bytes) => bytesOf(parsePointId(textOf(bytes))),
+  },
+];
+
+const containers: readonly Fuzzer[] = [
+  {
+    name: "header of a container",
+    covers: ["parseContainerHeader"],
+    errors: ofStore,
+    inputs: (corpus) => corpus.containers.map(({ bytes }) => bytes.slice(0, 64)),
+    parse: (bytes) => {
+      const header = encodeContainerHeader(parseContainerHeader(bytes, objectName));
+      return concatBytes([header, bytes.subarray(64)]);
+    },
+  },
+  {
+    name: "header of a frame",
+    covers: ["parseFrameHeader"],
+    errors: corruptOnly,
+    inputs: (corpus) => corpus.containers.map(({ bytes }) => bytes.slice(64, 80)),
+    parse: (bytes) => {
+      const header = new Uint8Array(frameHeaderBytes);
+      writeFrameHeader(header, 0, parseFrameHeader(bytes, 0, objectName));
+      return concatBytes([header, bytes.subarray(frameHeaderBytes)]);
+    },
+  },
+  {
+    name: "trailer",
+    covers: ["parseTrailer"],
+    errors: corruptOnly,
+    inputs: (corpus) => corpus.containers.map(({ bytes }) => bytes.slice(-trailerBytes)),
+    parse: (bytes) => encodeTrailer(parseTrailer(bytes, 100_000, objectName)),
+  },
+  {
+    name: "container",
+    covers: ["openContainer"],
+    errors: ofContainer,
+    inputs: (corpus) => corpus.containers.map(({ bytes }) => bytes),
+    parse: (bytes, { keys }) => {
+      const type = (["pack", "mapPack", "indexSegment", "manifest"] as const)[(bytes[8] ?? 1) - 1];
+      openContainer(keys, { name: objectName, bytes, type: type ?? "pack" });
+      return undefined;
+    },
+  },
+  {
+    name: "frame whose seal is right",
+    covers: ["openFrame", "openFetchedFrame"],
+    errors: corruptOnly,
+    inputs: () => frameBodies(),
+    parse: (bytes, corpus) => {
+      openSealedFrame(bytes, corpus);
+      return undefined;
+    },
+  },
+];
+
+/** Every parser of the store. */
+export const storeParsers: readonly Fuzzer[] = [...formats, ...containers];
+
+function isHeader(name: string, bytes: Uint8Array): readonly Uint8Array[] {
+  return name === vaultHeaderName ? [bytes] : [];
+}
+
+/** The bytes with the checksum in their end made right again. */
+function withChecksum(bytes: Uint8Array): Uint8Array {
+  const tail = (digest: string): string => `,"sha256":"${digest}"}\n`;
+  const body = bytes.slice(0, Math.max(0, bytes.byteLength - tail("0".repeat(64)).length));
+  return concatBytes([body, bytesOf(tail(createHash("sha256").update(body).digest("hex")))]);
+}
+
+function contentsOf(
+  all: Corpus["containers"],
+  type: Corpus["containers"][number]["type"],
+): readonly Uint8Array[] {
+  return all.flatMap((one) => (one.type === type ? [one.content] : []));
+}
+
+function passphraseSlot(): Uint8Array {
+  return encodeKeySlot({
+    vaultId: new Uint8Array(16).fill(7),
+    type: "passphrase",
+    kdf: { name: "argon2id", salt, memoryKib: 65_536, passes: 3, parallelism: 4 },
+    nonce: new Uint8Array(12),
+    sealed: new Uint8Array(50),
+  });
+}
+
+function keyRing(count: number): Uint8Array {
+  const epochs = Array.from({ length: count }, (_, at) => ({
+    epoch: at * at + 1,
+    masterKey: salt,
+  }));
+  return encodeKeyEpochs(epochs);
+}
+
+/** What a name says must lead back to it, and a name that drivers take stays inside their folder. */
+function parseName(text: string): Uint8Array | undefined {
+  if (isObjectName(text)) {
+    assert.equal(resolve("/store", text), `/store/${text}`);
+    assert.ok(!text.startsWith("tmp/") && text !== "tmp");
+  }
+  const name = parseStoreName(text);
+  if (name === undefined) return undefined;
+  assert.ok(isObjectName(text), "drivers take every name of a vault");
+  if (name.kind === "vault-header") return bytesOf(vaultHeaderName);
+  if (name.kind === "manifest") return bytesOf(pointName(name.item, name.point));
+  const build = {
+    slot: slotName,
+    pack: packName,
+    "map-pack": mapPackName,
+    "index-segment": indexSegmentName,
+  }[name.kind];
+  return bytesOf(build(name.sha256));
+}
+
+/** Frame headers, each with a body that is not sealed yet. */
+function frameBodies(): readonly Uint8Array[] {
+  const plains = [new Uint8Array(frameBytesMax), new Uint8Array(5000).map((_, at) => at % 50), id];
+  return plains.flatMap((plain) => {
+    const packed = zstdCompressSync(plain);
+    return [frameOf(packed, plain.byteLength, "zstd"), frameOf(id, id.byteLength, "stored")];
+  });
+}
+
+function frameOf(body: Uint8Array, plainBytes: number, codec: FrameHeader["codec"]): Uint8Array {
+  const header = new Uint8Array(frameHeaderBytes);
+  const sealedBytes = body.byteLength;
+  writeFrameHeader(header, 0, { sealedBytes, plainBytes, frame: 0, kind: "content", codec });
+  return concatBytes([header, body]);
+}
+
+/** Seals whatever a frame holds as the owner of the key would, so that what opens it gets to see it. */
+function openSealedFrame(bytes: Uint8Array, { keys }: Corpus): void {
+  const body = bytes.slice(frameHeaderBytes, frameHeaderBytes + sealedBytesMax);
+  const head = bytes.slice(0, frameHeaderBytes);
+  if (head.byteLength === frameHeaderBytes && body.byteLength > 0) {
+    new DataView(head.buffer).setUint32(0, body.byteLength, true);
+  }
+  const header = parseFrameHeader(head, 0, objectName);
+  const container = { type: "pack", epoch: 1, salt } as const;
+  const seal = sealOf(keys, container);
+  const nonce = Buffer.alloc(12);
+  nonce.writeUInt32BE(header.frame, 8);
+  const cipher = createCipheriv("aes-256-gcm", deriveContainerKey(keys, container), nonce);
+  cipher.setAAD(seal.header);
+  cipher.setAAD(head);
+  const ciphertext = Buffer.concat([cipher.update(body), cipher.final()]);
+  const frame = concatBytes([head, ciphertext, cipher.getAuthTag()]);
+  const expected = { sealedBytes: frame.byteLength, plainBytes: header.plainBytes };
+  assert.equal(openFetchedFrame(seal, frame, expected, objectName).length, header.plainBytes);
+  assert.equal(openFrame(seal, header, frame, objectName).length, header.plainBytes);
+}
