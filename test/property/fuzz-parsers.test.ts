@@ -16,7 +16,7 @@ import { type Fuzzer, storeParsers } from "./fuzz/parsers.ts";
 import { wireParsers } from "./fuzz/wire-parsers.ts";
 
 const isLong = process.env["KLUIS_LONG"] === "1";
-const inputsEach = isLong ? 1_000_000 : 6000;
+const inputsEach = isLong ? 1_000_000 : 4000;
 /** No input may take longer, on a machine that does much else. */
 const inputMsMax = 1000;
 /** What all inputs together may add to the memory of the process. */
