@@ -58,6 +58,13 @@ export const errorRegistry = {
     title: "The place holds something that is not a Kluis vault",
     action: "Name a folder that is empty or holds a vault; nothing was changed.",
   },
+  StoreIsSecondary: {
+    http: 409,
+    exit: 10,
+    retry: "after-change",
+    title: "The vault follows another store",
+    action: "Use the primary, or make this vault one of its own with `kluis vault promote`.",
+  },
   StoreFormatNewer: {
     http: 409,
     exit: 11,

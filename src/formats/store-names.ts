@@ -7,6 +7,8 @@ import type { RandomSource } from "#base/random.ts";
 
 /** The object that makes a place a vault. */
 export const vaultHeaderName = "vault.json";
+/** The object that makes a vault a secondary. */
+export const secondaryMarkerName = "secondary.json";
 /** Prefixes for listing. */
 export const slotPrefix = "keys/";
 export const packPrefix = "packs/";
@@ -21,7 +23,7 @@ export const itemHashBytes = 16;
 
 /** What the name of an object says. */
 export type StoreName =
-  | { readonly kind: "vault-header" }
+  | { readonly kind: "vault-header" | "secondary-marker" }
   | { readonly kind: "slot" | "pack" | "map-pack" | "index-segment"; readonly sha256: Uint8Array }
   | { readonly kind: "manifest"; readonly item: string; readonly point: string };
 
@@ -66,6 +68,7 @@ export function toItemText(itemHash: Uint8Array): string {
 /** What `name` says; `undefined` where no vault of this version has such a name. */
 export function parseStoreName(name: string): StoreName | undefined {
   if (name === vaultHeaderName) return { kind: "vault-header" };
+  if (name === secondaryMarkerName) return { kind: "secondary-marker" };
   const segments = name.split("/");
   const [folder, second, third] = segments;
   if (folder === "points") return parsePointSegments(segments);

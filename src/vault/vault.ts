@@ -8,7 +8,7 @@ import { availableParallelism } from "node:os";
 import type { Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
-import { type Manifest, type ManifestDisk, parseManifest } from "#formats/manifest.ts";
+import type { Manifest, ManifestDisk } from "#formats/manifest.ts";
 import { parseIndexSegment, type IndexPackColumns } from "#formats/index-segment.ts";
 import {
   indexPrefix,
@@ -27,9 +27,11 @@ import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { type FlushLimits, objectBytesMax, workersMax } from "#vault/limits.ts";
 import type { DiskMap } from "#vault/map/map-source.ts";
 import { BlockReader } from "#vault/reader/block-reader.ts";
+import { openManifest } from "#vault/open-manifest.ts";
 import { Locator } from "#vault/reader/locate.ts";
 import { NodeReader } from "#vault/reader/node-reader.ts";
 import { VaultDiskReader } from "#vault/reader/vault-disk-reader.ts";
+import { assertNotSecondary } from "#vault/copy/secondary.ts";
 import { WorkerPool } from "#vault/workers/worker-pool.ts";
 import { findChanges, type FoundChanges } from "#vault/writer/find-changes.ts";
 import {
@@ -134,16 +136,7 @@ export class Vault implements AsyncDisposable {
     const bytes = await readWhole(store, info, signal);
     // From here on other writers' segments matter: all that this manifest reaches is in them.
     this.#locator.expectMore();
-    const { content } = openContainer(keys, { name, bytes, type: "manifest" });
-    const manifest = parseManifest(content, name);
-    const isAtPlace =
-      manifest.pointId === point.pointId && toItemName(keys, manifest.itemId) === point.item;
-    if (isAtPlace) return manifest;
-    throw new KluisError(
-      "ObjectCorrupt",
-      `Cannot read "${name}": it is the manifest of another recovery point`,
-      { details: { object: name } },
-    );
+    return openManifest(keys, bytes, point);
   }
 
   /** The newest recovery point of an item, by the time in its id. */
@@ -152,8 +145,9 @@ export class Vault implements AsyncDisposable {
     return newest === undefined ? undefined : await this.readPoint(newest, signal);
   }
 
-  /** Writes and commits a recovery point; see {@link writePoint}. */
+  /** Writes and commits a recovery point; see {@link writePoint}. StoreIsSecondary (after-change). */
   async writePoint(input: PointInput, options: WriteOptions = {}): Promise<WrittenPoint> {
+    await assertNotSecondary(this.#options.store, options.signal);
     return await writePoint(input, {
       ...this.#options,
       index: this.#index,

@@ -1,0 +1,41 @@
+/** What a copy from store to store is told, and what it tells. */
+import type { Clock } from "#base/clock.ts";
+import type { RandomSource } from "#base/random.ts";
+import type { ObjectStore } from "#ports/object-store.ts";
+import type { VaultKeys } from "#vault/keys/vault-keys.ts";
+import type { PointName } from "#vault/vault.ts";
+import type { ReplicationLag } from "./plan-copy.ts";
+
+/** What is copied, from where to where. */
+export interface CopyRunOptions {
+  readonly primary: ObjectStore;
+  readonly secondary: ObjectStore;
+  readonly keys: VaultKeys;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  readonly signal?: AbortSignal | undefined;
+  /** Bytes that were copied, of all that will be. */
+  readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+}
+
+/** A recovery point that was not copied, because part of what it needs is not in order. */
+export interface HeldBackPoint extends PointName {
+  readonly reason: string;
+}
+
+/** An object that was not copied, because it is damaged. */
+export interface DamagedObject {
+  readonly name: string;
+  readonly reason: string;
+}
+
+/** What a copy did, and what it left. */
+export interface CopyReport {
+  readonly objects: number;
+  readonly bytes: number;
+  readonly points: number;
+  readonly heldBack: readonly HeldBackPoint[];
+  readonly damaged: readonly DamagedObject[];
+  /** What the secondary still lacks of what the primary held when it was listed last. */
+  readonly lag: ReplicationLag;
+}

@@ -1,0 +1,214 @@
+/** The steps of one round of a copy, in the order in which a reader needs what they put. */
+import { assert } from "#base/assert.ts";
+import { isKluisError } from "#base/kluis-error.ts";
+import {
+  fromIndexColumns,
+  type IndexPack,
+  type IndexPackColumns,
+  parseIndexSegment,
+} from "#formats/index-segment.ts";
+import type { Manifest } from "#formats/manifest.ts";
+import { parseStoreName } from "#formats/store-names.ts";
+import type { ObjectInfo } from "#ports/object-store.ts";
+import { openContainer } from "#vault/container/container-reader.ts";
+import { openManifest } from "#vault/open-manifest.ts";
+import { readIndexSegment, Vault } from "#vault/vault.ts";
+import { copyObjects, type CopyOutcome, type Inspect, type Verdict } from "./copy-objects.ts";
+import type { CopyRunOptions, DamagedObject, HeldBackPoint } from "./copy-options.ts";
+import type { CopyListing, CopyPlan } from "./plan-copy.ts";
+import { PointWalk } from "./reach.ts";
+import { objectOfPack, writeMissingSegments } from "./write-segments.ts";
+
+/** See the file's head. Each step is called once, after the one before has ended. */
+export class CopyRound {
+  readonly #options: CopyRunOptions;
+  readonly #plan: CopyPlan;
+  readonly #onCopied: (object: ObjectInfo) => void;
+  /** Packs and map packs that the secondary holds, by name. */
+  readonly #packs: Set<string>;
+  readonly #damaged = new Map<string, string>();
+  readonly #heldBack: HeldBackPoint[] = [];
+  readonly #left: ObjectInfo[] = [];
+  #isGone = false;
+
+  constructor(
+    options: CopyRunOptions,
+    state: { readonly plan: CopyPlan; readonly there: CopyListing },
+    onCopied: (object: ObjectInfo) => void,
+  ) {
+    this.#options = options;
+    this.#plan = state.plan;
+    this.#onCopied = onCopied;
+    this.#packs = new Set(state.there.data.map(({ name }) => name));
+    for (const { name, primaryBytes, secondaryBytes } of state.plan.differing) {
+      const reason = `it has ${primaryBytes} bytes in the primary and ${secondaryBytes} in the secondary`;
+      this.#packs.delete(name);
+      this.#damaged.set(name, reason);
+    }
+  }
+
+  /** Whether an object is gone that manifests may need: then no further step is done. */
+  get isGone(): boolean {
+    return this.#isGone;
+  }
+
+  /** Objects that are damaged, and were not copied. */
+  get damaged(): readonly DamagedObject[] {
+    return [...this.#damaged].map(([name, reason]) => ({ name, reason }));
+  }
+
+  /** Objects of the plan that the primary holds and the secondary does not. */
+  get left(): readonly ObjectInfo[] {
+    return this.#left;
+  }
+
+  /** Key slots, and what else keeps keys. */
+  async copyKeys(): Promise<void> {
+    await this.#copy(this.#plan.missing.keys);
+  }
+
+  /** Packs and map packs. */
+  async copyPacks(): Promise<void> {
+    await this.#copy(this.#plan.missing.data);
+  }
+
+  /**
+   * Index segments: those of data packs before those of map packs. One that names a pack which is not
+   * there is not copied; what it says of packs that are there is written anew.
+   */
+  async copySegments(): Promise<void> {
+    const later: ObjectInfo[] = [];
+    await this.#copy(this.#plan.missing.index, (name, bytes) => {
+      const { verdict, packs } = this.#judgeSegment(name, bytes);
+      if (verdict.kind !== "put" || packs.every(({ type }) => type === "pack")) return verdict;
+      later.push({ name, sizeBytes: bytes.byteLength });
+      return { kind: "later" };
+    });
+    await this.#copy(later, (name, bytes) => this.#judgeSegment(name, bytes).verdict);
+    const refused = this.#plan.missing.index.filter(({ name }) => this.#damaged.has(name));
+    if (!this.#isGone && refused.length > 0) await this.writeSegments(this.#packsOf(refused));
+  }
+
+  /** Writes index segments for those of `packs` that are there and that none names. */
+  async writeSegments(packs: AsyncIterable<IndexPack>): Promise<void> {
+    const { secondary: store, keys, random, signal } = this.#options;
+    await using vault = await this.#openSecondary();
+    const target = { store, keys, random, signal, index: vault.index };
+    await writeMissingSegments(target, this.#here(packs));
+  }
+
+  /** Manifests of points of which everything is there; returns the others. */
+  async copyManifests(): Promise<readonly HeldBackPoint[]> {
+    for (const { name } of this.#plan.differing) this.#holdBack(name, this.#damaged.get(name));
+    const { secondary: store, keys, signal } = this.#options;
+    const isWhole = this.#damaged.size === 0;
+    await using vault = isWhole ? undefined : await this.#openSecondary();
+    const walk = vault && new PointWalk({ store, keys, vault, signal });
+    await this.#copy(
+      this.#plan.missing.points,
+      async (name, bytes) => await this.#judgeManifest(name, bytes, walk),
+    );
+    return this.#heldBack;
+  }
+
+  async #copy(objects: readonly ObjectInfo[], inspect?: Inspect): Promise<void> {
+    const { primary: from, secondary: to, signal } = this.#options;
+    await copyObjects({ from, to, signal }, objects, {
+      inspect,
+      onOutcome: (object, outcome) => this.#note(object, outcome),
+    });
+  }
+
+  #note(object: ObjectInfo, outcome: CopyOutcome): void {
+    const { name } = object;
+    const kind = parseStoreName(name)?.kind;
+    if (outcome.kind === "copied") {
+      if (kind === "pack" || kind === "map-pack") this.#packs.add(name);
+      this.#onCopied(object);
+    } else if (outcome.kind === "gone") {
+      // A manifest that is gone was deleted, a key slot removed: nothing rests on either.
+      if (kind !== "manifest" && kind !== "slot") this.#isGone = true;
+    } else if (outcome.kind !== "later") {
+      this.#left.push(object);
+      if (outcome.kind === "damaged") this.#damaged.set(name, outcome.reason);
+      this.#holdBack(name, outcome.reason);
+    }
+  }
+
+  /** Notes a point that is not copied, where `name` is that of a manifest. */
+  #holdBack(name: string, reason = ""): void {
+    const parsed = parseStoreName(name);
+    if (parsed?.kind !== "manifest") return;
+    this.#heldBack.push({ item: parsed.item, pointId: parsed.point, reason });
+  }
+
+  #judgeSegment(
+    name: string,
+    bytes: Uint8Array,
+  ): { readonly verdict: Verdict; readonly packs: readonly IndexPackColumns[] } {
+    try {
+      const { content } = openContainer(this.#options.keys, { name, bytes, type: "indexSegment" });
+      const packs = parseIndexSegment(content);
+      const absent = packs.map(objectOfPack).find((pack) => !this.#packs.has(pack));
+      if (absent === undefined) return { verdict: { kind: "put" }, packs };
+      const reason = `it names "${absent}", which is missing or damaged`;
+      return { verdict: { kind: "damaged", reason }, packs };
+    } catch (error) {
+      return { verdict: damagedBy(error), packs: [] };
+    }
+  }
+
+  /** With a walk, everything that the point needs must be found in the secondary. */
+  async #judgeManifest(
+    name: string,
+    bytes: Uint8Array,
+    walk: PointWalk | undefined,
+  ): Promise<Verdict> {
+    const parsed = parseStoreName(name);
+    assert(parsed?.kind === "manifest", "the last step copies manifests");
+    let manifest: Manifest;
+    try {
+      const point = { item: parsed.item, pointId: parsed.point };
+      manifest = openManifest(this.#options.keys, bytes, point);
+    } catch (error) {
+      return damagedBy(error);
+    }
+    let absent: string | undefined;
+    const broken = await walk?.walk(manifest, (pack) => {
+      if (!this.#packs.has(pack)) absent ??= `it needs "${pack}", which is missing or damaged`;
+    });
+    const reason = absent ?? broken;
+    return reason === undefined ? { kind: "put" } : { kind: "held-back", reason };
+  }
+
+  /** The packs of index segments of the primary, as far as those can be read. */
+  async *#packsOf(segments: readonly ObjectInfo[]): AsyncGenerator<IndexPack> {
+    const { primary: store, keys, signal } = this.#options;
+    for (const { name } of segments) {
+      const parsed = parseStoreName(name);
+      assert(parsed?.kind === "index-segment", "only index segments name packs");
+      try {
+        const packs = await readIndexSegment({ store, keys, signal }, parsed.sha256);
+        for (const columns of packs) yield fromIndexColumns(columns);
+      } catch (error) {
+        if (isKluisError(error, "ObjectNotFound")) this.#isGone = true;
+        else damagedBy(error);
+      }
+    }
+  }
+
+  async *#here(packs: AsyncIterable<IndexPack>): AsyncGenerator<IndexPack> {
+    for await (const pack of packs) if (this.#packs.has(objectOfPack(pack))) yield pack;
+  }
+
+  async #openSecondary(): Promise<Vault> {
+    const { secondary: store, keys, clock, random, signal } = this.#options;
+    return await Vault.open({ store, keys, clock, random }, signal);
+  }
+}
+
+/** The verdict on an object that did not open. Rethrows what says nothing about its bytes. */
+function damagedBy(error: unknown): Verdict {
+  if (!isKluisError(error, "ObjectCorrupt")) throw error;
+  return { kind: "damaged", reason: error.message };
+}
