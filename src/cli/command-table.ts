@@ -23,6 +23,15 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import("#cli/commands/vault-key-add.ts")).vaultKeyAdd,
   },
   {
+    words: "vault replicate",
+    load: async () => (await import("#cli/commands/vault-replicate.ts")).vaultReplicate,
+  },
+  { words: "vault lag", load: async () => (await import("#cli/commands/vault-lag.ts")).vaultLag },
+  {
+    words: "vault promote",
+    load: async () => (await import("#cli/commands/vault-promote.ts")).vaultPromote,
+  },
+  {
     words: "image backup",
     load: async () => (await import("#cli/commands/image-backup.ts")).imageBackup,
   },
@@ -53,6 +62,10 @@ export const commandTable: readonly CommandEntry[] = [
   {
     words: "rescue restore",
     load: async () => (await import("#cli/commands/rescue-restore.ts")).rescueRestore,
+  },
+  {
+    words: "rescue copy",
+    load: async () => (await import("#cli/commands/rescue-copy.ts")).rescueCopy,
   },
   {
     words: "rescue verify",

@@ -34,7 +34,7 @@ export async function unlockStore(
   environment: CliEnvironment,
 ): Promise<UnlockedStore> {
   const secret = await readSecret(input, environment);
-  const place = input.requiredText("store");
+  const place = input.requiredText(input.text("from") === "secondary" ? "secondary" : "store");
   const store = await environment.drivers.openStore(place, { create: false });
   return { store, files: await openVaultFiles(store, secret, environment.signal) };
 }

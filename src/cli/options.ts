@@ -115,3 +115,17 @@ export const pointToVerifyOption: OptionSpec = {
   flags: "--point <id>",
   text: "only this recovery point",
 };
+
+/** The store that follows the one of `--store`. */
+export const secondaryOption: OptionSpec = {
+  flags: "--secondary <place>",
+  text: "store of the secondary, which follows that of --store",
+};
+
+/** Which of the two stores is read. */
+export const fromOption: OptionSpec = {
+  flags: "--from <copy>",
+  text: "which of the two to read; the other one need not be there",
+  choices: ["primary", "secondary"],
+  otherwise: "primary",
+};

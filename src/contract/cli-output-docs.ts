@@ -2,11 +2,14 @@
 import type {
   BackupOutput,
   BadObjectOutput,
+  CopyOutput,
   DamagedRangeOutput,
   ErrorOutput,
+  HeldBackPointOutput,
   KeyAddedOutput,
   KeyOutput,
   KeysOutput,
+  LagOutput,
   OutputHead,
   PointDiskOutput,
   PointOutput,
@@ -15,6 +18,8 @@ import type {
   RestoreOutput,
   UnreadablePointOutput,
   VaultCreatedOutput,
+  VaultLagOutput,
+  VaultPromotedOutput,
   VerifiedDiskOutput,
   VerifiedPointOutput,
   VerifyOutput,
@@ -181,6 +186,46 @@ const range: Members<DamagedRangeOutput> = {
   lengthBytes: ["number", "in whole windows of 256 KiB, cut at the end of the disk"],
 };
 
+const lag: Members<LagOutput> = {
+  points: ["number", "recovery points that the secondary lacks"],
+  objects: ["number", "objects that it lacks"],
+  bytes: ["number", "of these objects"],
+  seconds: [
+    "number",
+    "age of the oldest recovery point that it lacks, by the time in its id; else 0",
+  ],
+  measuredAt: ["time", "when the primary was listed"],
+};
+
+const vaultLag: Members<VaultLagOutput> = {
+  primary: ["text", "store of the primary"],
+  secondary: ["text", "store of the secondary"],
+  lag: ["lag", "by names and sizes of objects"],
+};
+
+const copy: Members<CopyOutput> = {
+  from: ["text", "store that was copied"],
+  to: ["text", "store of the copy"],
+  objects: ["number", "objects that were copied in this run"],
+  bytes: ["number", "of these objects"],
+  points: ["number", "recovery points among them"],
+  heldBack: ["list of held-back point", "points that need something damaged or missing"],
+  damaged: ["list of bad object", "objects that were not copied"],
+  lag: ["lag", "what the copy lacks of what the other store held when it was listed"],
+  isSecondary: ["yes or no", "whether the copy follows the other store or is a vault of its own"],
+  durationMs: ["number", "of the whole copy"],
+};
+
+const heldBackPoint: Members<HeldBackPointOutput> = {
+  id: ["text", "id of the recovery point"],
+  item: ["text", "keyed name of its item in the store"],
+  reason: ["text", "what is wrong"],
+};
+
+const vaultPromoted: Members<VaultPromotedOutput> = {
+  store: ["text", "store of the vault that is one of its own now"],
+};
+
 const vms: Members<VmsOutput> = { vms: ["list of VM", "in the order of their ids"] };
 
 const vm: Members<VmOutput> = {
@@ -221,6 +266,9 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("points", "`image list` and `rescue list`", { ...points }),
   toDocument("restore", "`image restore`, `vm restore` and `rescue restore`", { ...restore }),
   toDocument("verify", "`image verify` and `rescue verify`", { ...verify }),
+  toDocument("copy", "`vault replicate` and `rescue copy`", { ...copy }),
+  toDocument("vault-lag", "`vault lag`", { ...vaultLag }),
+  toDocument("vault-promoted", "`vault promote`", { ...vaultPromoted }),
   toDocument("vms", "`vm list`", { ...vms }),
   toDocument("vm-started", "`vm start`", { ...vmChanged }),
   toDocument("vm-detached", "`vm detach`", { ...vmChanged }),
@@ -233,6 +281,8 @@ export const outputShapes: readonly ShapeDoc[] = [
   toPart("verified point", { ...verifiedPoint }),
   toPart("verified disk", { ...verifiedDisk }),
   toPart("range", { ...range }),
+  toPart("lag", { ...lag }),
+  toPart("held-back point", { ...heldBackPoint }),
   toPart("VM", { ...vm }),
   toPart("VM disk", { ...vmDisk }),
 ];

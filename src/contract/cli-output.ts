@@ -171,6 +171,48 @@ export interface VerifyOutput extends OutputHead<"verify"> {
   readonly durationMs: number;
 }
 
+/** How far a secondary is behind its primary. */
+export interface LagOutput {
+  readonly points: number;
+  readonly objects: number;
+  readonly bytes: number;
+  readonly seconds: number;
+  readonly measuredAt: string;
+}
+
+/** `vault lag`. */
+export interface VaultLagOutput extends OutputHead<"vault-lag"> {
+  readonly primary: string;
+  readonly secondary: string;
+  readonly lag: LagOutput;
+}
+
+/** A recovery point that was not copied. */
+export interface HeldBackPointOutput {
+  readonly id: string;
+  readonly item: string;
+  readonly reason: string;
+}
+
+/** `vault replicate`, `rescue copy`. */
+export interface CopyOutput extends OutputHead<"copy"> {
+  readonly from: string;
+  readonly to: string;
+  readonly objects: number;
+  readonly bytes: number;
+  readonly points: number;
+  readonly heldBack: readonly HeldBackPointOutput[];
+  readonly damaged: readonly BadObjectOutput[];
+  readonly lag: LagOutput;
+  readonly isSecondary: boolean;
+  readonly durationMs: number;
+}
+
+/** `vault promote`. */
+export interface VaultPromotedOutput extends OutputHead<"vault-promoted"> {
+  readonly store: string;
+}
+
 /** One disk of a VM. */
 export interface VmDiskOutput {
   readonly name: string;

@@ -4,9 +4,9 @@
  */
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
-import type { CopyReport, CopyRunOptions } from "#vault/copy/copy-options.ts";
+import type { CopyReport, CopyRunOptions, ReplicationLag } from "#vault/copy-report.ts";
 import { CopyRun } from "#vault/copy/copy-run.ts";
-import { lagOf, listForCopy, planCopy, type ReplicationLag } from "#vault/copy/plan-copy.ts";
+import { lagOf, listForCopy, planCopy } from "#vault/copy/plan-copy.ts";
 import { assertNotSecondary, isSecondaryOf, releaseSecondary } from "#vault/copy/secondary.ts";
 import type { PointName } from "#vault/vault.ts";
 import { readVaultHeader } from "#vault/vault-files.ts";

@@ -10,7 +10,7 @@ import { MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import type { SeededRandom } from "#testing/seeded-random.ts";
 import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
-import type { CopyRunOptions } from "#vault/copy/copy-options.ts";
+import type { CopyRunOptions } from "#vault/copy-report.ts";
 import { createKeyFileSecret } from "#vault/key-secret.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { createVaultFiles } from "#vault/vault-files.ts";

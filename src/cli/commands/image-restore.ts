@@ -8,10 +8,12 @@ import { pointExits, targetExits, vaultExits } from "#cli/exit-codes.ts";
 import { findItemId, toPlace } from "#cli/item-id.ts";
 import { openVaultSession } from "#cli/open-vault.ts";
 import {
+  fromOption,
   keyOptions,
   outputOption,
   overwriteOption,
   pointOption,
+  secondaryOption,
   storeOption,
   targetFormatOption,
   workOptions,
@@ -38,6 +40,8 @@ export const imageRestore: CommandSpec = {
   ],
   options: [
     storeOption,
+    secondaryOption,
+    fromOption,
     ...keyOptions,
     pointOption,
     { flags: "--disk <name>", text: "which disk, where the recovery point has several" },
@@ -47,6 +51,10 @@ export const imageRestore: CommandSpec = {
     outputOption,
   ],
   examples: [
+    {
+      line: "kluis image restore disk.qcow2 restored.qcow2 --store /srv/vault --secondary /mnt/second --from secondary --key-file /etc/kluis/key",
+      text: "The newest recovery point that the secondary has; the primary is not asked.",
+    },
     {
       line: "kluis image restore disk.qcow2 restored.qcow2 --store /srv/vault --key-file /etc/kluis/key",
       text: "The newest recovery point.",

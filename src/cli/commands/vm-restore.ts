@@ -12,7 +12,15 @@ import type { CliEnvironment } from "#cli/environment.ts";
 import { pointExits, targetExits, vaultExits } from "#cli/exit-codes.ts";
 import { printable } from "#cli/format.ts";
 import { openVaultSession } from "#cli/open-vault.ts";
-import { keyOptions, outputOption, pointOption, storeOption, workOptions } from "#cli/options.ts";
+import {
+  fromOption,
+  keyOptions,
+  outputOption,
+  pointOption,
+  secondaryOption,
+  storeOption,
+  workOptions,
+} from "#cli/options.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
 import { restoreLines, targetsInFolder, toRestoreOutput } from "#cli/restore-points.ts";
@@ -27,6 +35,8 @@ export const vmRestore: CommandSpec = {
   arguments: [{ name: "vm", text: "id of the VM, or of the protected item", required: true }],
   options: [
     storeOption,
+    secondaryOption,
+    fromOption,
     ...keyOptions,
     { flags: "--directory <dir>", text: "existing folder for the new VM", required: true },
     pointOption,

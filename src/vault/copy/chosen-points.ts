@@ -2,7 +2,7 @@
 import type { IndexPack } from "#formats/index-segment.ts";
 import { pointName } from "#formats/store-names.ts";
 import { type PointName, Vault } from "#vault/vault.ts";
-import type { CopyRunOptions, HeldBackPoint } from "./copy-options.ts";
+import type { CopyRunOptions, HeldBackPoint } from "#vault/copy-report.ts";
 import type { CopyListing } from "./plan-copy.ts";
 import { PointWalk } from "./reach.ts";
 import { objectOfPack } from "./write-segments.ts";

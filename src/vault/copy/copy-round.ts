@@ -14,7 +14,7 @@ import { openContainer } from "#vault/container/container-reader.ts";
 import { openManifest } from "#vault/open-manifest.ts";
 import { readIndexSegment, Vault } from "#vault/vault.ts";
 import { copyObjects, type CopyOutcome, type Inspect, type Verdict } from "./copy-objects.ts";
-import type { CopyRunOptions, DamagedObject, HeldBackPoint } from "./copy-options.ts";
+import type { CopyRunOptions, DamagedObject, HeldBackPoint } from "#vault/copy-report.ts";
 import type { CopyListing, CopyPlan } from "./plan-copy.ts";
 import { PointWalk } from "./reach.ts";
 import { objectOfPack, writeMissingSegments } from "./write-segments.ts";

@@ -7,7 +7,7 @@ import { parseStoreName, vaultHeaderName } from "#formats/store-names.ts";
 import type { ObjectInfo } from "#ports/object-store.ts";
 import type { PointName } from "#vault/vault.ts";
 import { ChosenPoints } from "./chosen-points.ts";
-import type { CopyReport, CopyRunOptions } from "./copy-options.ts";
+import type { CopyReport, CopyRunOptions } from "#vault/copy-report.ts";
 import { CopyRound } from "./copy-round.ts";
 import { lagOf, listForCopy, planCopy } from "./plan-copy.ts";
 import { claimSecondary, putVaultHeader } from "./secondary.ts";

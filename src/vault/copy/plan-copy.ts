@@ -15,6 +15,7 @@ import {
   type StoreName,
 } from "#formats/store-names.ts";
 import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
+import type { ReplicationLag } from "#vault/copy-report.ts";
 
 /** Steps of a copy, in the order in which objects are put. */
 export const copySteps = ["keys", "data", "index", "points"] as const;
@@ -91,18 +92,6 @@ export function planCopy(primary: CopyListing, secondary: CopyListing): CopyPlan
   }
   missing.points.sort((a, b) => pointOf(a).localeCompare(pointOf(b), "en"));
   return { missing, missingBytes, differing };
-}
-
-/** How far one store is behind another. */
-export interface ReplicationLag {
-  /** Recovery points that the secondary lacks. */
-  readonly points: number;
-  readonly objects: number;
-  readonly bytes: number;
-  /** Age of the oldest recovery point that the secondary lacks, by its id; 0 where it lacks none. */
-  readonly ageMs: number;
-  /** When the primary was listed. */
-  readonly measuredAtMs: number;
 }
 
 /** The lag that a listing shows. `objects` are those that are not in the secondary. */

@@ -4,7 +4,6 @@ import type { RandomSource } from "#base/random.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import type { PointName } from "#vault/vault.ts";
-import type { ReplicationLag } from "./plan-copy.ts";
 
 /** What is copied, from where to where. */
 export interface CopyRunOptions {
@@ -27,6 +26,18 @@ export interface HeldBackPoint extends PointName {
 export interface DamagedObject {
   readonly name: string;
   readonly reason: string;
+}
+
+/** How far one store is behind another. */
+export interface ReplicationLag {
+  /** Recovery points that the secondary lacks. */
+  readonly points: number;
+  readonly objects: number;
+  readonly bytes: number;
+  /** Age of the oldest recovery point that the secondary lacks, by its id; 0 where it lacks none. */
+  readonly ageMs: number;
+  /** When the primary was listed. */
+  readonly measuredAtMs: number;
 }
 
 /** What a copy did, and what it left. */

@@ -1,0 +1,40 @@
+import { replicateVault } from "#vault/replicate.ts";
+import type { CommandInput, CommandSpec } from "#cli/command.ts";
+import type { CliEnvironment } from "#cli/environment.ts";
+import { vaultExits } from "#cli/exit-codes.ts";
+import { unlockStore } from "#cli/open-vault.ts";
+import { keyOptions, outputOption, secondaryOption, storeOption } from "#cli/options.ts";
+import { runCopy } from "#cli/copy-vault.ts";
+
+/** `kluis vault replicate`. */
+export const vaultReplicate: CommandSpec = {
+  words: ["vault", "replicate"],
+  summary: "bring a secondary up to the vault",
+  description:
+    "Copies what the secondary lacks of the vault, checked on the way; adds only and overwrites nothing. The " +
+    "secondary is an empty place at first, and can be restored from at any time, up to some recovery point. A run " +
+    "that broke off is gone on with by the next one. Deletions do not travel. Exit code 14: something is damaged, " +
+    "and what needs it was held back; everything else was copied.",
+  arguments: [],
+  options: [storeOption, { ...secondaryOption, required: true }, ...keyOptions, outputOption],
+  examples: [
+    {
+      line: "kluis vault replicate --store /srv/vault --secondary /mnt/second --key-file /etc/kluis/key",
+      text: "From a timer, after the backups.",
+    },
+  ],
+  exits: [...vaultExits, 34],
+  outputKind: "copy",
+  run: runReplicate,
+};
+
+async function runReplicate(input: CommandInput, environment: CliEnvironment): Promise<number> {
+  const { store: primary, files } = await unlockStore(input, environment);
+  const place = input.requiredText("secondary");
+  const secondary = await environment.drivers.openStore(place, { create: true });
+  const stores = { primary, secondary, keys: files.keys };
+  return await runCopy(input, environment, {
+    stores,
+    copy: async (options) => ({ ...(await replicateVault(options)), isSecondary: true }),
+  });
+}
