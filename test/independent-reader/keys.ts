@@ -77,9 +77,12 @@ function parseRing(bytes: Buffer): KeyRing {
   const ring = new Map<number, Buffer>();
   const count = reader.varint();
   demand(count >= 1 && count <= 256, "key ring: 1 to 256 epochs");
-  for (let epoch = 1; epoch <= count; epoch++) {
-    demand(reader.varint() === epoch, "key ring: epochs ascend from 1");
+  let last = 0;
+  while (ring.size < count) {
+    const epoch = reader.varint();
+    demand(last === 0 ? epoch === 1 : epoch > last, "key ring: epochs ascend from 1");
     ring.set(epoch, reader.bytes(32));
+    last = epoch;
   }
   demand(reader.atEnd, "key ring: bytes after the last epoch");
   return ring;

@@ -34,6 +34,7 @@ import { encodeManifest, parseManifest } from "#formats/manifest.ts";
 import { encodeInner, encodeLeaf, parseInner, parseLeaf } from "#formats/map-node.ts";
 import { isObjectName } from "#formats/object-name.ts";
 import { formatRecoveryKey, parseRecoveryKey } from "#formats/recovery-key.ts";
+import { encodeSecondaryMarker, parseSecondaryMarker } from "#formats/secondary-marker.ts";
 import {
   indexSegmentName,
   mapPackName,
@@ -41,6 +42,7 @@ import {
   parsePointId,
   parseStoreName,
   pointName,
+  secondaryMarkerName,
   slotName,
   vaultHeaderName,
 } from "#formats/store-names.ts";
@@ -116,6 +118,14 @@ const formats: readonly Fuzzer[] = [
       passphraseSlot(),
     ],
     parse: (bytes) => encodeKeySlot(parseKeySlot(bytes)),
+  },
+  {
+    name: "secondary.json",
+    covers: ["parseSecondaryMarker"],
+    errors: ["ObjectCorrupt", "StoreFormatNewer"],
+    isText: true,
+    inputs: () => [encodeSecondaryMarker(new Uint8Array(16).fill(7))],
+    parse: (bytes) => encodeSecondaryMarker(parseSecondaryMarker(bytes)),
   },
   {
     name: "key ring",
@@ -314,6 +324,7 @@ function parseName(text: string): Uint8Array | undefined {
   if (name === undefined) return undefined;
   assert.ok(isObjectName(text), "drivers take every name of a vault");
   if (name.kind === "vault-header") return bytesOf(vaultHeaderName);
+  if (name.kind === "secondary-marker") return bytesOf(secondaryMarkerName);
   if (name.kind === "manifest") return bytesOf(pointName(name.item, name.point));
   const build = {
     slot: slotName,
