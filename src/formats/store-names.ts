@@ -23,7 +23,8 @@ export const itemHashBytes = 16;
 
 /** What the name of an object says. */
 export type StoreName =
-  | { readonly kind: "vault-header" | "secondary-marker" }
+  | { readonly kind: "vault-header" }
+  | { readonly kind: "secondary-marker" }
   | { readonly kind: "slot" | "pack" | "map-pack" | "index-segment"; readonly sha256: Uint8Array }
   | { readonly kind: "manifest"; readonly item: string; readonly point: string };
 
