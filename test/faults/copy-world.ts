@@ -11,6 +11,7 @@ import { openTestVault } from "#testing/memory-vault.ts";
 import type { SeededRandom } from "#testing/seeded-random.ts";
 import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
 import type { CopyRunOptions } from "#vault/copy-report.ts";
+import { PointWalk } from "#vault/copy/reach.ts";
 import { createKeyFileSecret } from "#vault/key-secret.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { createVaultFiles } from "#vault/vault-files.ts";
@@ -24,8 +25,8 @@ export interface CopyWorld {
   readonly primary: ObjectStore;
   readonly keys: VaultKeys;
   readonly points: KeptPoint[];
-  /** Backs the next state of the disk up. */
-  grow(): Promise<KeptPoint>;
+  /** Backs the next state of the disk up, to the primary or, as if it were that, to another store. */
+  grow(store?: ObjectStore): Promise<KeptPoint>;
 }
 
 /** A vault of three points of one item and one of another. `wrap` gets the store to record or break it. */
@@ -40,19 +41,23 @@ export async function createCopyWorld(
   const disk = new MemoryDisk(5 * mib + 512);
   disk.write(0, random.bytes(3 * mib));
   const points: KeptPoint[] = [];
-  async function commit(itemId: string, disks: readonly MemoryDisk[]): Promise<KeptPoint> {
-    await using vault = await openTestVault({ store: primary, keys });
+  async function commit(
+    itemId: string,
+    disks: readonly MemoryDisk[],
+    store = primary,
+  ): Promise<KeptPoint> {
+    await using vault = await openTestVault({ store, keys });
     const base = points.findLast(({ manifest }) => manifest.itemId === itemId);
     const number = points.length + 1;
     const kept = await backUp(vault, { itemId, number, disks, ...(base && { base }) });
     points.push(kept);
     return kept;
   }
-  async function grow(): Promise<KeptPoint> {
+  async function grow(store?: ObjectStore): Promise<KeptPoint> {
     for (let writes = 0; writes < 5; writes++) {
       disk.write(page * random.integer(0, 1200), random.bytes(page * random.integer(1, 20)));
     }
-    return await commit("vm", [disk]);
+    return await commit("vm", [disk], store);
   }
   await commit("vm", [disk]);
   await grow();
@@ -85,6 +90,32 @@ export async function assertCopyReads(
     assert.ok(kept !== undefined, `point ${name.pointId} is one of the vault`);
     assert.deepEqual(await vault.readPoint(name), kept.manifest);
     await assertPointReads(vault, kept);
+    ids.push(name.pointId);
+  }
+  return ids.sort();
+}
+
+/**
+ * The same by names alone, for cases without number: every pack that a point needs is in the store, which a
+ * copy hashed when it was put. Restores every `isSampled` one.
+ */
+export async function assertCopyWhole(
+  store: ObjectStore,
+  world: Pick<CopyWorld, "keys" | "points">,
+  isSampled: boolean,
+): Promise<readonly string[]> {
+  if (isSampled) return await assertCopyReads(store, world);
+  if ((await store.stat(vaultHeaderName)) === undefined) return [];
+  const { keys } = world;
+  await using vault = await openTestVault({ store, keys });
+  const walk = new PointWalk({ store, keys, vault, signal: undefined });
+  const there = await contentOf(store);
+  const ids: string[] = [];
+  for (const name of await vault.listPoints()) {
+    const reason = await walk.walk(await vault.readPoint(name), (pack) => {
+      assert.ok(there.has(pack), `"${pack}", which point ${name.pointId} needs, is there`);
+    });
+    assert.equal(reason, undefined);
     ids.push(name.pointId);
   }
   return ids.sort();
