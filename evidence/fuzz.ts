@@ -11,6 +11,8 @@ export const evidence: Evidence = {
   bar: "every input; no parser without a fuzzer",
   run: async (context) => {
     const run = await runTestFiles(files, context);
-    return toOutcome(run, run.lines.filter((line) => /^\d+ inputs for/.test(line)).join("; "));
+    const counts = run.lines.flatMap((line) => /: (\d+) inputs, \d+ taken/.exec(line)?.[1] ?? []);
+    const each = Math.min(...counts.map(Number));
+    return toOutcome(run, `${counts.length} fuzzers, ${each} inputs each`);
   },
 };
