@@ -19,7 +19,7 @@ const isLong = process.env["KLUIS_LONG"] === "1";
 const inputsEach = isLong ? 1_000_000 : 10_000;
 /** No input may take longer, on a machine that does much else. */
 const inputMsMax = 1000;
-/** What all inputs together may add to the memory of the process. */
+/** What the inputs of one fuzzer may add to the largest memory of the process. */
 const memoryMiBMax = 512;
 const fuzzers = [...storeParsers, ...wireParsers];
 const corpus = await readCorpus();
@@ -64,10 +64,9 @@ function fuzz(fuzzer: Fuzzer): { readonly taken: number; readonly longestMs: num
   return { taken, longestMs };
 }
 
-const baseMiB = process.resourceUsage().maxRSS / 1024;
-
 for (const fuzzer of fuzzers) {
   test(`fuzz: every input of ${fuzzer.name} ends with a value or a typed error, soon and in little memory`, () => {
+    const baseMiB = process.resourceUsage().maxRSS / 1024;
     // Traces of errors that are expected cost more than the parsers.
     Error.stackTraceLimit = 0;
     const { taken, longestMs } = fuzz(fuzzer);
