@@ -142,6 +142,16 @@ test("manifest: refuses to write what could not be read back, and names the memb
   }
 });
 
+test("manifest: minus zero, which no writer writes, is refused", () => {
+  const text = Buffer.from(encodeManifest(sample())).toString();
+  const changed = text.replace('"takenAtMs":1', '"takenAtMs":-0');
+  assert.notEqual(changed, text);
+  assert.throws(
+    () => parseManifest(Buffer.from(changed), object),
+    (error) => isKluisError(error, "ObjectCorrupt"),
+  );
+});
+
 /** A value of another kind than any that a manifest has at that place, or beyond its bounds. */
 const oddities: readonly unknown[] = [
   undefined,

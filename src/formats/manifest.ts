@@ -177,7 +177,8 @@ class Fields {
   /** A safe integer of 0 or more. */
   number(name: string): number {
     const value = this.#members[name];
-    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) {
+    const isNatural = Number.isSafeInteger(value) && (value as number) >= 0;
+    if (typeof value !== "number" || !isNatural || Object.is(value, -0)) {
       throw this.wrong(name);
     }
     return value;
