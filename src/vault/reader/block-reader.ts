@@ -167,7 +167,9 @@ export class BlockReader {
     for (const { piece, location: at } of frame.pieces) {
       if (checked.has(at.offsetBytes)) continue;
       checked.add(at.offsetBytes);
-      blocks.push({ id: piece.block, offsetBytes: at.offsetBytes, lengthBytes: at.lengthBytes });
+      // Copied: a message takes the whole buffer that a view lies in along, here that of a map frame.
+      const id = new Uint8Array(piece.block);
+      blocks.push({ id, offsetBytes: at.offsetBytes, lengthBytes: at.lengthBytes });
     }
     const { plain, bad } = await this.#pool.openFrame({
       buffer: bytes.buffer,
@@ -175,7 +177,7 @@ export class BlockReader {
       sealedBytes: location.frameSealedBytes,
       plainBytes: location.framePlainBytes,
       epoch: location.pack.epoch,
-      salt: location.pack.salt,
+      salt: new Uint8Array(location.pack.salt),
       packName: objectNameOf(location),
       blocks,
     });
