@@ -2,7 +2,7 @@
 // there and restores, each point that is there restores though nobody was told of it, a target is
 // whole or what it was before, and the next run works.
 // Method: the real command; SIGKILL at random moments of its work, told by what it does to files, and
-// SIGSTOP while another one works on the same store. KLUIS_LONG=1 runs twenty-five times as many.
+// SIGSTOP while another one works on the same store. KLUIS_LONG=1 runs thirty times as many.
 import assert from "node:assert/strict";
 import type { ChildProcess } from "node:child_process";
 import { type FSWatcher, watch } from "node:fs";
@@ -24,7 +24,7 @@ import { type CliResult, type CliWorld, collect, createWorld } from "../e2e/cli.
 
 const mib = 1024 * 1024;
 const isLong = process.env["KLUIS_LONG"] === "1";
-const rounds = isLong ? 100 : 4;
+const rounds = isLong ? 100 : 3;
 const random = createSeededRandom("cli kill");
 
 /** An image that changes, and what each point of it has to hold. */
