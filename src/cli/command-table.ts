@@ -28,6 +28,10 @@ export const commandTable: readonly CommandEntry[] = [
   },
   { words: "vault lag", load: async () => (await import("#cli/commands/vault-lag.ts")).vaultLag },
   {
+    words: "vault heal",
+    load: async () => (await import("#cli/commands/vault-heal.ts")).vaultHeal,
+  },
+  {
     words: "vault promote",
     load: async () => (await import("#cli/commands/vault-promote.ts")).vaultPromote,
   },

@@ -10,7 +10,7 @@ import { ProgressDisplay } from "#cli/progress-display.ts";
 
 /** A copy that is to be run. */
 export interface CopyWork {
-  readonly stores: Pick<CopyRunOptions, "primary" | "secondary" | "keys">;
+  readonly stores: Pick<CopyRunOptions, "primary" | "secondary" | "keys" | "cacheDirectory">;
   readonly copy: (
     options: CopyRunOptions,
   ) => Promise<CopyReport & { readonly isSecondary: boolean }>;

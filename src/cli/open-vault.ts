@@ -33,8 +33,17 @@ export async function unlockStore(
   input: CommandInput,
   environment: CliEnvironment,
 ): Promise<UnlockedStore> {
+  const option = input.text("from") === "secondary" ? "secondary" : "store";
+  return await unlockPlace(input, environment, input.requiredText(option));
+}
+
+/** {@link unlockStore} of another place than the command line's `--store`. */
+export async function unlockPlace(
+  input: CommandInput,
+  environment: CliEnvironment,
+  place: string,
+): Promise<UnlockedStore> {
   const secret = await readSecret(input, environment);
-  const place = input.requiredText(input.text("from") === "secondary" ? "secondary" : "store");
   const store = await environment.drivers.openStore(place, { create: false });
   return { store, files: await openVaultFiles(store, secret, environment.signal) };
 }
@@ -53,7 +62,6 @@ export async function openVaultSession(
   const workers = input.count("workers", { min: 1, max: workersMax });
   const unlocked = await unlockStore(input, environment);
   const { store, files } = unlocked;
-  const cache = resolve(environment.workingFolder, input.text("cache") ?? environment.cacheFolder);
   const vault = await Vault.open(
     {
       store,
@@ -61,12 +69,22 @@ export async function openVaultSession(
       clock: environment.clock,
       random: environment.random,
       verify: !input.isOff("verifyBeforeCommit"),
-      ...(options.useCache ? { cacheDirectory: join(cache, toHex(files.header.vaultId)) } : {}),
+      ...(options.useCache ? { cacheDirectory: cacheDirectoryOf(input, environment, files) } : {}),
       ...(workers === undefined ? {} : { workers }),
     },
     environment.signal,
   );
   return { ...unlocked, vault, [Symbol.asyncDispose]: () => vault[Symbol.asyncDispose]() };
+}
+
+/** Where this host keeps index files of a vault. */
+export function cacheDirectoryOf(
+  input: CommandInput,
+  environment: CliEnvironment,
+  { header }: OpenedVault,
+): string {
+  const cache = resolve(environment.workingFolder, input.text("cache") ?? environment.cacheFolder);
+  return join(cache, toHex(header.vaultId));
 }
 
 /**

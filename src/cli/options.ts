@@ -30,13 +30,16 @@ export const outputOption: OptionSpec = {
   otherwise: "table",
 };
 
+/** Where index files are kept. */
+export const cacheOption: OptionSpec = {
+  flags: "--cache <dir>",
+  text: "folder for index files, which only save time",
+  otherwise: "kluis in the user's cache folder",
+};
+
 /** How an open vault works. */
 export const workOptions: readonly OptionSpec[] = [
-  {
-    flags: "--cache <dir>",
-    text: "folder for index files, which only save time",
-    otherwise: "kluis in the user's cache folder",
-  },
+  cacheOption,
   {
     flags: "--workers <count>",
     text: "threads that hash, compress and encrypt, 1 to 16",

@@ -5,6 +5,7 @@ import type {
   CopyOutput,
   DamagedRangeOutput,
   ErrorOutput,
+  HealedObjectOutput,
   HeldBackPointOutput,
   KeyAddedOutput,
   KeyOutput,
@@ -18,6 +19,7 @@ import type {
   RestoreOutput,
   UnreadablePointOutput,
   VaultCreatedOutput,
+  VaultHealedOutput,
   VaultLagOutput,
   VaultPromotedOutput,
   VerifiedDiskOutput,
@@ -222,6 +224,21 @@ const heldBackPoint: Members<HeldBackPointOutput> = {
   reason: ["text", "what is wrong"],
 };
 
+const vaultHealed: Members<VaultHealedOutput> = {
+  store: ["text", "store of the vault that was healed"],
+  copy: ["text", "store that it was healed from"],
+  objectsChecked: ["number", "objects that were read and hashed"],
+  bytesRead: ["number", "of these objects"],
+  healed: ["list of healed object", "what is as it must be again"],
+  unhealed: ["list of bad object", "what is not, manifests among them"],
+  durationMs: ["number", "of the whole run"],
+};
+
+const healedObject: Members<HealedObjectOutput> = {
+  name: ["text", "name in the store"],
+  was: ["text", "`damaged` or `missing`"],
+};
+
 const vaultPromoted: Members<VaultPromotedOutput> = {
   store: ["text", "store of the vault that is one of its own now"],
 };
@@ -268,6 +285,7 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("verify", "`image verify` and `rescue verify`", { ...verify }),
   toDocument("copy", "`vault replicate` and `rescue copy`", { ...copy }),
   toDocument("vault-lag", "`vault lag`", { ...vaultLag }),
+  toDocument("vault-healed", "`vault heal`", { ...vaultHealed }),
   toDocument("vault-promoted", "`vault promote`", { ...vaultPromoted }),
   toDocument("vms", "`vm list`", { ...vms }),
   toDocument("vm-started", "`vm start`", { ...vmChanged }),
@@ -282,6 +300,7 @@ export const outputShapes: readonly ShapeDoc[] = [
   toPart("verified disk", { ...verifiedDisk }),
   toPart("range", { ...range }),
   toPart("lag", { ...lag }),
+  toPart("healed object", { ...healedObject }),
   toPart("held-back point", { ...heldBackPoint }),
   toPart("VM", { ...vm }),
   toPart("VM disk", { ...vmDisk }),

@@ -208,6 +208,23 @@ export interface CopyOutput extends OutputHead<"copy"> {
   readonly durationMs: number;
 }
 
+/** An object that is as it must be again. */
+export interface HealedObjectOutput {
+  readonly name: string;
+  readonly was: string;
+}
+
+/** `vault heal`. */
+export interface VaultHealedOutput extends OutputHead<"vault-healed"> {
+  readonly store: string;
+  readonly copy: string;
+  readonly objectsChecked: number;
+  readonly bytesRead: number;
+  readonly healed: readonly HealedObjectOutput[];
+  readonly unhealed: readonly BadObjectOutput[];
+  readonly durationMs: number;
+}
+
 /** `vault promote`. */
 export interface VaultPromotedOutput extends OutputHead<"vault-promoted"> {
   readonly store: string;

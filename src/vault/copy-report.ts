@@ -12,6 +12,8 @@ export interface CopyRunOptions {
   readonly keys: VaultKeys;
   readonly clock: Clock;
   readonly random: RandomSource;
+  /** Where this host keeps index files of this vault; without one they are read anew. */
+  readonly cacheDirectory?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Bytes that were copied, of all that will be. */
   readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
@@ -49,4 +51,35 @@ export interface CopyReport {
   readonly damaged: readonly DamagedObject[];
   /** What the secondary still lacks of what the primary held when it was listed last. */
   readonly lag: ReplicationLag;
+}
+
+/** Which vault is healed, and from where. */
+export interface HealOptions {
+  readonly store: ObjectStore;
+  /** Another store of the same vault. */
+  readonly copy: ObjectStore;
+  readonly keys: VaultKeys;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  /** Where this host keeps index files of this vault; without one they are read anew. */
+  readonly cacheDirectory?: string | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Bytes of objects that were read, of all that will be. */
+  readonly onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+}
+
+/** An object that is as it must be again. */
+export interface HealedObject {
+  readonly name: string;
+  readonly was: "damaged" | "missing";
+}
+
+/** What a healing found and did. */
+export interface HealReport {
+  /** Objects that were read. */
+  readonly objectsChecked: number;
+  readonly bytesRead: number;
+  readonly healed: readonly HealedObject[];
+  /** Objects, manifests among them, that are still not as they must be. */
+  readonly unhealed: readonly DamagedObject[];
 }

@@ -43,7 +43,7 @@ async function* collect(store: ObjectStore, world: CopyWorld): AsyncGenerator<vo
   const needed = new Set<string>();
   const walk = new PointWalk({ store, keys, vault, signal: undefined });
   for (const name of others) {
-    await walk.walk(await vault.readPoint(name), (pack) => needed.add(pack));
+    await walk.walk(await vault.readPoint(name), undefined, (pack) => needed.add(pack));
   }
   const old: string[] = [];
   const garbage: string[] = [];

@@ -112,7 +112,7 @@ export async function assertCopyWhole(
   const there = await contentOf(store);
   const ids: string[] = [];
   for (const name of await vault.listPoints()) {
-    const reason = await walk.walk(await vault.readPoint(name), (pack) => {
+    const reason = await walk.walk(await vault.readPoint(name), undefined, (pack) => {
       assert.ok(there.has(pack), `"${pack}", which point ${name.pointId} needs, is there`);
     });
     assert.equal(reason, undefined);
@@ -121,11 +121,12 @@ export async function assertCopyWhole(
   return ids.sort();
 }
 
-/** Everything that a store holds, by name. */
-export async function contentOf(store: ObjectStore): Promise<Map<string, Buffer>> {
-  const content = new Map<string, Buffer>();
-  for await (const { name } of store.list(""))
-    content.set(name, Buffer.from(await store.get(name)));
+/** Everything that a store holds, by name, in arrays of their own. */
+export async function contentOf(store: ObjectStore): Promise<Map<string, Uint8Array>> {
+  const content = new Map<string, Uint8Array>();
+  for await (const { name } of store.list("")) {
+    content.set(name, new Uint8Array(await store.get(name)));
+  }
   return content;
 }
 

@@ -2,8 +2,14 @@ import { replicateVault } from "#vault/replicate.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { vaultExits } from "#cli/exit-codes.ts";
-import { unlockStore } from "#cli/open-vault.ts";
-import { keyOptions, outputOption, secondaryOption, storeOption } from "#cli/options.ts";
+import { cacheDirectoryOf, unlockStore } from "#cli/open-vault.ts";
+import {
+  cacheOption,
+  keyOptions,
+  outputOption,
+  secondaryOption,
+  storeOption,
+} from "#cli/options.ts";
 import { runCopy } from "#cli/copy-vault.ts";
 
 /** `kluis vault replicate`. */
@@ -16,7 +22,13 @@ export const vaultReplicate: CommandSpec = {
     "that broke off is gone on with by the next one. Deletions do not travel. Exit code 14: something is damaged, " +
     "and what needs it was held back; everything else was copied.",
   arguments: [],
-  options: [storeOption, { ...secondaryOption, required: true }, ...keyOptions, outputOption],
+  options: [
+    storeOption,
+    { ...secondaryOption, required: true },
+    ...keyOptions,
+    cacheOption,
+    outputOption,
+  ],
   examples: [
     {
       line: "kluis vault replicate --store /srv/vault --secondary /mnt/second --key-file /etc/kluis/key",
@@ -32,7 +44,8 @@ async function runReplicate(input: CommandInput, environment: CliEnvironment): P
   const { store: primary, files } = await unlockStore(input, environment);
   const place = input.requiredText("secondary");
   const secondary = await environment.drivers.openStore(place, { create: true });
-  const stores = { primary, secondary, keys: files.keys };
+  const cacheDirectory = cacheDirectoryOf(input, environment, files);
+  const stores = { primary, secondary, keys: files.keys, cacheDirectory };
   return await runCopy(input, environment, {
     stores,
     copy: async (options) => ({ ...(await replicateVault(options)), isSecondary: true }),

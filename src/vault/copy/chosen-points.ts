@@ -1,9 +1,10 @@
 /** Recovery points of a vault that are to be copied without the others, and what they need. */
 import type { IndexPack } from "#formats/index-segment.ts";
 import { pointName } from "#formats/store-names.ts";
-import { type PointName, Vault } from "#vault/vault.ts";
+import type { PointName, Vault } from "#vault/vault.ts";
 import type { CopyRunOptions, HeldBackPoint } from "#vault/copy-report.ts";
 import type { CopyListing } from "./plan-copy.ts";
+import { openVaultOf } from "./open-vault-of.ts";
 import { PointWalk } from "./reach.ts";
 import { objectOfPack } from "./write-segments.ts";
 
@@ -20,8 +21,8 @@ export class ChosenPoints implements AsyncDisposable {
 
   /** Opens the primary and walks the points. RecoveryPointNotFound (after-change); errors of stores. */
   static async open(options: CopyRunOptions, points: readonly PointName[]): Promise<ChosenPoints> {
-    const { primary, keys, clock, random, signal } = options;
-    const vault = await Vault.open({ store: primary, keys, clock, random }, signal);
+    const { primary, keys, signal } = options;
+    const vault = await openVaultOf(options, primary);
     const chosen = new ChosenPoints(vault);
     try {
       await chosen.#walk(points, new PointWalk({ store: primary, keys, vault, signal }), signal);
@@ -60,7 +61,7 @@ export class ChosenPoints implements AsyncDisposable {
   ): Promise<void> {
     for (const point of points) {
       const manifest = await this.#vault.readPoint(point, signal);
-      const reason = await walk.walk(manifest, (name) => this.#objects.add(name));
+      const reason = await walk.walk(manifest, undefined, (name) => this.#objects.add(name));
       if (reason === undefined) this.#objects.add(pointName(point.item, point.pointId));
       else this.heldBack.push({ ...point, reason });
     }

@@ -53,21 +53,32 @@ export async function copyObjects(
     readonly onOutcome: (object: ObjectInfo, outcome: CopyOutcome) => void;
   },
 ): Promise<void> {
+  await forEachObject(objects, deps.signal, async (object) => {
+    handlers.onOutcome(object, await copyObject(deps, object, handlers.inspect));
+  });
+}
+
+/** Does `work` for every object, a few at a time; how it ends on an error is as {@link copyObjects} says. */
+export async function forEachObject(
+  objects: readonly ObjectInfo[],
+  signal: AbortSignal | undefined,
+  work: (object: ObjectInfo) => Promise<void>,
+): Promise<void> {
   const queue = objects.values();
   let hasFailed = false;
-  const work = async (): Promise<void> => {
+  const takeTurns = async (): Promise<void> => {
     for (const object of queue) {
       if (hasFailed) return;
-      deps.signal?.throwIfAborted();
       try {
-        handlers.onOutcome(object, await copyObject(deps, object, handlers.inspect));
+        signal?.throwIfAborted();
+        await work(object);
       } catch (error) {
         hasFailed = true;
         throw error;
       }
     }
   };
-  await allEnded(Array.from({ length: copiesInFlight }, work));
+  await allEnded(Array.from({ length: copiesInFlight }, takeTurns));
 }
 
 /** Copies one object; durable on return. Errors: those of the stores. */

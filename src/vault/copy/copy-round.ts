@@ -12,10 +12,17 @@ import { parseStoreName } from "#formats/store-names.ts";
 import type { ObjectInfo } from "#ports/object-store.ts";
 import { openContainer } from "#vault/container/container-reader.ts";
 import { openManifest } from "#vault/open-manifest.ts";
-import { readIndexSegment, Vault } from "#vault/vault.ts";
-import { copyObjects, type CopyOutcome, type Inspect, type Verdict } from "./copy-objects.ts";
+import { type PointName, readIndexSegment, type Vault } from "#vault/vault.ts";
+import {
+  copyObject,
+  copyObjects,
+  type CopyOutcome,
+  type Inspect,
+  type Verdict,
+} from "./copy-objects.ts";
 import type { CopyRunOptions, DamagedObject, HeldBackPoint } from "#vault/copy-report.ts";
 import type { CopyListing, CopyPlan } from "./plan-copy.ts";
+import { openVaultOf } from "./open-vault-of.ts";
 import { PointWalk } from "./reach.ts";
 import { objectOfPack, writeMissingSegments } from "./write-segments.ts";
 
@@ -28,6 +35,9 @@ export class CopyRound {
   readonly #packs: Set<string>;
   readonly #damaged = new Map<string, string>();
   readonly #heldBack: HeldBackPoint[] = [];
+  /** Points that the secondary had before, and the last that it got of each item. */
+  readonly #pointsThere: readonly PointName[];
+  readonly #whole = new Map<string, Manifest>();
   readonly #left: ObjectInfo[] = [];
   #isGone = false;
 
@@ -39,6 +49,10 @@ export class CopyRound {
     this.#options = options;
     this.#plan = state.plan;
     this.#onCopied = onCopied;
+    this.#pointsThere = state.there.points.flatMap(({ name }) => {
+      const parsed = parseStoreName(name);
+      return parsed?.kind === "manifest" ? [{ item: parsed.item, pointId: parsed.point }] : [];
+    });
     this.#packs = new Set(state.there.data.map(({ name }) => name));
     for (const { name, primaryBytes, secondaryBytes } of state.plan.differing) {
       const reason = `it has ${primaryBytes} bytes in the primary and ${secondaryBytes} in the secondary`;
@@ -97,17 +111,24 @@ export class CopyRound {
     await writeMissingSegments(target, this.#here(packs));
   }
 
-  /** Manifests of points of which everything is there; returns the others. */
+  /**
+   * Manifests, oldest first: each after a walk of its maps in the secondary has found everything that it
+   * needs there. Returns the points that were held back.
+   */
   async copyManifests(): Promise<readonly HeldBackPoint[]> {
     for (const { name } of this.#plan.differing) this.#holdBack(name, this.#damaged.get(name));
-    const { secondary: store, keys, signal } = this.#options;
-    const isWhole = this.#damaged.size === 0;
-    await using vault = isWhole ? undefined : await this.#openSecondary();
-    const walk = vault && new PointWalk({ store, keys, vault, signal });
-    await this.#copy(
-      this.#plan.missing.points,
-      async (name, bytes) => await this.#judgeManifest(name, bytes, walk),
-    );
+    const { primary: from, secondary: to, keys, signal } = this.#options;
+    const objects = this.#plan.missing.points;
+    if (objects.length === 0) return this.#heldBack;
+    await using vault = await this.#openSecondary();
+    const walk = new PointWalk({ store: to, keys, vault, signal });
+    for (const object of objects) {
+      signal?.throwIfAborted();
+      const outcome = await copyObject({ from, to, signal }, object, async (name, bytes) => {
+        return await this.#judgeManifest(name, bytes, { vault, walk });
+      });
+      this.#note(object, outcome);
+    }
     return this.#heldBack;
   }
 
@@ -158,27 +179,43 @@ export class CopyRound {
     }
   }
 
-  /** With a walk, everything that the point needs must be found in the secondary. */
   async #judgeManifest(
     name: string,
     bytes: Uint8Array,
-    walk: PointWalk | undefined,
+    there: { readonly vault: Vault; readonly walk: PointWalk },
   ): Promise<Verdict> {
     const parsed = parseStoreName(name);
     assert(parsed?.kind === "manifest", "the last step copies manifests");
+    const point = { item: parsed.item, pointId: parsed.point };
     let manifest: Manifest;
     try {
-      const point = { item: parsed.item, pointId: parsed.point };
       manifest = openManifest(this.#options.keys, bytes, point);
     } catch (error) {
       return damagedBy(error);
     }
     let absent: string | undefined;
-    const broken = await walk?.walk(manifest, (pack) => {
+    const known = this.#whole.get(point.item) ?? (await this.#readPointThere(there.vault, point));
+    const broken = await there.walk.walk(manifest, known, (pack) => {
       if (!this.#packs.has(pack)) absent ??= `it needs "${pack}", which is missing or damaged`;
     });
     const reason = absent ?? broken;
-    return reason === undefined ? { kind: "put" } : { kind: "held-back", reason };
+    if (reason !== undefined) return { kind: "held-back", reason };
+    this.#whole.set(point.item, manifest);
+    return { kind: "put" };
+  }
+
+  /** A point of the item that got over earlier, and so was found whole. */
+  async #readPointThere(vault: Vault, { item }: PointName): Promise<Manifest | undefined> {
+    const names = this.#pointsThere.filter((name) => name.item === item);
+    const newest = names.toSorted((a, b) => (a.pointId < b.pointId ? -1 : 1)).at(-1);
+    if (newest === undefined) return undefined;
+    try {
+      return await vault.readPoint(newest, this.#options.signal);
+    } catch (error) {
+      const isNone = isKluisError(error, "RecoveryPointNotFound");
+      if (isNone || isKluisError(error, "ObjectCorrupt")) return undefined;
+      throw error;
+    }
   }
 
   /** The packs of index segments of the primary, as far as those can be read. */
@@ -202,8 +239,7 @@ export class CopyRound {
   }
 
   async #openSecondary(): Promise<Vault> {
-    const { secondary: store, keys, clock, random, signal } = this.#options;
-    return await Vault.open({ store, keys, clock, random }, signal);
+    return await openVaultOf(this.#options, this.#options.secondary);
   }
 }
 

@@ -29,11 +29,13 @@ export class PointWalk {
   }
 
   /**
-   * Tells `onPack` the object of every pack, map packs too, that restoring `manifest` needs. Returns why
-   * the point cannot be restored, as far as index and maps say it. StoreUnavailable (backoff).
+   * Tells `onPack` the object of every pack, map packs too, that restoring `manifest` needs; what `known`
+   * has at the same place is taken as told. Returns why the point cannot be restored, as far as index
+   * and maps say it. StoreUnavailable (backoff).
    */
   async walk(
     manifest: Manifest,
+    known: Manifest | undefined,
     onPack: (objectName: string) => void,
   ): Promise<string | undefined> {
     const { vault, signal } = this.#deps;
@@ -48,7 +50,7 @@ export class PointWalk {
     for (const disk of manifest.disks) {
       const check = {
         map: disk,
-        known: undefined,
+        known: known?.disks.find(({ name }) => name === disk.name),
         access,
         index: vault.index,
         damage: new Damage(),
