@@ -4,13 +4,14 @@
  * store moved away where the second has to do.
  */
 import assert from "node:assert/strict";
-import { cp, readFile, rename } from "node:fs/promises";
+import { cp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { test } from "node:test";
 
 import type {
   BackupOutput,
   CopyOutput,
   PointsOutput,
+  VaultHealedOutput,
   VaultLagOutput,
   VerifyOutput,
 } from "#contract/cli-output.ts";
@@ -90,4 +91,25 @@ test("cli rescue copy: copies everything, or one point, with the recovery key al
   }
   const again = await world.run([...source, "--to", "all"], call);
   assertFailure(again, "StoreNotEmpty", /there is one/);
+});
+
+test("cli heal: a damaged vault is healed from its secondary", async () => {
+  await using world = await createWorld();
+  const disk = new MemoryDisk(2 * MiB);
+  disk.write(0, createPrng(testSeed() + 2).bytes(MiB));
+  await writeRawImage(world.at("a.raw"), disk);
+  await world.backup("a.raw");
+  const key = ["--key-file", world.at("key")];
+  await world.ok(["vault", "replicate", "--store", "vault", "--secondary", "second", ...key]);
+  const packs = await readdir(world.at("vault/packs"), { recursive: true });
+  const pack = world.at(`vault/packs/${packs.find((name) => name.length > 64) ?? ""}`);
+  const bytes = await readFile(pack);
+  bytes[1000] = (bytes[1000] ?? 0) ^ 1;
+  await rm(pack);
+  await writeFile(pack, bytes);
+  const heal = ["vault", "heal", "--store", "vault", "--copy", "second", ...key];
+  const report = await world.json<VaultHealedOutput>(heal);
+  assert.deepEqual([report.healed.length, report.unhealed], [1, []]);
+  const verified = await world.json<VerifyOutput>(["image", "verify", ...world.vault]);
+  assert.equal(verified.verdict, "sound");
 });

@@ -56,21 +56,36 @@ export interface CopyPlan {
   readonly differing: readonly DifferingObject[];
 }
 
+/** What hides a point that was deleted: the same name under another prefix. */
+const deletedPrefix = "deleted/";
+/** A manifest of that size is none: it keeps a backup that was given up from committing. */
+const tombstoneBytes = 113;
+
 /**
  * Lists what a copy consists of in the order that makes the copy safe: what is put last is listed
  * first, so that all that it rests on is in the listing too, or was removed meanwhile.
  */
 export async function listForCopy(store: ObjectStore, signal?: AbortSignal): Promise<CopyListing> {
   const listing: Record<CopyStep, ObjectInfo[]> = { keys: [], data: [], index: [], points: [] };
+  const deleted = new Set<string>();
+  for await (const { name } of store.list(deletedPrefix, signal)) {
+    deleted.add(`${pointPrefix}${name.slice(deletedPrefix.length)}`);
+  }
   for (const step of copySteps.toReversed()) {
     for (const prefix of prefixes[step]) {
       for await (const info of store.list(prefix, signal)) {
         const kind = parseStoreName(info.name)?.kind;
-        if (kind !== undefined && stepKinds[kind] === step) listing[step].push(info);
+        const isPoint = kind !== "manifest" || isThere(info, deleted);
+        if (kind !== undefined && stepKinds[kind] === step && isPoint) listing[step].push(info);
       }
     }
   }
   return listing;
+}
+
+/** Whether the object is the manifest of a point that exists; docs/design/gc-and-locking.md. */
+function isThere({ name, sizeBytes }: ObjectInfo, deleted: ReadonlySet<string>): boolean {
+  return sizeBytes !== tombstoneBytes && !deleted.has(name);
 }
 
 /** Compares two listings; manifests come in the order of their instants. */
