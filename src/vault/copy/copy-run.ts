@@ -2,8 +2,11 @@
  * One run of a copy from store to store: rounds of listing, comparing and copying, until a round ends
  * in which nothing was removed meanwhile; docs/design/redundancy.md says why that is safe.
  */
+import { assert } from "#base/assert.ts";
+import { bytesEqual } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { parseStoreName, vaultHeaderName } from "#formats/store-names.ts";
+import { parseVaultHeader } from "#formats/vault-header.ts";
 import type { ObjectInfo } from "#ports/object-store.ts";
 import type { PointName } from "#vault/vault.ts";
 import { ChosenPoints } from "./chosen-points.ts";
@@ -31,6 +34,10 @@ export class CopyRun {
   async run(): Promise<CopyReport> {
     const { primary, secondary, keys, signal } = this.#options;
     const header = await primary.get(vaultHeaderName, undefined, signal);
+    assert(
+      bytesEqual(parseVaultHeader(header).vaultId, keys.vaultId),
+      "the keys are those of the vault that is copied",
+    );
     await claimSecondary(secondary, keys.vaultId, signal);
     for (let round = 0; round < copyRoundsMax; round++) {
       const report = await this.#round(header, round);
