@@ -7,13 +7,13 @@ import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { type IndexPack, parseIndexSegment } from "#formats/index-segment.ts";
 import type { Manifest } from "#formats/manifest.ts";
 import { indexPrefix, parseStoreName, pointName, vaultHeaderName } from "#formats/store-names.ts";
-import { parseVaultHeader } from "#formats/vault-header.ts";
 import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { openContainer } from "#vault/container/container-reader.ts";
 import { copyObject, forEachObject, readSound } from "#vault/copy/copy-objects.ts";
 import { PointWalk } from "#vault/copy/reach.ts";
 import { openVaultOf } from "#vault/copy/open-vault-of.ts";
 import { objectOfPack, writeMissingSegments } from "#vault/copy/write-segments.ts";
+import { listKeySlots } from "#vault/keys/slots.ts";
 import type { DamagedObject, HealedObject, HealOptions, HealReport } from "#vault/copy-report.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
 import { readVaultHeader } from "#vault/vault-files.ts";
@@ -58,14 +58,23 @@ class Healing {
     return { ...counts, healed: this.#healed, unhealed };
   }
 
+  /** A place counts as this vault by its header, or, where that cannot be read, by its key slots. */
   async #healHeader(): Promise<void> {
-    const { store, copy, signal } = this.#options;
-    const good = await copy.get(vaultHeaderName, undefined, signal);
-    const there = await readSound(store, vaultHeaderName, signal);
-    if ("bytes" in there && bytesEqual(there.bytes, good)) return;
-    if ("bytes" in there && isHeader(there.bytes)) throw otherVault(store);
-    const isGone = !("bytes" in there) && there.kind === "gone";
-    await this.#replace(vaultHeaderName, good, isGone ? "missing" : "damaged");
+    const { store, copy, keys, signal } = this.#options;
+    let was: HealedObject["was"] = "damaged";
+    try {
+      const { vaultId } = await readVaultHeader(store, signal);
+      if (!bytesEqual(vaultId, keys.vaultId)) throw otherVault(store);
+      return;
+    } catch (error) {
+      const isGone = isKluisError(error, "ObjectNotFound");
+      const isBad = isKluisError(error, "ObjectCorrupt") || isKluisError(error, "StoreForeign");
+      if (!isGone && !isBad) throw error;
+      const { slots } = await listKeySlots(store, keys.vaultId, signal);
+      if (slots.length === 0) throw error;
+      if (isGone) was = "missing";
+    }
+    await this.#replace(vaultHeaderName, await copy.get(vaultHeaderName, undefined, signal), was);
   }
 
   /** Objects that are not what their names say. */
@@ -123,21 +132,24 @@ class Healing {
     await using vault = await openVaultOf(this.#options, store);
     const walk = new PointWalk({ store, keys, vault, signal });
     let areSegmentsBack = false;
+    const whole = new Map<string, Manifest>();
     for (const point of await vault.listPoints(undefined, signal)) {
       const manifest = await this.#readManifest(vault, point);
       if (manifest === undefined) continue;
-      let broken = await this.#healPoint(walk, manifest);
+      const pair = { manifest, known: whole.get(point.item) };
+      let broken = await this.#healPoint(walk, pair);
       if (broken !== undefined && !areSegmentsBack) {
         areSegmentsBack = true;
         await this.#bringSegments();
         vault.locator.expectMore();
         await vault.locator.refresh();
-        broken = await this.#healPoint(walk, manifest);
+        broken = await this.#healPoint(walk, pair);
       }
       if (broken !== undefined && (await this.#bringReach(vault, manifest))) {
-        broken = await this.#healPoint(walk, manifest);
+        broken = await this.#healPoint(walk, pair);
       }
-      if (broken !== undefined) this.#unhealed.set(pointName(point.item, point.pointId), broken);
+      if (broken === undefined) whole.set(point.item, manifest);
+      else this.#unhealed.set(pointName(point.item, point.pointId), broken);
     }
   }
 
@@ -153,11 +165,14 @@ class Healing {
   }
 
   /** Walks a point and puts the packs that are missing on the way; returns what is wrong all the same. */
-  async #healPoint(walk: PointWalk, manifest: Manifest): Promise<string | undefined> {
+  async #healPoint(
+    walk: PointWalk,
+    { manifest, known }: { readonly manifest: Manifest; readonly known: Manifest | undefined },
+  ): Promise<string | undefined> {
     const needed = new Set<string>();
     for (;;) {
       const before = this.#healed.length;
-      const broken = await walk.walk(manifest, undefined, (pack) => needed.add(pack));
+      const broken = await walk.walk(manifest, known, (pack) => needed.add(pack));
       const absent = await this.#putMissing(needed);
       if (absent !== undefined) return absent;
       // A map pack that was missing stopped the walk, which goes further now that it is back.
@@ -214,16 +229,6 @@ class Healing {
     const target = { store, keys, random, signal, index: vault.index };
     const bytes = await writeMissingSegments(target, packs());
     return bytes > 0 || this.#healed.length > before;
-  }
-}
-
-function isHeader(bytes: Uint8Array): boolean {
-  try {
-    parseVaultHeader(bytes);
-    return true;
-  } catch (error) {
-    if (isKluisError(error, "ObjectCorrupt") || isKluisError(error, "StoreForeign")) return false;
-    throw error;
   }
 }
 

@@ -144,6 +144,19 @@ test("copy damage: heals everything at once, and names what neither store has", 
   assert.deepEqual([healed, unhealed.map(({ name }) => name)], [[], [lost, manifest]]);
 });
 
+test("copy damage: refuses to heal a place that is not known to be this vault", async () => {
+  const world = await createCopyWorld(random);
+  const other = await createCopyWorld(random);
+  const foreign = createMemoryStore();
+  await foreign.put("a/b", [new Uint8Array(9)]);
+  for (const store of [createMemoryStore(), foreign, other.primary]) {
+    const before = await contentOf(store);
+    const options = { ...copyOptions(world, store), store, copy: world.primary };
+    await assert.rejects(healVault(options), (error) => isKluisError(error));
+    assert.deepEqual(await contentOf(store), before);
+  }
+});
+
 test("copy damage: a healing that dies anywhere leaves nothing that the next one does not heal", async () => {
   const world = await createCopyWorld(random);
   const copy = createMemoryStore();

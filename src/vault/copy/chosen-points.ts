@@ -1,5 +1,6 @@
 /** Recovery points of a vault that are to be copied without the others, and what they need. */
 import type { IndexPack } from "#formats/index-segment.ts";
+import type { Manifest } from "#formats/manifest.ts";
 import { pointName } from "#formats/store-names.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
 import type { CopyRunOptions, HeldBackPoint } from "#vault/copy-report.ts";
@@ -59,11 +60,15 @@ export class ChosenPoints implements AsyncDisposable {
     walk: PointWalk,
     signal: AbortSignal | undefined,
   ): Promise<void> {
+    const whole = new Map<string, Manifest>();
     for (const point of points) {
       const manifest = await this.#vault.readPoint(point, signal);
-      const reason = await walk.walk(manifest, undefined, (name) => this.#objects.add(name));
-      if (reason === undefined) this.#objects.add(pointName(point.item, point.pointId));
-      else this.heldBack.push({ ...point, reason });
+      const known = whole.get(point.item);
+      const reason = await walk.walk(manifest, known, (name) => this.#objects.add(name));
+      if (reason === undefined) {
+        this.#objects.add(pointName(point.item, point.pointId));
+        whole.set(point.item, manifest);
+      } else this.heldBack.push({ ...point, reason });
     }
   }
 }
