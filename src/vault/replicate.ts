@@ -22,7 +22,7 @@ import { readVaultHeader } from "#vault/vault-files.ts";
  */
 export async function replicateVault(options: CopyRunOptions): Promise<CopyReport> {
   await assertNotSecondary(options.primary, options.signal);
-  return await new CopyRun(options).run();
+  return await new CopyRun(options, { role: "secondary" }).run();
 }
 
 /** The report of a copy. */
@@ -33,15 +33,15 @@ export interface VaultCopyReport extends CopyReport {
 
 /**
  * Copies a vault, or only `points` of it and what they need, to an empty place, where it becomes a vault
- * of its own once nothing is held back; until then the place is a secondary, and the same call goes
- * on with it. Errors: as {@link replicateVault}, and RecoveryPointNotFound (after-change).
+ * of its own once nothing is held back; until then backups are refused there, and the same call
+ * goes on with it. Errors: as {@link replicateVault}, and RecoveryPointNotFound (after-change).
  */
 export async function copyVault(
   options: CopyRunOptions,
   points?: readonly PointName[],
 ): Promise<VaultCopyReport> {
   const { secondary, signal } = options;
-  const report = await new CopyRun(options, points).run();
+  const report = await new CopyRun(options, { role: "copy", points }).run();
   const isComplete = report.heldBack.length === 0 && report.damaged.length === 0;
   if (isComplete) await releaseSecondary(secondary, signal);
   return { ...report, isComplete };

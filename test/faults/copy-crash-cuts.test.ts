@@ -7,12 +7,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { isKluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import { parseStoreName, secondaryMarkerName } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { type RecordedEvent, RecordingStore } from "#testing/recording-store.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
-import { copyVault, replicateVault } from "#vault/replicate.ts";
+import { copyVault, promoteVault, replicateVault } from "#vault/replicate.ts";
 import type { PointName } from "#vault/vault.ts";
 import {
   assertCopyReads,
@@ -115,4 +116,29 @@ test("copy crash cuts: a copy of chosen points that dies anywhere goes on to a v
   }
   console.log(`${cuts} crashes of a copy of chosen points`);
   assert.ok(cuts > 8);
+});
+
+test("copy: a secondary, a copy and a vault of its own do not take each other's place", async () => {
+  const world = await createCopyWorld(random);
+  const isTaken = (error: unknown): boolean => isKluisError(error, "StoreNotEmpty");
+  const second = createMemoryStore();
+  await replicateVault(copyOptions(world, second));
+  await assert.rejects(copyVault(copyOptions(world, second)), isTaken);
+  const back = { ...copyOptions(world, createMemoryStore()), primary: second };
+  await assert.rejects(replicateVault(back), (error) => isKluisError(error, "StoreIsSecondary"));
+  await assert.rejects(world.grow(second), (error) => isKluisError(error, "StoreIsSecondary"));
+
+  const copy = createMemoryStore();
+  const { isComplete } = await copyVault(copyOptions(world, copy));
+  assert.ok(isComplete);
+  await assert.rejects(copyVault(copyOptions(world, copy)), isTaken);
+  await assert.rejects(replicateVault(copyOptions(world, copy)), isTaken);
+  await assert.rejects(replicateVault(copyOptions(world, world.primary)), isTaken);
+  await world.grow(copy);
+
+  const other = await createCopyWorld(random);
+  await assert.rejects(replicateVault(copyOptions(other, second)), isTaken);
+  await promoteVault({ secondary: second });
+  await assert.rejects(replicateVault(copyOptions(world, second)), isTaken);
+  await world.grow(second);
 });

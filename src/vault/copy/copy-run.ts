@@ -5,6 +5,7 @@
 import { assert } from "#base/assert.ts";
 import { bytesEqual } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
+import type { SecondaryRole } from "#formats/secondary-marker.ts";
 import { parseStoreName, vaultHeaderName } from "#formats/store-names.ts";
 import { parseVaultHeader } from "#formats/vault-header.ts";
 import type { ObjectInfo } from "#ports/object-store.ts";
@@ -21,13 +22,18 @@ export const copyRoundsMax = 8;
 /** See the file's head. */
 export class CopyRun {
   readonly #options: CopyRunOptions;
+  readonly #role: SecondaryRole;
   readonly #points: readonly PointName[] | undefined;
   #copied = { objects: 0, bytes: 0, points: 0 };
 
-  /** @param points Only these and what they need; by default all. */
-  constructor(options: CopyRunOptions, points?: readonly PointName[]) {
+  /** @param work.points Only these and what they need; by default all. */
+  constructor(
+    options: CopyRunOptions,
+    work: { readonly role: SecondaryRole; readonly points?: readonly PointName[] | undefined },
+  ) {
     this.#options = options;
-    this.#points = points;
+    this.#role = work.role;
+    this.#points = work.points;
   }
 
   /** Runs to the end. Busy (backoff) where a collector is at work all the time; errors of stores. */
@@ -38,7 +44,7 @@ export class CopyRun {
       bytesEqual(parseVaultHeader(header).vaultId, keys.vaultId),
       "the keys are those of the vault that is copied",
     );
-    await claimSecondary(secondary, keys.vaultId, signal);
+    await claimSecondary(secondary, { role: this.#role, vaultId: keys.vaultId }, signal);
     for (let round = 0; round < copyRoundsMax; round++) {
       const report = await this.#round(header, round);
       if (report !== undefined) return report;

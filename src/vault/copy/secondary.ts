@@ -1,9 +1,10 @@
 /** The role of a vault's store: its own, or a secondary; docs/design/redundancy.md. */
-import { bytesEqual, toHex } from "#base/bytes.ts";
+import { bytesEqual } from "#base/bytes.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import {
   encodeSecondaryMarker,
   parseSecondaryMarker,
+  type SecondaryMarker,
   secondaryMarkerBytesMax,
 } from "#formats/secondary-marker.ts";
 import { secondaryMarkerName, vaultHeaderName } from "#formats/store-names.ts";
@@ -20,29 +21,33 @@ export async function assertNotSecondary(store: ObjectStore, signal?: AbortSigna
 }
 
 /**
- * Makes an empty place a secondary of the vault, or finds that it is one; durable on return.
+ * Makes an empty place a secondary or an unfinished copy of the vault, or finds that it is one; durable
+ * on return.
  *
- * Errors: StoreNotEmpty (after-change) where a vault is there that is not such a secondary,
- * StoreForeign (after-change), StoreUnsuitable (after-change), ObjectCorrupt (never) for a damaged
- * marker; those of the store.
+ * Errors: StoreNotEmpty (after-change) where something else of a vault is there, StoreForeign
+ * (after-change), StoreUnsuitable (after-change), ObjectCorrupt (never) for a damaged marker; those
+ * of the store.
  */
 export async function claimSecondary(
   store: ObjectStore,
-  vaultId: Uint8Array,
+  marker: SecondaryMarker,
   signal?: AbortSignal,
 ): Promise<void> {
-  const there = await readMarker(store, signal);
+  let there = await readMarker(store, signal);
   if (there === undefined) {
     await assertPlaceIsFree(store, signal);
     await store.probe(signal);
-    const outcome = await store.put(secondaryMarkerName, [encodeSecondaryMarker(vaultId)], signal);
+    const outcome = await store.put(secondaryMarkerName, [encodeSecondaryMarker(marker)], signal);
     if (outcome === "created") return;
+    there = await readMarker(store, signal);
   }
-  const marked = there ?? (await readMarker(store, signal));
-  if (marked !== undefined && bytesEqual(marked, vaultId)) return;
+  const isOurs = there !== undefined && bytesEqual(there.vaultId, marker.vaultId);
+  if (isOurs && there?.role === marker.role) return;
+  const what =
+    there === undefined ? "another vault" : `a ${there.role} of ${isOurs ? "it" : "another one"}`;
   throw new KluisError(
     "StoreNotEmpty",
-    `Cannot copy a vault to "${store.location}": it is the secondary of another one${marked === undefined ? "" : ` (${toHex(marked)})`}`,
+    `Cannot copy a vault to "${store.location}": it holds ${what}`,
   );
 }
 
@@ -52,8 +57,8 @@ export async function isSecondaryOf(
   vaultId: Uint8Array,
   signal?: AbortSignal,
 ): Promise<boolean> {
-  const marked = await readMarker(store, signal);
-  return marked !== undefined && bytesEqual(marked, vaultId);
+  const marker = await readMarker(store, signal);
+  return marker?.role === "secondary" && bytesEqual(marker.vaultId, vaultId);
 }
 
 /**
@@ -93,7 +98,7 @@ export async function putVaultHeader(
 async function readMarker(
   store: ObjectStore,
   signal: AbortSignal | undefined,
-): Promise<Uint8Array | undefined> {
+): Promise<SecondaryMarker | undefined> {
   const info = await store.stat(secondaryMarkerName, signal);
   if (info === undefined) return undefined;
   const lengthBytes = Math.min(info.sizeBytes, secondaryMarkerBytesMax + 1);

@@ -125,7 +125,10 @@ const formats: readonly Fuzzer[] = [
     covers: ["parseSecondaryMarker"],
     errors: ["ObjectCorrupt", "StoreFormatNewer"],
     isText: true,
-    inputs: () => [encodeSecondaryMarker(new Uint8Array(16).fill(7))],
+    inputs: () =>
+      (["secondary", "copy"] as const).map((role) => {
+        return encodeSecondaryMarker({ role, vaultId: new Uint8Array(16).fill(7) });
+      }),
     parse: (bytes) => encodeSecondaryMarker(parseSecondaryMarker(bytes)),
   },
   {
