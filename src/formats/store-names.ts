@@ -15,6 +15,10 @@ export const packPrefix = "packs/";
 export const mapPackPrefix = "maps/";
 export const indexPrefix = "index/";
 export const pointPrefix = "points/";
+export const leasePrefix = "leases/";
+export const condemnedPrefix = "condemned/";
+export const decisionPrefix = "decisions/";
+export const deletedPrefix = "deleted/";
 
 /** Bytes of a name that is the SHA-256 of content. */
 export const sha256Bytes = 32;
@@ -26,7 +30,9 @@ export type StoreName =
   | { readonly kind: "vault-header" }
   | { readonly kind: "secondary-marker" }
   | { readonly kind: "slot" | "pack" | "map-pack" | "index-segment"; readonly sha256: Uint8Array }
-  | { readonly kind: "manifest"; readonly item: string; readonly point: string };
+  | { readonly kind: "manifest" | "deleted"; readonly item: string; readonly point: string }
+  | { readonly kind: "lease" | "condemned" | "decision"; readonly session: string }
+  | { readonly kind: "beat"; readonly session: string; readonly timeMs: number };
 
 /** `keys/<sha256>`. */
 export function slotName(sha256: Uint8Array): string {
@@ -60,6 +66,32 @@ export function pointName(item: string, point: string): string {
   return `${itemPrefix(item)}${point}`;
 }
 
+/** `deleted/<item>/<point>`: the mark that hides the manifest of that name. */
+export function deletedName(manifestName: string): string {
+  assert(manifestName.startsWith(pointPrefix), "the name of a manifest");
+  return `${deletedPrefix}${manifestName.slice(pointPrefix.length)}`;
+}
+
+/** `leases/<session>`. A session is 16 hex digits. */
+export function leaseName(session: string): string {
+  return `${leasePrefix}${session}`;
+}
+
+/** `leases/<session>.<time>`: a sign of life. */
+export function beatName(session: string, timeMs: number): string {
+  return `${leasePrefix}${session}.${toTimeText(timeMs)}`;
+}
+
+/** `condemned/<session>`. */
+export function condemnedName(session: string): string {
+  return `${condemnedPrefix}${session}`;
+}
+
+/** `decisions/<session>`. */
+export function decisionName(session: string): string {
+  return `${decisionPrefix}${session}`;
+}
+
 /** The item of {@link pointName}: the keyed hash, 16 bytes, as text. */
 export function toItemText(itemHash: Uint8Array): string {
   assert(itemHash.byteLength === itemHashBytes, "an item hash has 16 bytes");
@@ -72,7 +104,10 @@ export function parseStoreName(name: string): StoreName | undefined {
   if (name === secondaryMarkerName) return { kind: "secondary-marker" };
   const segments = name.split("/");
   const [folder, second, third] = segments;
-  if (folder === "points") return parsePointSegments(segments);
+  if (folder === "points") return parsePointSegments(segments, "manifest");
+  if (folder === "deleted") return parsePointSegments(segments, "deleted");
+  const session = segments.length === 2 ? parseSessionName(folder, second ?? "") : undefined;
+  if (session !== undefined) return session;
   if (folder === "keys" || folder === "index") {
     if (segments.length !== 2) return undefined;
     return hashed(folder === "keys" ? "slot" : "index-segment", second);
@@ -89,8 +124,7 @@ export function parseStoreName(name: string): StoreName | undefined {
  * time serves people only; that ids differ rests on the random part.
  */
 export function createPointId(clock: Clock, random: RandomSource): string {
-  const timeMs = Math.min(Math.max(Math.trunc(clock.nowMs()), 0), pointTimeMsMax);
-  return `${timeMs.toString(16).padStart(12, "0")}-${toHex(random.bytes(8))}`;
+  return `${toTimeText(clock.nowMs())}-${toHex(random.bytes(8))}`;
 }
 
 /** Whether `text` is a recovery point id. */
@@ -117,12 +151,35 @@ export function pointIdTimeMs(point: string): number {
 const pointTimeMsMax = 2 ** 48 - 1;
 const pointPattern = /^[0-9a-f]{12}-[0-9a-f]{16}$/;
 const itemPattern = /^[0-9a-f]{32}$/;
+const sessionPattern = /^[0-9a-f]{16}$/;
+const beatPattern = /^([0-9a-f]{16})\.([0-9a-f]{12})$/;
 
-function parsePointSegments(segments: readonly string[]): StoreName | undefined {
+function toTimeText(nowMs: number): string {
+  const timeMs = Math.min(Math.max(Math.trunc(nowMs), 0), pointTimeMsMax);
+  return timeMs.toString(16).padStart(12, "0");
+}
+
+function parseSessionName(folder: string | undefined, text: string): StoreName | undefined {
+  if (folder === "leases") {
+    const [, session, time] = beatPattern.exec(text) ?? [];
+    if (session !== undefined && time !== undefined) {
+      return { kind: "beat", session, timeMs: Number.parseInt(time, 16) };
+    }
+  }
+  if (!sessionPattern.test(text)) return undefined;
+  if (folder === "leases") return { kind: "lease", session: text };
+  if (folder === "condemned") return { kind: "condemned", session: text };
+  return folder === "decisions" ? { kind: "decision", session: text } : undefined;
+}
+
+function parsePointSegments(
+  segments: readonly string[],
+  kind: "manifest" | "deleted",
+): StoreName | undefined {
   const [, item, point] = segments;
   if (segments.length !== 3 || item === undefined || point === undefined) return undefined;
   if (!itemPattern.test(item) || !isPointId(point)) return undefined;
-  return { kind: "manifest", item, point };
+  return { kind, item, point };
 }
 
 function hashed(

@@ -1,0 +1,100 @@
+/**
+ * The language of the locking protocol (docs/design/gc-and-locking.md): one request to the store, or
+ * one piece of work, after the other.
+ *
+ * The protocol is written as generators of steps, which know nothing of bytes, keys and time. The
+ * program runs them on a store (`run-steps.ts`); the simulation runs many of them in any order, stops
+ * and kills them between steps, and breaks rules by their name.
+ */
+import type { PutOutcome } from "#ports/object-store.ts";
+
+/** What an object of the protocol holds. */
+export type ControlBody =
+  | { readonly kind: "lease"; readonly purpose: SessionPurpose; readonly commitKey: string }
+  | {
+      readonly kind: "condemned";
+      readonly packs: readonly string[];
+      readonly segments: readonly string[];
+      readonly manifests: readonly string[];
+    }
+  | { readonly kind: "decision" }
+  | { readonly kind: "tombstone" }
+  | { readonly kind: "deleted" };
+
+/** What a session does. */
+export type SessionPurpose = "backup" | "collection";
+
+/** Any object: of the protocol, or content that only its writer and reader understand. */
+export type ObjectBody = ControlBody | { readonly kind: "content"; readonly content: unknown };
+
+/** One name of a listing. */
+export interface ListedName {
+  readonly name: string;
+  /** A manifest's place that is taken by a tombstone. */
+  readonly isTombstone: boolean;
+}
+
+/** One request. `why` names the rule that it carries out. */
+export type Step =
+  | { readonly op: "put"; readonly why: Rule; readonly name: string; readonly body: ObjectBody }
+  | { readonly op: "get"; readonly why: Rule; readonly name: string }
+  | { readonly op: "list"; readonly why: Rule; readonly prefix: string }
+  | { readonly op: "remove"; readonly why: Rule; readonly name: string }
+  | { readonly op: "pause"; readonly why: Rule }
+  | { readonly op: "work"; readonly why: Rule; readonly run: () => Promise<unknown> };
+
+/** Rules of the protocol; the simulation breaks them one by one. */
+export type Rule =
+  | "lease-first"
+  | "condemned-is-absent"
+  | "trust-listed-packs"
+  | "base-exists"
+  | "commit-if-absent"
+  | "end-session"
+  | "delete-by-mark"
+  | "marks-before-leases"
+  | "adopt-records"
+  | "choose"
+  | "condemn-first"
+  | "wait-for-leases"
+  | "fence"
+  | "records-again"
+  | "roots-again"
+  | "copy-out"
+  | "decide-if-absent"
+  | "mark-stays"
+  | "remove-in-order"
+  | "owner-removes-record";
+
+/** A part of the protocol that comes to a `T`. */
+export type Steps<T> = Generator<Step, T, unknown>;
+
+/** Puts an object if none is there. */
+export function* put(why: Rule, name: string, body: ObjectBody): Steps<PutOutcome> {
+  return (yield { op: "put", why, name, body }) as PutOutcome;
+}
+
+/** What a name holds; `undefined` where there is nothing. */
+export function* get(why: Rule, name: string): Steps<ObjectBody | undefined> {
+  return (yield { op: "get", why, name }) as ObjectBody | undefined;
+}
+
+/** All names below a prefix; no snapshot. */
+export function* list(why: Rule, prefix: string): Steps<readonly ListedName[]> {
+  return (yield { op: "list", why, prefix }) as readonly ListedName[];
+}
+
+/** Removes an object, if it is there. */
+export function* remove(why: Rule, name: string): Steps<void> {
+  yield { op: "remove", why, name };
+}
+
+/** Lets time go by. */
+export function* pause(why: Rule): Steps<void> {
+  yield { op: "pause", why };
+}
+
+/** Runs what is no part of the protocol: reading the index, marking, copying. */
+export function* work<T>(why: Rule, run: () => Promise<T>): Steps<T> {
+  return (yield { op: "work", why, run }) as T;
+}

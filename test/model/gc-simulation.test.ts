@@ -1,0 +1,72 @@
+// Goal: in any order of the requests of three writers, two collectors and a deleter, with stops of
+// days, deaths at any step and requests carried out twice, every existing point restores, an
+// acknowledged one exists, and garbage is freed in the end; and each rule of the protocol is needed.
+// Method: the protocol's own code (src/vault/gc), run by src/testing/gc-world.ts over seeded schedules;
+// then with one rule broken at a time, until a loss is found.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { test } from "node:test";
+import { promisify } from "node:util";
+
+import { runSchedule } from "#testing/gc-schedule.ts";
+import { mix32, testSeed } from "#testing/seed.ts";
+import type { Rule } from "#vault/gc/steps.ts";
+
+const isLong = process.env["KLUIS_LONG"] === "1";
+const schedulesPerProcess = isLong ? 2_000_000 : 50_000;
+const processes = 2;
+/** Schedules after which a broken rule counts as harmless. */
+const breakingMax = 60_000;
+
+const rules: readonly Rule[] = [
+  "lease-first",
+  "condemned-is-absent",
+  "trust-listed-packs",
+  "base-exists",
+  "commit-if-absent",
+  "delete-by-mark",
+  "marks-before-leases",
+  "adopt-records",
+  "condemn-first",
+  "wait-for-leases",
+  "fence",
+  "records-again",
+  "roots-again",
+  "copy-out",
+  "decide-if-absent",
+  "mark-stays",
+  "owner-removes-record",
+];
+
+test("gc simulation: no schedule loses a point or keeps garbage for ever", async () => {
+  const seed = testSeed();
+  const script = join(import.meta.dirname, "gc-schedules.ts");
+  const runs = Array.from({ length: processes }, async (_, at) => {
+    const args = [script, String(seed + at * schedulesPerProcess), String(schedulesPerProcess)];
+    const { stdout } = await promisify(execFile)(process.execPath, args);
+    return JSON.parse(stdout) as { commits: number; problems: string[] };
+  });
+  const ends = await Promise.all(runs);
+  assert.deepEqual(
+    ends.flatMap(({ problems }) => problems),
+    [],
+  );
+  const commits = ends.reduce((sum, end) => sum + end.commits, 0);
+  console.log(`${processes * schedulesPerProcess} schedules, ${commits} committed points`);
+  assert.ok(commits > processes * schedulesPerProcess);
+});
+
+for (const rule of rules) {
+  test(`gc simulation: a loss is found where the rule "${rule}" is broken`, () => {
+    const seed = testSeed();
+    let at = 0;
+    let problem: string | undefined;
+    while (problem === undefined && at < breakingMax) {
+      problem = runSchedule(mix32(seed + at), rule).problem;
+      at++;
+    }
+    assert.ok(problem !== undefined, `none in ${at} schedules`);
+    console.log(`${rule}: ${problem}, after ${at} schedules`);
+  });
+}
