@@ -152,6 +152,20 @@ export const errorRegistry = {
     title: "A recovery point of that id was committed already",
     action: "Nothing: another run committed it; list the points to see it.",
   },
+  BackupFenced: {
+    http: 409,
+    exit: 16,
+    retry: "backoff",
+    title: "A clean-up of the vault has overtaken the backup",
+    action: "Run the backup again; nothing was lost, and most of what it stored is used again.",
+  },
+  CollectionRefused: {
+    http: 409,
+    exit: 16,
+    retry: "after-change",
+    title: "The collection would free more of the vault than seems right",
+    action: "Check what was deleted; say --allow-mass-deletion if it is meant.",
+  },
   // Images and disks: exit 20 to 24.
   ImageNotFound: {
     http: 404,

@@ -25,7 +25,7 @@ const formatVersion = 1;
 
 /** The header of a container. */
 export interface ContainerHeader {
-  /** 1 pack, 2 map pack, 3 index segment, 4 manifest. */
+  /** 1 pack, 2 map pack, 3 index segment, 4 manifest, 5 tombstone, 6 control record. */
   readonly typeByte: number;
   readonly epoch: number;
   /** 32 bytes. */
@@ -73,7 +73,7 @@ export function parseContainerHeader(bytes: Uint8Array, objectName: string): Con
     );
   }
   const typeByte = view.readUInt8(8);
-  if (version !== formatVersion || typeByte < 1 || typeByte > 4 || view.readUInt16LE(10) !== 0) {
+  if (version !== formatVersion || typeByte < 1 || typeByte > 6 || view.readUInt16LE(10) !== 0) {
     throw corrupt(objectName, "its header is not valid");
   }
   return {

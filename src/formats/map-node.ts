@@ -174,6 +174,35 @@ export function parseInner(bytes: Uint8Array): InnerNode {
   return { level, children };
 }
 
+/** Where the ids stand that a node refers to. */
+export interface NodeReferences {
+  readonly isLeaf: boolean;
+  /** From the start of the node; the first id. */
+  readonly offset: number;
+  /** Behind the last id. */
+  readonly end: number;
+}
+
+/**
+ * Where the ids of a node stand: blocks of a leaf, children of an inner node. Checks no more of the
+ * node than it needs; ObjectCorrupt where it is of no form.
+ */
+export function listNodeReferences(bytes: Uint8Array): NodeReferences {
+  const reader = new ByteReader(bytes, what);
+  const tag = reader.u8();
+  let count = 0;
+  if (tag === leafTag && reader.u8() === 0) {
+    count = reader.varint(leafWindows * windowPages);
+  } else if (tag === innerTag && reader.u8() > 0) {
+    for (let bits = reader.u16(); bits > 0; bits >>>= 1) count += bits & 1;
+  } else {
+    throw reader.corrupt("it is neither leaf nor inner node");
+  }
+  const offset = bytes.byteLength - reader.remaining;
+  reader.bytes(count * idBytes);
+  return { isLeaf: tag === leafTag, offset, end: offset + count * idBytes };
+}
+
 function assertWindow(window: WindowMap): void {
   assert(window.checksum.byteLength === windowChecksumBytes, "a checksum has 16 bytes");
   let pages = 0;

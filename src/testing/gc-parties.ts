@@ -177,7 +177,7 @@ function createWork(
       const chosen = new Set(choice.packs);
       const old = new Set(choice.segments);
       const fresh = yield* readEntries(input.segments);
-      const listed = new Set(input.packs);
+      const listed = new Set(input.packs.map(({ name }) => name));
       const isKept = ({ name }: Entry): boolean => listed.has(name) && !chosen.has(name);
       const safe = new Set<number>();
       for (const entry of fresh) {
@@ -220,7 +220,8 @@ function choosePacks(
   for (const { name, blocks } of entries) held.set(name, blocks);
   // One copy of a marked block is kept: that of the first pack which holds it.
   const kept = new Set<number>();
-  return input.packs.filter((name) => {
+  const names = input.packs.map(({ name }) => name);
+  return names.filter((name) => {
     if (input.condemned.has(name)) return true;
     const isLive = input.live.has(name.slice(name.lastIndexOf("-") + 1));
     if (isLive && !run.isThorough && !world.oneIn(4)) return false;

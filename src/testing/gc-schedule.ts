@@ -1,7 +1,7 @@
 /** One schedule of the simulation of collections: who takes part, and what must hold in the end. */
 import type { Rule } from "#vault/gc/steps.ts";
-import { backUpOften, collectOften, deleteOften, findGarbage } from "./gc-parties.ts";
-import { LossFound, SimWorld } from "./gc-world.ts";
+import { backUpOften, collectOften, deleteOften, findGarbage, type Names } from "./gc-parties.ts";
+import { LossFound, type Party, SimWorld } from "./gc-world.ts";
 
 /** What a schedule came to. */
 export interface ScheduleEnd {
@@ -15,17 +15,8 @@ export interface ScheduleEnd {
 export function runSchedule(seed: number, broken?: Rule): ScheduleEnd {
   const world = new SimWorld(seed, broken);
   const names = { next: 1 };
-  const late = (): number => world.random.below(400);
-  const shared = world.random.below(2);
   try {
-    world.run([
-      { steps: backUpOften(world, names, { item: 0, backups: 3 }), startsAt: 0 },
-      { steps: backUpOften(world, names, { item: shared, backups: 2 }), startsAt: late() },
-      { steps: backUpOften(world, names, { item: 0, backups: 2 }), startsAt: late() },
-      { steps: collectOften(world, names, { collections: 2 }), startsAt: late() },
-      { steps: collectOften(world, names, { collections: 2 }), startsAt: late() },
-      { steps: deleteOften(world, 3), startsAt: late() },
-    ]);
+    world.run(partiesOf(world, names));
     world.assertNothingLost();
     world.run([
       {
@@ -42,6 +33,27 @@ export function runSchedule(seed: number, broken?: Rule): ScheduleEnd {
   const [garbage] = readGarbage(world);
   const problem = garbage === undefined ? undefined : `${garbage} holds garbage`;
   return { problem, commits: world.acknowledged.size };
+}
+
+/** Who takes part: a few of each kind, or many collections, or many deletions. */
+function partiesOf(world: SimWorld, names: Names): readonly Party[] {
+  const late = (): number => world.random.below(400);
+  const kind = world.random.below(3);
+  const parties: Party[] = [];
+  for (let at = 0; at < 3; at++) {
+    const item = at === 1 ? world.random.below(2) : 0;
+    const backups = at === 0 ? 3 : 2;
+    parties.push({ steps: backUpOften(world, names, { item, backups }), startsAt: late() * at });
+  }
+  for (let at = kind === 1 ? 4 : 2; at > 0; at--) {
+    const collections = kind === 1 ? 3 : 2;
+    parties.push({ steps: collectOften(world, names, { collections }), startsAt: late() });
+  }
+  for (let at = kind === 2 ? 2 : 1; at > 0; at--) {
+    const deletions = kind === 2 ? 6 : 2;
+    parties.push({ steps: deleteOften(world, deletions), startsAt: late() });
+  }
+  return parties;
 }
 
 function readGarbage(world: SimWorld): readonly string[] {

@@ -41,11 +41,22 @@ interface Running {
   isRepeated: boolean;
   taken: number;
   stopsAt: number;
+  /** It stops before the first step of this rule as well. */
+  stopsBefore: Rule | undefined;
   wakesAt: number;
   diesAt: number;
   readonly fencedInVain: Set<string>;
 }
 
+/** Steps before which a stop is worst. */
+const stops: readonly Rule[] = [
+  "decide-if-absent",
+  "remove-in-order",
+  "owner-removes-record",
+  "commit-if-absent",
+  "fence",
+  "base-exists",
+];
 const pageNames = 3;
 const repeatChance = 15;
 const microStepsMax = 20_000;
@@ -142,6 +153,7 @@ export class SimWorld {
       isRepeated: false,
       taken: 0,
       stopsAt,
+      stopsBefore: often === 0 ? stops[this.random.below(stops.length)] : undefined,
       wakesAt: this.#now + startsAt,
       diesAt,
       fencedInVain: new Set(),
@@ -157,6 +169,11 @@ export class SimWorld {
       return undefined;
     }
     if (party.step === undefined) return this.#resume(party, undefined);
+    if (party.step.why === party.stopsBefore) {
+      party.stopsBefore = undefined;
+      party.wakesAt = this.#now + 20 + this.random.below(1500);
+      return undefined;
+    }
     const answer = this.#carryOut(party, party.step);
     if (answer !== "under way") this.#resume(party, answer.value);
     return undefined;
@@ -244,7 +261,9 @@ export class SimWorld {
     const { why, prefix } = step;
     if (why === this.#broken && this.#isHidden(why, prefix)) return { value: [] };
     if (why === this.#broken && why === "trust-listed-packs") {
-      return { value: [...this.packsEver].map((name) => ({ name, isTombstone: false })) };
+      return {
+        value: [...this.packsEver].map((name) => ({ name, sizeBytes: 1, isTombstone: false })),
+      };
     }
     const sorted = this.#sorted;
     let at = firstAfter(sorted, party.cursor === "" ? prefix : party.cursor);
@@ -254,7 +273,8 @@ export class SimWorld {
       const isTombstone = this.objects.get(name)?.kind === "tombstone";
       party.cursor = name;
       const isMissed = this.#broken === "marks-before-leases" && why === "roots-again";
-      if (!isMissed || !this.deleted.has(name)) party.page.push({ name, isTombstone });
+      if (!isMissed || !this.deleted.has(name))
+        party.page.push({ name, sizeBytes: 1, isTombstone });
     }
     const isLast = name?.startsWith(prefix) !== true;
     return isLast ? { value: party.page } : "under way";

@@ -52,3 +52,27 @@ export const restoreSegmentBytes = 16 * windowBytes;
 export const nodeCacheBytes = 32 * frameBytesMax;
 /** Reads of single runs of pages in flight for a disk. */
 export const pageReadsInFlight = 16;
+/** How long a collection that waits for a session sleeps between two looks. */
+export const controlPollMs = 2000;
+/** How often a session gives a sign of life. */
+export const beatMs = 10 * 60 * 1000;
+/** Frames of nodes that a collection fetches at once. */
+export const markFramesAhead = 8;
+/** Entries of an index segment that a collection writes in place of others. */
+export const mergedSegmentEntries = 256 * 1024;
+/** Segments of fewer entries are merged by a collection, once there are {@link smallSegmentsMax}. */
+export const smallSegmentEntries = 16 * 1024;
+/** Small segments that a collection leaves as they are. */
+export const smallSegmentsMax = 16;
+/** Share of unused entries from which a pack is worth copying what it still holds. */
+export const repackShareMin = 0.1;
+/** Share of the packs' bytes that a collection leaves unused rather than copy. */
+export const unusedShareDefault = 0.05;
+/** A collection that would free a larger share of the vault wants to be told that this is meant. */
+export const breakerShare = 0.5;
+/** So little is freed without question. */
+export const breakerBytesMin = 256 * 1024 * 1024;
+/** Manifests that a collection reads at once. */
+export const manifestsAtOnce = 8;
+/** A session that gave no sign of life for so long is taken for dead. */
+export const silentMsDefault = 2 * 60 * 60 * 1000;

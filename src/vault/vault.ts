@@ -5,12 +5,14 @@
  */
 import { availableParallelism } from "node:os";
 
+import { assert } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
 import type { Manifest, ManifestDisk } from "#formats/manifest.ts";
 import { parseIndexSegment, type IndexPackColumns } from "#formats/index-segment.ts";
 import {
+  deletedPrefix,
   indexPrefix,
   indexSegmentName,
   itemPrefix,
@@ -22,6 +24,15 @@ import type { DiskReader } from "#ports/disk.ts";
 import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { assertContentName, openContainer } from "#vault/container/container-reader.ts";
 import { type BlockIndex, openIndex } from "#vault/index/block-index.ts";
+import { BackupSession } from "#vault/gc/backup-session.ts";
+import {
+  type CollectionOptions,
+  type CollectionReport,
+  collectVault,
+  runDeletion,
+} from "#vault/gc/collect-vault.ts";
+import { isTombstone, runSteps } from "#vault/gc/run-steps.ts";
+import { deletePoint, listDeleted } from "#vault/gc/session-protocol.ts";
 import { toItemName } from "#vault/item-name.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { type FlushLimits, objectBytesMax, workersMax } from "#vault/limits.ts";
@@ -115,9 +126,13 @@ export class Vault implements AsyncDisposable {
     const { store, keys } = this.#options;
     const prefix = itemId === undefined ? pointPrefix : itemPrefix(toItemName(keys, itemId));
     const points: PointName[] = [];
-    for await (const { name } of store.list(prefix, signal)) {
-      const parsed = parseStoreName(name);
-      if (parsed?.kind === "manifest") points.push({ item: parsed.item, pointId: parsed.point });
+    // Marks first: they are removed after the manifest that they hide.
+    const deleted = await this.#listDeleted(prefix, signal);
+    for await (const info of store.list(prefix, signal)) {
+      const parsed = parseStoreName(info.name);
+      if (parsed?.kind !== "manifest" || deleted.has(info.name)) continue;
+      if (await isTombstone(info, { store, keys, signal })) continue;
+      points.push({ item: parsed.item, pointId: parsed.point });
     }
     return points.sort((a, b) => compareText(a.item, b.item) || compareText(a.pointId, b.pointId));
   }
@@ -148,8 +163,21 @@ export class Vault implements AsyncDisposable {
   /** Writes and commits a recovery point; see {@link writePoint}. StoreIsSecondary (after-change). */
   async writePoint(input: PointInput, options: WriteOptions = {}): Promise<WrittenPoint> {
     await assertNotSecondary(this.#options.store, options.signal);
+    const { point, disks } = input;
+    const item = toItemName(this.#options.keys, point.itemId);
+    const isIncrement = disks.some(({ increment }) => increment !== undefined);
+    assert(!isIncrement || point.basePointId !== undefined, "an increment names its base");
+    const bases =
+      isIncrement && point.basePointId !== undefined ? [pointName(item, point.basePointId)] : [];
+    await using session = await BackupSession.open(pointName(item, point.pointId), bases, {
+      ...this.#options,
+      index: this.#index,
+      signal: options.signal,
+    });
     return await writePoint(input, {
       ...this.#options,
+      random: session.salts,
+      commit: (put) => session.commit(put),
       index: this.#index,
       access: this.#nodes,
       workers: this.#workers,
@@ -157,6 +185,27 @@ export class Vault implements AsyncDisposable {
       signal: options.signal,
       onProgress: options.onProgress ?? (() => {}),
     });
+  }
+
+  /**
+   * Deletes a recovery point: from now on it does not exist; its space is freed by {@link collect}.
+   * RecoveryPointNotFound (after-change).
+   */
+  async deletePoint(point: PointName, signal?: AbortSignal): Promise<void> {
+    const steps = deletePoint(pointName(point.item, point.pointId));
+    await runDeletion(steps, { ...this.#options, signal }, point.pointId);
+  }
+
+  /** Frees what no recovery point needs; see {@link collectVault}. No backup of this vault may run. */
+  async collect(options: CollectionOptions = {}, signal?: AbortSignal): Promise<CollectionReport> {
+    const deps = { ...this.#options, index: this.#index, signal };
+    const readRoots = async (name: string): Promise<readonly Uint8Array[]> => {
+      const parsed = parseStoreName(name);
+      if (parsed?.kind !== "manifest") return [];
+      const manifest = await this.readPoint({ item: parsed.item, pointId: parsed.point }, signal);
+      return manifest.disks.flatMap(({ root }) => (root === undefined ? [] : [root]));
+    };
+    return await collectVault({ ...deps, readRoots }, options);
   }
 
   /** Compares a disk with an earlier point by checksums; see {@link findChanges}. */
@@ -200,6 +249,12 @@ export class Vault implements AsyncDisposable {
   /** Closes what the index holds open. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#index.close();
+  }
+
+  /** Manifests below a prefix that were deleted. */
+  async #listDeleted(prefix: string, signal?: AbortSignal): Promise<ReadonlySet<string>> {
+    const steps = listDeleted(deletedPrefix + prefix.slice(pointPrefix.length));
+    return await runSteps(steps, { ...this.#options, signal });
   }
 
   #startReading(): Reading {

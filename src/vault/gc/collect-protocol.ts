@@ -1,4 +1,5 @@
 /** What a collection does, step by step; docs/design/gc-and-locking.md. */
+import type { SessionPurpose } from "#formats/control-record.ts";
 import {
   condemnedName,
   deletedName,
@@ -18,14 +19,14 @@ import {
   readCondemned,
   type Session,
 } from "./session-protocol.ts";
-import { get, list, pause, put, remove, type SessionPurpose, type Steps } from "./steps.ts";
+import { get, list, type ListedName, pause, put, remove, type Steps } from "./steps.ts";
 
 /** What a collection sees when it chooses, and again when it verifies its choice. */
 export interface CollectionInput {
   /** Manifests that are roots. */
   readonly manifests: readonly string[];
   readonly segments: readonly string[];
-  readonly packs: readonly string[];
+  readonly packs: readonly ListedName[];
   /** Packs that records of others name. */
   readonly condemned: ReadonlySet<string>;
   /** Sessions with a lease. */
@@ -108,7 +109,7 @@ export function* collect(
 }
 
 /** Ends a collection that has removed nothing and never will. */
-function* withdraw<End extends CollectionEnd>(session: Session, end: End): Steps<End> {
+export function* withdraw<End extends CollectionEnd>(session: Session, end: End): Steps<End> {
   yield* remove("owner-removes-record", condemnedName(session.id));
   yield* endSession(session.id);
   return end;

@@ -1,4 +1,5 @@
 /** Leases, and what a backup and a deletion do; docs/design/gc-and-locking.md. */
+import type { CondemnedRecordBody, SessionPurpose } from "#formats/control-record.ts";
 import {
   condemnedPrefix,
   decisionName,
@@ -11,15 +12,7 @@ import {
   packPrefix,
   parseStoreName,
 } from "#formats/store-names.ts";
-import {
-  type ControlBody,
-  get,
-  list,
-  put,
-  remove,
-  type SessionPurpose,
-  type Steps,
-} from "./steps.ts";
+import { get, list, type ListedName, put, remove, type Steps } from "./steps.ts";
 
 /** Who works, and the one name that decides whether the work counts. */
 export interface Session {
@@ -32,7 +25,7 @@ export interface Session {
 /** A condemned record of some session. */
 export interface CondemnedRecord {
   readonly session: string;
-  readonly body: ControlBody & { readonly kind: "condemned" };
+  readonly body: CondemnedRecordBody;
 }
 
 /** What a session may build on: names that it has listed under its lease. */
@@ -62,7 +55,7 @@ export function* openBackup(
   yield* putLease(session);
   const records = yield* readCondemned("condemned-is-absent");
   const segments = yield* listNames("choose", indexPrefix);
-  const packs = yield* listPacks("trust-listed-packs");
+  const packs = (yield* listPacks("trust-listed-packs")).map(({ name }) => name);
   for (const base of bases) if (!(yield* pointExists(base))) return undefined;
   return { records, segments, packs };
 }
@@ -112,16 +105,18 @@ export function* readCondemned(
   return records;
 }
 
-/** Names of deletion marks, as the manifests that they hide. */
-export function* listDeleted(): Steps<ReadonlySet<string>> {
-  const names = yield* listNames("marks-before-leases", deletedPrefix);
+/** The manifests that deletion marks hide; `prefix` is {@link deletedPrefix} or begins with it. */
+export function* listDeleted(prefix: string = deletedPrefix): Steps<ReadonlySet<string>> {
+  const names = yield* listNames("marks-before-leases", prefix);
   return new Set(names.map((name) => `points/${name.slice(deletedPrefix.length)}`));
 }
 
-/** Names of all data packs and map packs. */
-export function* listPacks(why: "trust-listed-packs" | "choose" | "roots-again"): Steps<string[]> {
-  const packs = yield* listNames(why, packPrefix);
-  return [...packs, ...(yield* listNames(why, mapPackPrefix))];
+/** All data packs and map packs. */
+export function* listPacks(
+  why: "trust-listed-packs" | "choose" | "roots-again",
+): Steps<readonly ListedName[]> {
+  const packs = yield* list(why, packPrefix);
+  return [...packs, ...(yield* list(why, mapPackPrefix))];
 }
 
 /** Names below a prefix. */

@@ -6,23 +6,11 @@
  * program runs them on a store (`run-steps.ts`); the simulation runs many of them in any order, stops
  * and kills them between steps, and breaks rules by their name.
  */
+import type { ControlRecord } from "#formats/control-record.ts";
 import type { PutOutcome } from "#ports/object-store.ts";
 
-/** What an object of the protocol holds. */
-export type ControlBody =
-  | { readonly kind: "lease"; readonly purpose: SessionPurpose; readonly commitKey: string }
-  | {
-      readonly kind: "condemned";
-      readonly packs: readonly string[];
-      readonly segments: readonly string[];
-      readonly manifests: readonly string[];
-    }
-  | { readonly kind: "decision" }
-  | { readonly kind: "tombstone" }
-  | { readonly kind: "deleted" };
-
-/** What a session does. */
-export type SessionPurpose = "backup" | "collection";
+/** What an object of the protocol holds; a tombstone stands at a commit key. */
+export type ControlBody = ControlRecord | { readonly kind: "tombstone" };
 
 /** Any object: of the protocol, or content that only its writer and reader understand. */
 export type ObjectBody = ControlBody | { readonly kind: "content"; readonly content: unknown };
@@ -30,6 +18,7 @@ export type ObjectBody = ControlBody | { readonly kind: "content"; readonly cont
 /** One name of a listing. */
 export interface ListedName {
   readonly name: string;
+  readonly sizeBytes: number;
   /** A manifest's place that is taken by a tombstone. */
   readonly isTombstone: boolean;
 }

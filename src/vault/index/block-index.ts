@@ -132,6 +132,9 @@ export class BlockIndex implements AsyncDisposable {
   readonly #names = new Set<string>();
   readonly #repairs: SegmentRepairs;
   readonly #distrusted: DistrustedPacks;
+  /** Numbers of segments that were taken in after {@link trustUntilNow}. */
+  readonly #late: { readonly start: number; readonly end: number }[] = [];
+  #isTrustClosed = false;
   #strangers = 0;
   #savedEntries: number;
   #savedSegments: number;
@@ -205,6 +208,88 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   /**
+   * What {@link refresh} takes in from now on is found by {@link locate} alone, until
+   * {@link trustAgain}: a backup builds on what it has listed itself, and on what it puts.
+   */
+  trustUntilNow(): void {
+    this.#isTrustClosed = true;
+  }
+
+  /** Ends {@link trustUntilNow}; all segments of the index count for dedup again. */
+  trustAgain(): void {
+    this.#isTrustClosed = false;
+    this.#late.length = 0;
+  }
+
+  /**
+   * Forgets segments that are not among `segmentNames`: a collection removed them from the store.
+   * Returns how many there were.
+   */
+  retire(segmentNames: Iterable<Uint8Array>): number {
+    let retired = 0;
+    const present = new Set<string>();
+    for (const name of segmentNames) present.add(toHex(name));
+    for (const segment of this.#entries.segments) {
+      const name = toHex(segment.name);
+      if (segment.state !== "whole" || present.has(name)) continue;
+      segment.state = "lost";
+      this.#names.delete(name);
+      retired++;
+    }
+    return retired;
+  }
+
+  /** Names of the segments that count, 32 bytes each. */
+  get segmentNames(): readonly Uint8Array[] {
+    return this.#entries.segments.flatMap(({ state, name }) => (state === "whole" ? [name] : []));
+  }
+
+  /** Every pack of a segment with its entries; empty where the segment is not in the index. */
+  async packsOf(segmentName: Uint8Array): Promise<readonly IndexPack[]> {
+    const isIt = ({ state, name }: LoadedSegment): boolean =>
+      state === "whole" && bytesEqual(name, segmentName);
+    const segment = this.#entries.segments.find(isIt);
+    const packs: IndexPack[] = [];
+    for (let at = 0; segment !== undefined && at < segment.shape.packs; at++) {
+      const pack = await this.#readPack(segment, at);
+      if (pack !== undefined) packs.push(pack);
+    }
+    return packs;
+  }
+
+  /**
+   * Number of an entry with the id at `ids[at]`, from 0 and below the count of entries: one that may
+   * be built on if there is any; -1 where no segment names the id. For tables of bits over the index.
+   * Throws what {@link lookup} throws.
+   */
+  numberOf(ids: Uint8Array, at: number): number {
+    try {
+      const number = this.#find(ids, at, "trusted");
+      return number >= 0 ? number : this.#find(ids, at, "any");
+    } catch (error) {
+      throw this.#startRepair(error);
+    }
+  }
+
+  /** The id of an entry by its number, 24 bytes. Throws what {@link lookup} throws. */
+  idOf(number: number): Uint8Array {
+    try {
+      return this.#entries.idOf(number);
+    } catch (error) {
+      throw this.#startRepair(error);
+    }
+  }
+
+  /** Where the entry of a number lies. Throws what {@link lookup} throws. */
+  locationOf(number: number): BlockLocation {
+    try {
+      return this.#entries.locationOf(number);
+    } catch (error) {
+      throw this.#startRepair(error);
+    }
+  }
+
+  /**
    * Where a block or node lies; `undefined` where no segment names it. Copies in packs that are not
    * distrusted come first.
    *
@@ -215,13 +300,7 @@ export class BlockIndex implements AsyncDisposable {
     try {
       return this.#lookup(id);
     } catch (error) {
-      const segment = this.#repairs.damagedBy(error);
-      this.#repairs.start(segment);
-      throw new KluisError(
-        "Busy",
-        `Cannot look a block up: the cache of index segment "${toHex(segment.name)}" is damaged and being rebuilt`,
-        { cause: error },
-      );
+      throw this.#startRepair(error);
     }
   }
 
@@ -342,7 +421,7 @@ export class BlockIndex implements AsyncDisposable {
 
   #lookup(id: Uint8Array): BlockLocation | undefined {
     let number = this.#find(id, 0, "trusted");
-    if (number < 0 && !this.#distrusted.isEmpty) number = this.#find(id, 0, "any");
+    if (number < 0) number = this.#find(id, 0, "any");
     return number < 0 ? undefined : this.#entries.locationOf(number);
   }
 
@@ -351,16 +430,35 @@ export class BlockIndex implements AsyncDisposable {
     let number = this.#table.first(ids, at);
     for (; number >= 0; number = this.#table.next()) {
       if (!this.#entries.hasId(number, ids, at)) this.#strangers++;
-      else if (which === "any" || !this.#distrusted.holds(number)) break;
+      else if (which === "any") break;
+      else if (!this.#distrusted.holds(number) && !this.#isLate(number)) break;
     }
     return number;
+  }
+
+  #startRepair(error: unknown): KluisError {
+    const segment = this.#repairs.damagedBy(error);
+    this.#repairs.start(segment);
+    return new KluisError(
+      "Busy",
+      `Cannot look a block up: the cache of index segment "${toHex(segment.name)}" is damaged and being rebuilt`,
+      { cause: error },
+    );
+  }
+
+  #isLate(number: number): boolean {
+    return this.#late.some(({ start, end }) => number >= start && number < end);
   }
 
   async #load(name: Uint8Array, signal?: AbortSignal): Promise<void> {
     if (this.#names.has(toHex(name))) return;
     this.#names.add(toHex(name));
     try {
-      await this.#loader.enter(await this.#loader.prepare(name, signal), signal);
+      const prepared = await this.#loader.prepare(name, signal);
+      // Numbers are given in the turn in which the entries begin to be entered.
+      const start = this.#entries.numbers;
+      if (this.#isTrustClosed) this.#late.push({ start, end: start + prepared.shape.entries });
+      await this.#loader.enter(prepared, signal);
     } catch (error) {
       this.#names.delete(toHex(name));
       this.#repairs.lose(name, error);

@@ -57,6 +57,8 @@ export interface LoadedSegment {
 
 /** What is known of a pack without its entries. */
 export interface PackExtent {
+  /** Name of the segment that says so, 32 bytes. */
+  readonly segmentName: Uint8Array;
   readonly head: IndexPackHead;
   /** Numbers of its entries follow one another from here on. */
   readonly firstNumber: number;
@@ -144,6 +146,13 @@ export class EntryReader {
     };
   }
 
+  /** The id of an entry, 24 bytes, in new memory. Throws {@link CacheUnreadable}. */
+  idOf(number: number): Uint8Array {
+    const segment = this.#segmentOf(number);
+    const offset = this.#record(segment, "entry", number - segment.firstNumber);
+    return this.#pages.bytes.slice(offset, offset + idBytes);
+  }
+
   /** Name and key material of one pack of a segment. Throws {@link CacheUnreadable}. */
   packHead(segment: LoadedSegment, index: number): IndexPackHead {
     return this.#pack(segment, index).head;
@@ -158,7 +167,13 @@ export class EntryReader {
       const { words } = this.#pages;
       contentEndBytes = (words[word + 1] as number) + (words[word + 2] as number);
     }
-    return { head, firstNumber: segment.firstNumber + firstEntry, entries, contentEndBytes };
+    return {
+      segmentName: segment.name,
+      head,
+      firstNumber: segment.firstNumber + firstEntry,
+      entries,
+      contentEndBytes,
+    };
   }
 
   /** One pack of a segment with all its entries. Throws {@link CacheUnreadable}. */

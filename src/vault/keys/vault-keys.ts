@@ -30,7 +30,14 @@ export interface VaultKeys {
 }
 
 /** Types of containers by their byte in the header; §4. */
-export const containerTypes = { pack: 1, mapPack: 2, indexSegment: 3, manifest: 4 } as const;
+export const containerTypes = {
+  pack: 1,
+  mapPack: 2,
+  indexSegment: 3,
+  manifest: 4,
+  tombstone: 5,
+  control: 6,
+} as const;
 
 /** A type of container. */
 export type ContainerType = keyof typeof containerTypes;

@@ -75,6 +75,14 @@ export class BlockReader {
     target: Uint8Array,
     signal?: AbortSignal,
   ): Promise<void> {
+    await this.#locator.withMoved(() => this.#read(pieces, target, signal));
+  }
+
+  async #read(
+    pieces: readonly BlockPiece[],
+    target: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<void> {
     signal?.throwIfAborted();
     const frames = await this.#group(pieces);
     const copies = this.#hold(frames).map(async ({ frame, held }) => {

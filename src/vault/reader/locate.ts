@@ -1,6 +1,6 @@
 /** Finds blocks and nodes by id. */
 import { toHex } from "#base/bytes.ts";
-import { KluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
@@ -33,6 +33,22 @@ export class Locator {
     const before = this.#refreshing;
     this.#refreshing = this.#refreshAfter(before);
     return this.#refreshing;
+  }
+
+  /**
+   * Runs `read`, and once more with the index of now where an object was missing: a collection has
+   * moved what was in it. Errors: those of `read` and of the store.
+   */
+  async withMoved<T>(read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      if (!isKluisError(error, "ObjectNotFound")) throw error;
+      const names = [...(await this.#listSegments())];
+      await this.#index.refresh(names);
+      this.#index.retire(names);
+      return await read();
+    }
   }
 
   /** Where a block or node lies. BlockMissing (never) where no index segment names it. */

@@ -32,7 +32,9 @@ export class NodeReader implements MapAccess {
   readonly source = async (
     ids: readonly Uint8Array[],
     signal?: AbortSignal,
-  ): Promise<readonly Uint8Array[]> => {
+  ): Promise<readonly Uint8Array[]> => await this.#locator.withMoved(() => this.#read(ids, signal));
+
+  async #read(ids: readonly Uint8Array[], signal?: AbortSignal): Promise<readonly Uint8Array[]> {
     const locations = await Promise.all(ids.map((id) => this.#locator.locate(id)));
     const opened = new Map<string, Promise<Uint8Array>>();
     for (const location of locations) {
@@ -47,7 +49,7 @@ export class NodeReader implements MapAccess {
         return plain.subarray(offsetBytes, offsetBytes + lengthBytes);
       }),
     );
-  };
+  }
 
   async #open(key: string, location: BlockLocation, signal?: AbortSignal): Promise<Uint8Array> {
     const cached = this.#frames.get(key);

@@ -3,11 +3,13 @@ import { present } from "#base/assert.ts";
 import { bytesEqual } from "#base/bytes.ts";
 import type { Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
+import { tombstoneBytes } from "#formats/control-record.ts";
 import { leafWindows, windowBytes } from "#formats/geometry.ts";
 import { encodeManifest, type Manifest, type ManifestDisk } from "#formats/manifest.ts";
 import { pointName } from "#formats/store-names.ts";
 import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
+import { fenced } from "#vault/gc/backup-session.ts";
 import { toItemName } from "#vault/item-name.ts";
 import { createMapBuilder, type MapBuilder } from "#vault/map/map-builder.ts";
 import { type DiskMap, type MapAccess, windowsOf } from "#vault/map/map-source.ts";
@@ -68,6 +70,8 @@ export interface WriterDeps extends SessionDeps {
   readonly clock: Clock;
   readonly access: MapAccess;
   readonly onProgress: (progress: TransferProgress) => void;
+  /** Runs the put of the manifest, of which it has to be known whether it came to an end. */
+  readonly commit: <T>(put: () => Promise<T>) => Promise<T>;
 }
 
 /** A committed point and what it added to the store. */
@@ -275,9 +279,15 @@ function countTouched(extents: ChangedExtents): { windows: number; dataPages: nu
 async function commit(name: string, manifest: Manifest, deps: WriterDeps): Promise<number> {
   const { store, signal } = deps;
   const { bytes } = buildContainer("manifest", encodeManifest(manifest), deps);
-  const outcome = await store.put(name, [bytes], signal);
-  // It is ours where the store had lost the answer to an earlier attempt of this very put.
-  if (outcome === "exists" && !bytesEqual(await store.get(name, undefined, signal), bytes)) {
+  const outcome = await deps.commit(async () => {
+    if ((await store.put(name, [bytes], signal)) === "created") return "created";
+    // It is ours where the store had lost the answer to an earlier attempt of this very put.
+    const found = await store.get(name, undefined, signal);
+    if (bytesEqual(found, bytes)) return "created";
+    return found.byteLength === tombstoneBytes ? "fenced" : "exists";
+  });
+  if (outcome === "fenced") throw fenced("a collection took it for dead");
+  if (outcome === "exists") {
     throw new KluisError(
       "RecoveryPointExists",
       `Cannot commit recovery point "${manifest.pointId}": one of that id exists`,

@@ -1,0 +1,140 @@
+// Goal: a collection frees what deleted points alone referred to, copies what is needed out of packs
+// that go, and leaves every other point readable byte for byte, also for a vault that was open.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { systemClock } from "#base/clock.ts";
+import { isKluisError } from "#base/kluis-error.ts";
+import { createMemoryStore } from "#drivers/store/memory-store.ts";
+import type { ObjectStore } from "#ports/object-store.ts";
+import { MemoryDisk } from "#testing/memory-disk.ts";
+import { openTestVault, testKeys } from "#testing/memory-vault.ts";
+import { createSeededRandom } from "#testing/seeded-random.ts";
+import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
+import type { Vault } from "#vault/vault.ts";
+import { verifyVault } from "#vault/verify.ts";
+
+const mib = 1024 * 1024;
+const page = 4096;
+const random = createSeededRandom("collect vault");
+
+/** A chain of points of one item, each of which rewrites a part of the disk. */
+async function writeChain(vault: Vault, itemId: string, points: number): Promise<KeptPoint[]> {
+  const disk = new MemoryDisk(5 * mib);
+  disk.write(0, random.bytes(4 * mib));
+  const kept: KeptPoint[] = [];
+  for (let number = 1; number <= points; number++) {
+    const base = kept.at(-1);
+    kept.push(await backUp(vault, { itemId, number, disks: [disk], ...(base && { base }) }));
+    disk.write(random.integer(0, 3) * mib, random.bytes(mib));
+    for (let at = 0; at < 20; at++) disk.write(random.integer(0, 1000) * page, random.bytes(page));
+  }
+  return kept;
+}
+
+async function deletePoint(vault: Vault, kept: KeptPoint): Promise<void> {
+  const { itemId, pointId } = kept.manifest;
+  const name = (await vault.listPoints(itemId)).find((point) => point.pointId === pointId);
+  assert.ok(name);
+  await vault.deletePoint(name);
+}
+
+async function packBytes(store: ObjectStore): Promise<number> {
+  let bytes = 0;
+  for await (const { name, sizeBytes } of store.list("")) {
+    if (name.startsWith("packs/") || name.startsWith("maps/")) bytes += sizeBytes;
+  }
+  return bytes;
+}
+
+async function namesBelow(store: ObjectStore, prefix: string): Promise<string[]> {
+  const names: string[] = [];
+  for await (const { name } of store.list(prefix)) names.push(name);
+  return names;
+}
+
+async function assertSound(store: ObjectStore, kept: readonly KeptPoint[]): Promise<void> {
+  await using vault = await openTestVault({ store });
+  assert.equal((await vault.listPoints()).length, kept.length);
+  for (const point of kept) await assertPointReads(vault, point);
+  const report = await verifyVault({
+    store,
+    keys: testKeys,
+    vault,
+    clock: systemClock,
+    workers: 1,
+  });
+  assert.deepEqual([report.verdict, report.badObjects], ["sound", []]);
+}
+
+test("collect vault: frees what deleted points alone needed, and keeps the rest", async () => {
+  const store = createMemoryStore();
+  await using vault = await openTestVault({ store });
+  const kept = await writeChain(vault, "vm", 6);
+  const others = await writeChain(vault, "other", 2);
+  const before = await packBytes(store);
+  for (const point of kept.splice(1, 4)) await deletePoint(vault, point);
+  await assertSound(store, [...kept, ...others]);
+  const options = { allowMassDeletion: true, unusedShare: 0 };
+  const planned = await vault.collect({ ...options, dryRun: true });
+  assert.equal(planned.end, "planned");
+  assert.equal(await packBytes(store), before);
+  assert.deepEqual(await namesBelow(store, "leases/"), []);
+  const report = await vault.collect(options);
+  assert.equal(report.end, "done");
+  const after = await packBytes(store);
+  console.log(
+    `${before} bytes of packs, ${after} after`,
+    JSON.stringify({ ...report, plan: null }),
+  );
+  assert.ok(after < before - mib, "much was freed");
+  await assertSound(store, [...kept, ...others]);
+  for (const prefix of ["leases/", "condemned/", "decisions/", "deleted/"]) {
+    assert.deepEqual(await namesBelow(store, prefix), []);
+  }
+  const next = await vault.collect(options);
+  assert.equal(next.end, "nothing-to-do");
+  const last = kept.at(-1);
+  const disk = last?.disks[0]?.snapshot() as MemoryDisk;
+  disk.write(0, random.bytes(mib));
+  kept.push(
+    await backUp(vault, { itemId: "vm", number: 99, disks: [disk], ...(last && { base: last }) }),
+  );
+  await assertSound(store, [...kept, ...others]);
+});
+
+test("collect vault: a vault that was open all the time reads and writes on", async () => {
+  const store = createMemoryStore();
+  await using open = await openTestVault({ store });
+  await using other = await openTestVault({ store });
+  const kept = await writeChain(open, "vm", 5);
+  const [first, ...rest] = kept;
+  assert.ok(first);
+  await deletePoint(other, first);
+  const report = await other.collect({ allowMassDeletion: true, unusedShare: 0 });
+  assert.equal(report.end, "done");
+  for (const point of rest) await assertPointReads(open, point);
+  const base = rest.at(-1);
+  const disk = base?.disks[0]?.snapshot() as MemoryDisk;
+  disk.write(0, first.disks[0]?.bytes().subarray(0, mib) ?? new Uint8Array());
+  rest.push(await backUp(open, { itemId: "vm", number: 9, disks: [disk], ...(base && { base }) }));
+  await assertSound(store, rest);
+});
+
+test("collect vault: an increment whose base was deleted is told to run again", async () => {
+  const store = createMemoryStore();
+  await using vault = await openTestVault({ store });
+  const [only] = await writeChain(vault, "vm", 1);
+  assert.ok(only);
+  await deletePoint(vault, only);
+  const disk = only.disks[0]?.snapshot() as MemoryDisk;
+  await assert.rejects(
+    backUp(vault, { itemId: "vm", number: 2, disks: [disk], base: only }),
+    (error) => isKluisError(error, "BackupFenced"),
+  );
+  assert.deepEqual(await namesBelow(store, "leases/"), []);
+  const point = { item: "0".repeat(32), pointId: "000000000001-0000000000000001" };
+  await assert.rejects(vault.deletePoint(point), (error) =>
+    isKluisError(error, "RecoveryPointNotFound"),
+  );
+});

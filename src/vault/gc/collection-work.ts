@@ -1,0 +1,244 @@
+/** The work of a collection between the steps of its protocol: mark, choose, copy out, index anew. */
+import { bytesEqual, toHex } from "#base/bytes.ts";
+import { isKluisError } from "#base/kluis-error.ts";
+import type { RandomSource } from "#base/random.ts";
+import { containerHeaderBytes, parseContainerHeader } from "#formats/container.ts";
+import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
+import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
+import { buildContainer } from "#vault/container/build-container.ts";
+import type { PackExtent } from "#vault/index/entry-reader.ts";
+import {
+  manifestsAtOnce,
+  mergedSegmentEntries,
+  smallSegmentEntries,
+  smallSegmentsMax,
+} from "#vault/limits.ts";
+import { sessionIdBytes, toSha256 } from "./backup-session.ts";
+import type { CollectionChoice, CollectionInput, CollectionWork } from "./collect-protocol.ts";
+import { CopyOut } from "./copy-out.ts";
+import { Marker, type MarkerDeps } from "./marker.ts";
+import {
+  type CollectionLimits,
+  type CollectionPlan,
+  type PackUse,
+  planCollection,
+} from "./plan-collection.ts";
+import { type Steps, work } from "./steps.ts";
+
+/** What the work needs. */
+export interface WorkDeps extends MarkerDeps {
+  /** Salts of this session. */
+  readonly salts: RandomSource;
+  /** The roots of all disks of a manifest; ObjectNotFound where it is gone. */
+  readonly readRoots: (manifest: string) => Promise<readonly Uint8Array[]>;
+  readonly limits: CollectionLimits;
+  /** Called when the plan is made, before anything is condemned. */
+  readonly onPlan: (plan: CollectionPlan) => void;
+}
+
+/** What the work came to. */
+export interface WorkTotals {
+  copiedBytes: number;
+  copiedBlocks: number;
+  segmentsWritten: number;
+}
+
+/** See the file's head. One object serves one collection. */
+export class VaultCollectionWork implements CollectionWork {
+  readonly marker: Marker;
+  readonly totals: WorkTotals = { copiedBytes: 0, copiedBlocks: 0, segmentsWritten: 0 };
+  readonly #deps: WorkDeps;
+  readonly #seen = new Set<string>();
+
+  constructor(deps: WorkDeps) {
+    this.#deps = deps;
+    this.marker = new Marker(deps);
+  }
+
+  *choose(input: CollectionInput): Steps<CollectionChoice> {
+    return yield* work("choose", async () => await this.#choose(input));
+  }
+
+  *secure(input: CollectionInput, choice: CollectionChoice): Steps<void> {
+    yield* work("copy-out", async () => {
+      await this.#secure(input, choice);
+    });
+  }
+
+  async #choose(input: CollectionInput): Promise<CollectionChoice> {
+    await this.#loadIndex(input, input.condemned);
+    await this.#mark(input.manifests, "skip");
+    const plan = planCollection(await this.#usesOf(input), this.#deps.limits);
+    this.#deps.onPlan(plan);
+    const packs = plan.packs.map(({ name }) => name);
+    return { packs, segments: await this.#chooseSegments(new Set(packs), namesOf(input)) };
+  }
+
+  async #secure(input: CollectionInput, choice: CollectionChoice): Promise<void> {
+    const chosen = new Set(choice.packs);
+    const condemned = new Set([...chosen, ...input.condemned]);
+    await this.#loadIndex(input, condemned);
+    await this.#mark(input.manifests, "fail");
+    const listed = namesOf(input);
+    const copies = new CopyOut({ ...this.#deps, marker: this.marker });
+    for await (const extent of this.#deps.index.packExtents()) {
+      const name = nameOf(extent);
+      if (condemned.has(name) || !listed.has(name)) copies.note(extent);
+    }
+    await copies.run();
+    this.totals.copiedBytes = copies.totals.bytes;
+    this.totals.copiedBlocks = copies.totals.blocks;
+    await this.#replaceSegments(choice, (name) => listed.has(name) && !chosen.has(name));
+  }
+
+  /** The index as listed; blocks in packs that are condemned or not there are not built on. */
+  async #loadIndex(input: CollectionInput, condemned: ReadonlySet<string>): Promise<void> {
+    const { index, signal } = this.#deps;
+    const segments = input.segments.flatMap(toSha256);
+    index.trustAgain();
+    await index.refresh(segments, signal);
+    // Marks are of entries: where another collection has replaced their segments, marking starts anew.
+    if (index.retire(segments) > 0) {
+      this.marker.clear();
+      this.#seen.clear();
+    }
+    const [lost] = index.lost.filter(({ name }) => segments.some((one) => bytesEqual(one, name)));
+    if (lost !== undefined) throw lost.error;
+    const listed = namesOf(input);
+    const distrusted: Uint8Array[] = [];
+    for await (const extent of index.packExtents()) {
+      const name = nameOf(extent);
+      if (condemned.has(name) || !listed.has(name)) distrusted.push(extent.head.name);
+    }
+    await index.setDistrusted(distrusted);
+  }
+
+  async #mark(manifests: readonly string[], whenGone: "skip" | "fail"): Promise<void> {
+    const fresh = manifests.filter((name) => !this.#seen.has(name));
+    const roots = new Map<string, Uint8Array>();
+    for (let at = 0; at < fresh.length; at += manifestsAtOnce) {
+      const batch = fresh.slice(at, at + manifestsAtOnce);
+      const read = await Promise.all(batch.map((name) => this.#readRoots(name, whenGone)));
+      for (const root of read.flat()) roots.set(toHex(root), root);
+    }
+    await this.marker.markMaps([...roots.values()]);
+  }
+
+  /** Roots of a manifest. While a collection verifies its choice none may go: see the design page, B. */
+  async #readRoots(name: string, whenGone: "skip" | "fail"): Promise<readonly Uint8Array[]> {
+    try {
+      const roots = await this.#deps.readRoots(name);
+      this.#seen.add(name);
+      return roots;
+    } catch (error) {
+      if (whenGone === "skip" && isKluisError(error, "RecoveryPointNotFound")) return [];
+      throw error;
+    }
+  }
+
+  /** Every listed pack that may be chosen, with what is marked in it. */
+  async #usesOf(input: CollectionInput): Promise<readonly PackUse[]> {
+    const found = new Map<string, { entries: number; marked: number; isLive: boolean }>();
+    for await (const extent of this.#deps.index.packExtents()) {
+      const name = nameOf(extent);
+      const marked = this.marker.count(extent.firstNumber, extent.entries);
+      const before = found.get(name)?.marked ?? 0;
+      const isLive = input.live.has(sessionOf(extent.head.salt));
+      // A pack that two segments name has its entries twice; a bit stands for one of them.
+      found.set(name, { entries: extent.entries, marked: before + marked, isLive });
+    }
+    const uses: PackUse[] = [];
+    for (const { name, sizeBytes } of input.packs) {
+      const isCondemned = input.condemned.has(name);
+      const use = found.get(name) ?? {
+        entries: 0,
+        marked: 0,
+        isLive: !isCondemned && input.live.has(await this.#readSession(name)),
+      };
+      if (use.isLive && !isCondemned) continue;
+      uses.push({ name, sizeBytes, isCondemned, entries: use.entries, marked: use.marked });
+    }
+    return uses;
+  }
+
+  /** Who put a pack that no segment names; nobody where that cannot be read. */
+  async #readSession(name: string): Promise<string> {
+    const { store, signal } = this.#deps;
+    const info = await store.stat(name, signal);
+    if (info === undefined || info.sizeBytes < containerHeaderBytes) return "";
+    const range = { offsetBytes: 0, lengthBytes: containerHeaderBytes };
+    const header = await store.get(name, range, signal);
+    try {
+      return sessionOf(parseContainerHeader(header, name).salt);
+    } catch (error) {
+      if (isKluisError(error, "ObjectCorrupt")) return "";
+      throw error;
+    }
+  }
+
+  /** Segments that name a pack which goes or is gone, and small ones once there are many. */
+  async #chooseSegments(
+    packs: ReadonlySet<string>,
+    listed: ReadonlySet<string>,
+  ): Promise<readonly string[]> {
+    const entries = new Map<string, number>();
+    const chosen = new Set<string>();
+    for await (const extent of this.#deps.index.packExtents()) {
+      const segment = indexSegmentName(extent.segmentName);
+      entries.set(segment, (entries.get(segment) ?? 0) + extent.entries);
+      const name = nameOf(extent);
+      if (packs.has(name) || !listed.has(name)) chosen.add(segment);
+    }
+    const small = [...entries].filter(([, count]) => count < smallSegmentEntries);
+    if (small.length > smallSegmentsMax) for (const [segment] of small) chosen.add(segment);
+    return [...chosen];
+  }
+
+  /** Puts segments for all packs that stay of those chosen. */
+  async #replaceSegments(
+    choice: CollectionChoice,
+    isKept: (name: string) => boolean,
+  ): Promise<void> {
+    const { index } = this.#deps;
+    const written = new Set<string>();
+    let packs: IndexPack[] = [];
+    let entries = 0;
+    for (const segment of choice.segments.flatMap(toSha256)) {
+      for (const pack of await index.packsOf(segment)) {
+        const name = pack.type === "pack" ? packName(pack.name) : mapPackName(pack.name);
+        if (!isKept(name) || written.has(name)) continue;
+        written.add(name);
+        packs.push(pack);
+        entries += pack.entries.length;
+        if (entries < mergedSegmentEntries) continue;
+        await this.#putSegment(packs);
+        packs = [];
+        entries = 0;
+      }
+    }
+    if (packs.length > 0) await this.#putSegment(packs);
+  }
+
+  async #putSegment(packs: readonly IndexPack[]): Promise<void> {
+    const { store, keys, salts, index, signal } = this.#deps;
+    const sealed = buildContainer("indexSegment", encodeIndexSegment(packs), {
+      keys,
+      random: salts,
+    });
+    await store.put(indexSegmentName(sealed.name), [sealed.bytes], signal);
+    await index.addSegment(sealed.name, packs);
+    this.totals.segmentsWritten++;
+  }
+}
+
+function nameOf({ head }: PackExtent): string {
+  return head.type === "pack" ? packName(head.name) : mapPackName(head.name);
+}
+
+function namesOf({ packs }: CollectionInput): ReadonlySet<string> {
+  return new Set(packs.map(({ name }) => name));
+}
+
+function sessionOf(salt: Uint8Array): string {
+  return toHex(salt.subarray(0, sessionIdBytes));
+}
