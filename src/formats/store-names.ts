@@ -30,8 +30,11 @@ export type StoreName =
   | { readonly kind: "vault-header" }
   | { readonly kind: "secondary-marker" }
   | { readonly kind: "slot" | "pack" | "map-pack" | "index-segment"; readonly sha256: Uint8Array }
-  | { readonly kind: "manifest" | "deleted"; readonly item: string; readonly point: string }
-  | { readonly kind: "lease" | "condemned" | "decision"; readonly session: string }
+  | { readonly kind: "manifest"; readonly item: string; readonly point: string }
+  | { readonly kind: "deleted"; readonly item: string; readonly point: string }
+  | { readonly kind: "lease"; readonly session: string }
+  | { readonly kind: "condemned"; readonly session: string }
+  | { readonly kind: "decision"; readonly session: string }
   | { readonly kind: "beat"; readonly session: string; readonly timeMs: number };
 
 /** `keys/<sha256>`. */
@@ -106,8 +109,6 @@ export function parseStoreName(name: string): StoreName | undefined {
   const [folder, second, third] = segments;
   if (folder === "points") return parsePointSegments(segments, "manifest");
   if (folder === "deleted") return parsePointSegments(segments, "deleted");
-  const session = segments.length === 2 ? parseSessionName(folder, second ?? "") : undefined;
-  if (session !== undefined) return session;
   if (folder === "keys" || folder === "index") {
     if (segments.length !== 2) return undefined;
     return hashed(folder === "keys" ? "slot" : "index-segment", second);
@@ -116,7 +117,7 @@ export function parseStoreName(name: string): StoreName | undefined {
     if (segments.length !== 3 || third?.slice(0, 2) !== second) return undefined;
     return hashed(folder === "packs" ? "pack" : "map-pack", third);
   }
-  return undefined;
+  return parseSessionName(segments);
 }
 
 /**
@@ -159,7 +160,9 @@ function toTimeText(nowMs: number): string {
   return timeMs.toString(16).padStart(12, "0");
 }
 
-function parseSessionName(folder: string | undefined, text: string): StoreName | undefined {
+function parseSessionName(segments: readonly string[]): StoreName | undefined {
+  const [folder, text = ""] = segments;
+  if (segments.length !== 2) return undefined;
   if (folder === "leases") {
     const [, session, time] = beatPattern.exec(text) ?? [];
     if (session !== undefined && time !== undefined) {

@@ -17,13 +17,7 @@ import {
   type TrustView,
 } from "#vault/gc/session-protocol.ts";
 import { get, list, put, type Steps } from "#vault/gc/steps.ts";
-import {
-  contentOf,
-  type SimManifest,
-  type SimPack,
-  type SimSegment,
-  type SimWorld,
-} from "./gc-world.ts";
+import { contentOf, type SimPack, type SimSegment, type SimWorld } from "./gc-world.ts";
 
 /** Blocks of the simulated disks are numbers below this. */
 const blockKinds = 9;
@@ -53,7 +47,10 @@ function* backUp(world: SimWorld, names: Names, item: number): Steps<void> {
   const session = { id, purpose: "backup", commitKey } as const;
   const base = world.oneIn(4) ? undefined : yield* findNewest(item);
   const view = yield* openBackup(session, base === undefined ? [] : [base.name]);
-  if (view === undefined) return yield* endSession(id);
+  if (view === undefined) {
+    yield* endSession(id);
+    return;
+  }
   const trusted = yield* readTrusted(view);
   const blocks = (base?.blocks ?? []).filter(() => !world.oneIn(3));
   for (let round = world.random.below(2); round >= 0; round--) {
@@ -95,7 +92,7 @@ function* findNewest(item: number): Steps<{ name: string; blocks: readonly numbe
   if (newest === undefined) return undefined;
   const body = yield* get("choose", newest.name);
   if (body?.kind !== "content") return undefined;
-  return { name: newest.name, blocks: contentOf<SimManifest>(body).blocks };
+  return { name: newest.name, blocks: contentOf(body).blocks };
 }
 
 /** Blocks that a backup may build on. */
@@ -117,7 +114,7 @@ function* readEntries(segments: readonly string[]): Steps<readonly Entry[]> {
   for (const segment of segments) {
     const body = yield* get("choose", segment);
     if (body === undefined) continue;
-    for (const pack of contentOf<SimSegment>(body).packs) entries.push({ ...pack, segment });
+    for (const pack of contentOf(body).packs) entries.push({ ...pack, segment });
   }
   return entries;
 }
@@ -161,7 +158,7 @@ function createWork(
       seen.add(name);
       const body = yield* get("choose", name);
       if (body?.kind !== "content") continue;
-      for (const block of contentOf<SimManifest>(body).blocks) marked.add(block);
+      for (const block of contentOf(body).blocks) marked.add(block);
     }
   }
   return {
@@ -242,13 +239,13 @@ export function* findGarbage(): Steps<readonly string[]> {
   for (const { name, isTombstone } of yield* list("choose", pointPrefix)) {
     const body = isTombstone || deleted.has(name) ? undefined : yield* get("choose", name);
     if (body?.kind !== "content") continue;
-    for (const block of contentOf<SimManifest>(body).blocks) needed.add(block);
+    for (const block of contentOf(body).blocks) needed.add(block);
   }
   const garbage: string[] = [];
   for (const name of yield* listNames("choose", "packs/")) {
     const body = yield* get("choose", name);
     if (body === undefined) continue;
-    if (contentOf<SimPack>(body).pack.some((block) => !needed.has(block))) garbage.push(name);
+    if (contentOf(body).pack.some((block) => !needed.has(block))) garbage.push(name);
   }
   return garbage;
 }

@@ -22,6 +22,9 @@ export interface SimManifest {
   readonly blocks: readonly number[];
 }
 
+/** What an object of the simulated vault may be. */
+export type SimContent = SimPack & SimSegment & SimManifest;
+
 /** Somebody who works on the store. */
 export interface Party {
   readonly steps: Generator<Step, unknown, unknown>;
@@ -109,17 +112,15 @@ export class SimWorld {
     let found = 0;
     for (const [name, body] of this.objects) {
       if (!name.startsWith("index/")) continue;
-      for (const pack of contentOf<SimSegment>(body).packs) {
+      for (const pack of contentOf(body).packs) {
         const held = this.objects.get(pack.name);
         if (held === undefined) continue;
-        for (const block of contentOf<SimPack>(held).pack) found |= 1 << block;
+        for (const block of contentOf(held).pack) found |= 1 << block;
       }
     }
     for (const [name, body] of this.objects) {
       if (body.kind !== "content" || !name.startsWith("points/")) continue;
-      const lost = contentOf<SimManifest>(body).blocks.find(
-        (block) => (found & (1 << block)) === 0,
-      );
+      const lost = contentOf(body).blocks.find((block) => (found & (1 << block)) === 0);
       if (lost === undefined || this.objects.has(`deleted/${name.slice("points/".length)}`))
         continue;
       throw new LossFound(`block ${lost} of ${name} is lost`);
@@ -193,19 +194,11 @@ export class SimWorld {
   }
 
   #carryOut(party: Running, step: Step): { readonly value: unknown } | "under way" {
-    switch (step.op) {
-      case "put":
-        return this.#put(party, step);
-      case "get":
-        return { value: this.#get(party, step) };
-      case "list":
-        return this.#list(party, step);
-      case "remove":
-        this.#remove(step);
-        return { value: undefined };
-      default:
-        return { value: undefined };
-    }
+    if (step.op === "put") return this.#put(party, step);
+    if (step.op === "list") return this.#list(party, step);
+    if (step.op === "get") return { value: this.#get(party, step) };
+    if (step.op === "remove") this.#remove(step);
+    return { value: undefined };
   }
 
   #put(party: Running, step: Step & { readonly op: "put" }): { value: unknown } | "under way" {
@@ -318,8 +311,8 @@ function firstAfter(sorted: readonly string[], text: string): number {
   return low;
 }
 
-/** The content of an object that is none of the protocol. */
-export function contentOf<T>(body: ObjectBody): T {
+/** The content of an object that is none of the protocol; the caller knows by its name what it is. */
+export function contentOf(body: ObjectBody): SimContent {
   if (body.kind !== "content") throw new Error(`a ${body.kind} is no content`);
-  return body.content as T;
+  return body.content as SimContent;
 }

@@ -204,7 +204,7 @@ function* listOthers(session: Session): Steps<readonly OtherLease[]> {
 
 function* lastSign(session: string): Steps<number> {
   let lastMs = 0;
-  for (const name of yield* listNames("wait-for-leases", `${leasePrefix}`)) {
+  for (const name of yield* listNames("wait-for-leases", leasePrefix)) {
     const parsed = parseStoreName(name);
     if (parsed?.kind === "beat" && parsed.session === session) {
       lastMs = Math.max(lastMs, parsed.timeMs);

@@ -55,23 +55,16 @@ export async function isTombstone(
 
 async function carryOut(step: Step, deps: StepDeps): Promise<unknown> {
   const { store, signal } = deps;
-  switch (step.op) {
-    case "put":
-      return await store.put(step.name, [seal(step.name, step.body, deps)], signal);
-    case "get":
-      return await read(step.name, deps);
-    case "list":
-      return await listNames(step.prefix, deps);
-    case "remove":
-      return await store.remove(step.name, signal);
-    case "pause":
-      return await deps.clock.sleep(controlPollMs, signal);
-    case "work":
-      return await step.run();
-  }
+  if (step.op === "put") return await store.put(step.name, [seal(step, deps)], signal);
+  if (step.op === "get") return await read(step.name, deps);
+  if (step.op === "list") return await listNames(step.prefix, deps);
+  if (step.op === "work") return await step.run();
+  if (step.op === "remove") await store.remove(step.name, signal);
+  else await deps.clock.sleep(controlPollMs, signal);
+  return undefined;
 }
 
-function seal(name: string, body: ObjectBody, deps: StepDeps): Uint8Array {
+function seal({ name, body }: Step & { readonly op: "put" }, deps: StepDeps): Uint8Array {
   if (body.kind === "content") return body.content as Uint8Array;
   if (body.kind === "tombstone") return buildContainer("tombstone", tombstonePlain, deps).bytes;
   return buildContainer("control", encodeControlRecord(name, body), deps).bytes;

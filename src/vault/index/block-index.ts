@@ -250,7 +250,8 @@ export class BlockIndex implements AsyncDisposable {
       state === "whole" && bytesEqual(name, segmentName);
     const segment = this.#entries.segments.find(isIt);
     const packs: IndexPack[] = [];
-    for (let at = 0; segment !== undefined && at < segment.shape.packs; at++) {
+    if (segment === undefined) return packs;
+    for (let at = 0; at < segment.shape.packs; at++) {
       const pack = await this.#readPack(segment, at);
       if (pack !== undefined) packs.push(pack);
     }

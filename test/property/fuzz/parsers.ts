@@ -22,6 +22,11 @@ import {
   writeFrameHeader,
   type FrameHeader,
 } from "#formats/container.ts";
+import {
+  type ControlRecord,
+  encodeControlRecord,
+  parseControlRecord,
+} from "#formats/control-record.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
 import {
   encodeIndexSegment,
@@ -37,7 +42,12 @@ import { isObjectName } from "#formats/object-name.ts";
 import { formatRecoveryKey, parseRecoveryKey } from "#formats/recovery-key.ts";
 import { encodeSecondaryMarker, parseSecondaryMarker } from "#formats/secondary-marker.ts";
 import {
+  beatName,
+  condemnedName,
+  decisionName,
+  deletedName,
   indexSegmentName,
+  leaseName,
   mapPackName,
   packName,
   parsePointId,
@@ -214,8 +224,22 @@ const formats: readonly Fuzzer[] = [
     covers: ["parseStoreName", "isObjectName"],
     errors: [],
     isText: true,
-    inputs: ({ names }) => [...names, "points/x", "tmp/a", "a/b.c"].map(bytesOf),
+    inputs: ({ names }) =>
+      [...names, ...controlRecords.keys(), beatName(session, 5), "points/x", "tmp/a", "a/b.c"].map(
+        bytesOf,
+      ),
     parse: (bytes) => parseName(textOf(bytes)),
+  },
+  {
+    name: "control record",
+    covers: ["parseControlRecord"],
+    errors: ofStore,
+    isText: true,
+    inputs: () => [...controlRecords].map(([name, record]) => encodeControlRecord(name, record)),
+    parse: (bytes) => {
+      const name = textOf(bytes).split("\n", 1)[0] ?? "";
+      return encodeControlRecord(name, parseControlRecord(bytes, name));
+    },
   },
   {
     name: "recovery point id",
@@ -226,6 +250,27 @@ const formats: readonly Fuzzer[] = [
     parse: (bytes) => bytesOf(parsePointId(textOf(bytes))),
   },
 ];
+
+const session = "0123456789abcdef";
+const aManifest = pointName("0".repeat(32), `${"0".repeat(12)}-${"1".repeat(16)}`);
+const controlRecords: ReadonlyMap<string, ControlRecord> = new Map<string, ControlRecord>([
+  [leaseName(session), { kind: "lease", purpose: "backup", commitKey: aManifest }],
+  [
+    leaseName("1".repeat(16)),
+    { kind: "lease", purpose: "collection", commitKey: decisionName("1".repeat(16)) },
+  ],
+  [
+    condemnedName(session),
+    {
+      kind: "condemned",
+      packs: [packName(new Uint8Array(32)), mapPackName(new Uint8Array(32).fill(7))],
+      segments: [indexSegmentName(new Uint8Array(32))],
+      manifests: [aManifest],
+    },
+  ],
+  [decisionName(session), { kind: "decision" }],
+  [deletedName(aManifest), { kind: "deleted" }],
+]);
 
 const containers: readonly Fuzzer[] = [
   {
@@ -330,6 +375,11 @@ function parseName(text: string): Uint8Array | undefined {
   if (name.kind === "vault-header") return bytesOf(vaultHeaderName);
   if (name.kind === "secondary-marker") return bytesOf(secondaryMarkerName);
   if (name.kind === "manifest") return bytesOf(pointName(name.item, name.point));
+  if (name.kind === "deleted") return bytesOf(deletedName(pointName(name.item, name.point)));
+  if (name.kind === "beat") return bytesOf(beatName(name.session, name.timeMs));
+  if (name.kind === "lease") return bytesOf(leaseName(name.session));
+  if (name.kind === "condemned") return bytesOf(condemnedName(name.session));
+  if (name.kind === "decision") return bytesOf(decisionName(name.session));
   const build = {
     slot: slotName,
     pack: packName,
