@@ -189,15 +189,17 @@ export class Vault implements AsyncDisposable {
 
   /**
    * Deletes a recovery point: from now on it does not exist; its space is freed by {@link collect}.
-   * RecoveryPointNotFound (after-change).
+   * RecoveryPointNotFound, StoreIsSecondary (after-change).
    */
   async deletePoint(point: PointName, signal?: AbortSignal): Promise<void> {
+    await assertNotSecondary(this.#options.store, signal);
     const steps = deletePoint(pointName(point.item, point.pointId));
     await runDeletion(steps, { ...this.#options, signal }, point.pointId);
   }
 
   /** Frees what no recovery point needs; see {@link collectVault}. No backup of this vault may run. */
   async collect(options: CollectionOptions = {}, signal?: AbortSignal): Promise<CollectionReport> {
+    await assertNotSecondary(this.#options.store, signal);
     const deps = { ...this.#options, index: this.#index, signal };
     const readRoots = async (name: string): Promise<readonly Uint8Array[]> => {
       const parsed = parseStoreName(name);
