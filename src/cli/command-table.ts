@@ -36,6 +36,14 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import("#cli/commands/vault-promote.ts")).vaultPromote,
   },
   {
+    words: "vault prune",
+    load: async () => (await import("#cli/commands/vault-prune.ts")).vaultPrune,
+  },
+  {
+    words: "vault collect",
+    load: async () => (await import("#cli/commands/vault-collect.ts")).vaultCollect,
+  },
+  {
     words: "image backup",
     load: async () => (await import("#cli/commands/image-backup.ts")).imageBackup,
   },
@@ -50,6 +58,10 @@ export const commandTable: readonly CommandEntry[] = [
   {
     words: "image verify",
     load: async () => (await import("#cli/commands/image-verify.ts")).imageVerify,
+  },
+  {
+    words: "image delete",
+    load: async () => (await import("#cli/commands/image-delete.ts")).imageDelete,
   },
   { words: "vm list", load: async () => (await import("#cli/commands/vm-list.ts")).vmList },
   { words: "vm start", load: async () => (await import("#cli/commands/vm-start.ts")).vmStart },

@@ -2,8 +2,10 @@
 import type {
   BackupOutput,
   BadObjectOutput,
+  CollectionOutput,
   CopyOutput,
   DamagedRangeOutput,
+  DeletedOutput,
   ErrorOutput,
   HealedObjectOutput,
   HeldBackPointOutput,
@@ -15,6 +17,8 @@ import type {
   PointDiskOutput,
   PointOutput,
   PointsOutput,
+  PrunedPointOutput,
+  PruneOutput,
   RestoredDiskOutput,
   RestoreOutput,
   UnreadablePointOutput,
@@ -72,6 +76,39 @@ const keyAdded: Members<KeyAddedOutput> = {
   type: ["text", "`passphrase`, `recovery` or `key-file`"],
   recoveryKey: ["text?", "a new recovery key, told this once"],
   recoveryKeyFile: ["text?", "the file that has it"],
+};
+
+const collection: Members<CollectionOutput> = {
+  end: [
+    "text",
+    "`done`, `planned` (a dry run), `nothing-to-do`, or why nothing was removed: `gave-up`, `fenced`",
+  ],
+  vaultBytes: ["number", "bytes of all packs that were considered, before"],
+  packs: ["number", "packs that go"],
+  garbageBytes: ["number", "bytes of packs that go and hold nothing needed"],
+  repackedBytes: ["number", "bytes of packs that go and from which something is copied first"],
+  copiedBytes: ["number", "bytes of the packs into which that was copied"],
+  references: ["number", "references of maps that were followed"],
+  nodes: ["number", "map nodes that were read"],
+  durationMs: ["number", "milliseconds"],
+};
+
+const deleted: Members<DeletedOutput> = {
+  itemId: ["text", "the protected item"],
+  id: ["text", "the recovery point that was deleted"],
+  takenAt: ["time", "the instant that it held"],
+};
+
+const prune: Members<PruneOutput> = {
+  isDryRun: ["boolean", "whether nothing was deleted"],
+  points: ["list of pruned point", "by item, newest first"],
+};
+
+const prunedPoint: Members<PrunedPointOutput> = {
+  itemId: ["text", "the protected item"],
+  id: ["text", "the recovery point"],
+  takenAt: ["time", "the instant in its id"],
+  keptBy: ["list of text", "rules that keep it; empty where it is deleted"],
 };
 
 const keys: Members<KeysOutput> = {
@@ -279,6 +316,9 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("vault-created", "`vault create`", { ...vaultCreated }),
   toDocument("keys", "`vault key list`", { ...keys }),
   toDocument("key-added", "`vault key add`", { ...keyAdded }),
+  toDocument("prune", "`vault prune`", { ...prune }),
+  toDocument("collection", "`vault collect`", { ...collection }),
+  toDocument("deleted", "`image delete`", { ...deleted }),
   toDocument("backup", "`image backup` and `vm backup`", { ...backup }),
   toDocument("points", "`image list` and `rescue list`", { ...points }),
   toDocument("restore", "`image restore`, `vm restore` and `rescue restore`", { ...restore }),
@@ -291,6 +331,7 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("vm-started", "`vm start`", { ...vmChanged }),
   toDocument("vm-detached", "`vm detach`", { ...vmChanged }),
   toPart("key", { ...key }),
+  toPart("pruned point", { ...prunedPoint }),
   toPart("point", { ...point }),
   toPart("point disk", { ...pointDisk }),
   toPart("unreadable point", { ...unreadable }),

@@ -257,3 +257,37 @@ export interface VmChangedOutput extends OutputHead<"vm-started" | "vm-detached"
   readonly vm: VmOutput;
   readonly durationMs: number;
 }
+
+/** `vault collect`. */
+export interface CollectionOutput extends OutputHead<"collection"> {
+  readonly end: "done" | "planned" | "nothing-to-do" | "gave-up" | "fenced";
+  readonly vaultBytes: number;
+  readonly packs: number;
+  readonly garbageBytes: number;
+  readonly repackedBytes: number;
+  readonly copiedBytes: number;
+  readonly references: number;
+  readonly nodes: number;
+  readonly durationMs: number;
+}
+
+/** `image delete`. */
+export interface DeletedOutput extends OutputHead<"deleted"> {
+  readonly itemId: string;
+  readonly id: string;
+  readonly takenAt: string;
+}
+
+/** `vault prune`. */
+export interface PruneOutput extends OutputHead<"prune"> {
+  readonly isDryRun: boolean;
+  readonly points: readonly PrunedPointOutput[];
+}
+
+/** A point that a pruning kept or deleted. */
+export interface PrunedPointOutput {
+  readonly itemId: string;
+  readonly id: string;
+  readonly takenAt: string;
+  readonly keptBy: readonly string[];
+}
