@@ -34,12 +34,14 @@ export async function writeOneDisk(
   signal: AbortSignal,
 ): Promise<CommittedPoint> {
   const takenAtMs = Date.now();
+  const base = disk.increment && (await vault.listPoints(item, signal)).at(-1);
   const point = {
     pointId: newPointId(takenAtMs, systemRandom),
     itemId: item,
     itemName: item,
     takenAtMs,
     consistency: "crash",
+    ...(base === undefined ? {} : { basePointId: base.pointId }),
   } as const;
   const tracking = disk.increment === undefined ? "full" : "snapshot-difference";
   return await vault.writePoint(

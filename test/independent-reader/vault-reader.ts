@@ -4,7 +4,15 @@
  * be read should Kluis be gone, and so that the document is known to be complete.
  */
 import { createCipheriv, createHash } from "node:crypto";
-import { closeSync, ftruncateSync, openSync, readdirSync, readFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 
 import { blake3 } from "@noble/hashes/blake3.js";
@@ -17,6 +25,8 @@ import { deriveKey, openRecoverySlot, parseRecoveryKey } from "./keys.ts";
 const PAGE = 4096;
 const WINDOW = 64 * PAGE;
 const LEAF = 8 * WINDOW;
+/** No manifest is so short (§7.1). */
+const tombstoneBytes = 113;
 
 /** A disk as a manifest names it (§7). */
 export type Disk = Readonly<{
@@ -63,6 +73,8 @@ export class VaultReader {
     for (const item of names(this.#folder, "points")) {
       for (const name of names(this.#folder, `points/${item}`)) {
         const object = readFileSync(join(this.#folder, "points", item, name));
+        const isDeleted = existsSync(join(this.#folder, "deleted", item, name));
+        if (isDeleted || object.length === tombstoneBytes) continue;
         const text = new Container(object, containerTypes.manifest, this.#keys).content();
         const point = JSON.parse(text.toString("utf8")) as Point;
         demand(point.pointId === name, "manifest: another point's");

@@ -85,7 +85,14 @@ test("independent reader: restores every point of random disks from the document
       inputs.push(await planInput(vault, `disk${at}`, { before: disks[at] ?? now, now }));
     }
     const pointId = `${round.toString(16).padStart(12, "0")}-0123456789abcdef`;
-    const point = { pointId, itemId: "item", itemName: "item", takenAtMs: round };
+    const last = [...kept.keys()].at(-1);
+    const point = {
+      pointId,
+      itemId: "item",
+      itemName: "item",
+      takenAtMs: round,
+      ...(last === undefined ? {} : { basePointId: last }),
+    };
     await vault.writePoint({ point: { ...point, consistency: "crash" }, disks: inputs });
     kept.set(pointId, changed);
     disks = changed;

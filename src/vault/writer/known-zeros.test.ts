@@ -96,7 +96,11 @@ test("known zeros: a guest that trims 4 TiB of free space costs what it held the
   await using reader = createMemoryReader(disk);
   await using baseReader = createMemoryReader(full.disks[0] ?? disk);
   const { manifest } = await vault.writePoint({
-    point: { ...full.manifest, pointId: "000000000002-0000000000000000" },
+    point: {
+      ...full.manifest,
+      pointId: "000000000002-0000000000000000",
+      basePointId: full.manifest.pointId,
+    },
     disks: [
       {
         name: "disk0",
