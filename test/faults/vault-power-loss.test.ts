@@ -93,6 +93,8 @@ async function assertLives(store: ObjectStore, life: Life, moment: number): Prom
 async function assertWhole(store: ObjectStore, { objects }: Life): Promise<string> {
   const left = await readObjects(store);
   for (const [name, bytes] of left) {
+    // A lease lasts as long as its backup.
+    if (name.startsWith("leases/")) continue;
     assert.ok(bytesEqual(bytes, objects.get(name) ?? new Uint8Array(0)), `"${name}" is whole`);
   }
   return [...left.keys()].sort().join();

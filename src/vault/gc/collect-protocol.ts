@@ -29,7 +29,7 @@ export interface CollectionInput {
   readonly packs: readonly ListedName[];
   /** Packs that records of others name. */
   readonly condemned: ReadonlySet<string>;
-  /** Sessions with a lease. */
+  /** Sessions that seem to live. */
   readonly live: ReadonlySet<string>;
 }
 
@@ -76,7 +76,7 @@ export function* collect(
     segments: yield* listNames("choose", indexPrefix),
     packs: yield* listPacks("choose"),
     condemned: packsOf(records),
-    live: yield* liveSessions(),
+    live: yield* liveSessions(session, policy),
   });
   if (choice.packs.length + choice.segments.length + deleted.size === 0) {
     yield* endSession(session.id);
@@ -128,13 +128,10 @@ function* listPoints(
   };
 }
 
-function* liveSessions(): Steps<ReadonlySet<string>> {
-  const sessions = new Set<string>();
-  for (const name of yield* listNames("choose", leasePrefix)) {
-    const parsed = parseStoreName(name);
-    if (parsed?.kind === "lease") sessions.add(parsed.session);
-  }
-  return sessions;
+/** Sessions that gave a sign of life of late: their packs are no candidates. */
+function* liveSessions(session: Session, policy: CollectionPolicy): Steps<ReadonlySet<string>> {
+  const others = yield* listOthers("choose", session);
+  return new Set(others.flatMap((other) => (policy.isSilent(other) ? [] : [other.session])));
 }
 
 /** A lease that must end before anything is removed. */
@@ -152,7 +149,7 @@ function* waitForLeases(
   policy: CollectionPolicy,
 ): Steps<ReadonlySet<string> | undefined> {
   const keys = new Set<string>();
-  const others = yield* listOthers(session);
+  const others = yield* listOthers("wait-for-leases", session);
   for (const other of others) {
     for (;;) {
       const lease = yield* get("wait-for-leases", leaseName(other.session));
@@ -190,9 +187,12 @@ function mustYield(session: Session, other: OtherLease, purpose: SessionPurpose)
   return purpose === "collection" && session.id > other.session;
 }
 
-function* listOthers(session: Session): Steps<readonly OtherLease[]> {
+function* listOthers(
+  why: "choose" | "wait-for-leases",
+  session: Session,
+): Steps<readonly OtherLease[]> {
   const signs = new Map<string, number>();
-  for (const name of yield* listNames("wait-for-leases", leasePrefix)) {
+  for (const name of yield* listNames(why, leasePrefix)) {
     const parsed = parseStoreName(name);
     if (parsed?.kind !== "lease" && parsed?.kind !== "beat") continue;
     const timeMs = parsed.kind === "beat" ? parsed.timeMs : 0;

@@ -1,0 +1,145 @@
+// Goal: at whatever operation on the store a deletion or a collection dies, every point that was not
+// deleted reads back, the vault is sound, backups go on, and the next collection frees what is left.
+// Method: record every put and removal of deletions and a collection that copies out; rebuild the store
+// for a crash before each event, with every subset of the operations under way; read, collect, back up.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { systemClock } from "#base/clock.ts";
+import { createMemoryStore } from "#drivers/store/memory-store.ts";
+import type { ObjectStore } from "#ports/object-store.ts";
+import { MemoryDisk } from "#testing/memory-disk.ts";
+import { openTestVault, testKeys } from "#testing/memory-vault.ts";
+import { type RecordedChange, RecordingStore } from "#testing/recording-store.ts";
+import { createSeededRandom } from "#testing/seeded-random.ts";
+import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
+import type { Vault } from "#vault/vault.ts";
+import { verifyVault } from "#vault/verify.ts";
+
+const page = 4096;
+const mib = 1024 * 1024;
+const isLong = process.env["KLUIS_LONG"] === "1";
+const random = createSeededRandom("gc crash cuts");
+/** Whoever has a lease is taken for dead; packs are copied out for any unused byte. */
+const options = {
+  allowMassDeletion: true,
+  unusedShare: 0,
+  abandonAfterMs: -1,
+} as const;
+
+async function writeChain(vault: Vault, itemId: string, points: number): Promise<KeptPoint[]> {
+  const disk = new MemoryDisk(3 * mib);
+  disk.write(0, random.bytes(2 * mib));
+  const kept: KeptPoint[] = [];
+  for (let number = 1; number <= points; number++) {
+    const base = kept.at(-1);
+    kept.push(await backUp(vault, { itemId, number, disks: [disk], ...(base && { base }) }));
+    disk.write(random.integer(0, 1) * mib, random.bytes(mib / 2));
+    for (let at = 0; at < 9; at++) disk.write(random.integer(0, 500) * page, random.bytes(page));
+  }
+  return kept;
+}
+
+async function deletePoint(vault: Vault, kept: KeptPoint): Promise<void> {
+  const { itemId, pointId } = kept.manifest;
+  const name = (await vault.listPoints(itemId)).find((point) => point.pointId === pointId);
+  assert.ok(name);
+  await vault.deletePoint(name);
+}
+
+/** What deletions and a collection did to a vault, and which points must stay. */
+async function record(): Promise<{ store: RecordingStore; kept: readonly KeptPoint[] }> {
+  const inner = createMemoryStore();
+  await using writer = await openTestVault({ store: inner });
+  const points = [...(await writeChain(writer, "vm", 5)), ...(await writeChain(writer, "b", 2))];
+  const gone = new Set([points[0], points[2], points[5]]);
+  const store = await RecordingStore.open(inner);
+  await using vault = await openTestVault({ store });
+  for (const point of gone) if (point !== undefined) await deletePoint(vault, point);
+  const report = await vault.collect(options);
+  assert.equal(report.end, "done");
+  assert.ok(report.copiedBlocks > 0 && (report.plan?.garbageBytes ?? 0) >= 0);
+  return { store, kept: points.filter((point) => !gone.has(point)) };
+}
+
+function subsetsOf(changes: readonly RecordedChange[]): readonly ReadonlySet<RecordedChange>[] {
+  assert.ok(changes.length <= 6, "few operations are under way at once");
+  return Array.from(
+    { length: 2 ** changes.length },
+    (_, bits) => new Set(changes.filter((_change, at) => (bits >> at) & 1)),
+  );
+}
+
+/** Each store that a crash may leave, once. */
+async function* crashesOf(store: RecordingStore): AsyncGenerator<ObjectStore> {
+  const seen = new Set<string>();
+  for (let cut = 0; cut <= store.events.length; cut++) {
+    const underWay = new Set<RecordedChange>();
+    for (const { moment, change } of store.events.slice(0, cut)) {
+      if (moment === "began") underWay.add(change);
+      else underWay.delete(change);
+    }
+    for (const survivors of subsetsOf([...underWay])) {
+      const left = store.rebuild(cut, (change) => survivors.has(change));
+      const names: string[] = [];
+      for await (const { name } of left.list("")) names.push(name);
+      const key = names.sort().join();
+      if (seen.has(key)) continue;
+      seen.add(key);
+      yield left;
+    }
+  }
+}
+
+/** All that must stay is there and reads; nothing is damaged. */
+async function assertKept(store: ObjectStore, kept: readonly KeptPoint[]): Promise<number> {
+  await using vault = await openTestVault({ store });
+  await using _reader = vault.openDisk({ root: undefined, sizeBytes: 0 });
+  const there = new Set((await vault.listPoints()).map(({ item, pointId }) => item + pointId));
+  for (const point of kept) await assertPointReads(vault, point);
+  assert.ok(there.size >= kept.length, "no point that stays is missing");
+  const report = await verifyVault({
+    store,
+    keys: testKeys,
+    vault,
+    clock: systemClock,
+    workers: 1,
+  });
+  assert.deepEqual([report.verdict, report.badObjects], ["sound", []]);
+  return there.size;
+}
+
+async function packBytes(store: ObjectStore): Promise<number> {
+  let bytes = 0;
+  for (const prefix of ["packs/", "maps/"]) {
+    for await (const { sizeBytes } of store.list(prefix)) bytes += sizeBytes;
+  }
+  return bytes;
+}
+
+test("gc crash cuts: whatever a collection that dies leaves, nothing is lost and the next one ends it", async () => {
+  const { store, kept } = await record();
+  const whole = await packBytes(store.rebuild(store.events.length));
+  let stores = 0;
+  let restored = 0;
+  for await (const left of crashesOf(store)) {
+    stores++;
+    restored += await assertKept(left, kept);
+    await using vault = await openTestVault({ store: left });
+    const end = await vault.collect(options);
+    assert.ok(end.end === "done" || end.end === "nothing-to-do", end.end);
+    // Points that were deleted by then are gone, so as much is freed as by the collection that ended.
+    const there = await assertKept(left, kept);
+    if (there === kept.length) assert.ok((await packBytes(left)) < whole * 1.1);
+    if (!isLong && !random.chance(0.2)) continue;
+    const base = kept.find(({ manifest }) => manifest.itemId === "b");
+    const disk = base?.disks[0]?.snapshot() as MemoryDisk;
+    disk.write(random.integer(0, 400) * page, random.bytes(3 * page));
+    const next = { itemId: "b", number: 999, disks: [disk], ...(base && { base }) };
+    await assertKept(left, [...kept, await backUp(vault, next)]);
+  }
+  console.log(
+    `${store.events.length} events left ${stores} different stores, ${restored} points read`,
+  );
+  assert.ok(stores > 20);
+});
