@@ -74,6 +74,9 @@ export interface WriteOptions {
   readonly onProgress?: (progress: TransferProgress) => void;
 }
 
+/** What a collection came to. */
+export type CollectedSpace = CollectionReport;
+
 /** Where a recovery point lies. */
 export interface PointName {
   /** Keyed name of the protected item. */

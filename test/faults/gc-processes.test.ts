@@ -123,9 +123,9 @@ test("gc processes: backups, deletions and collections that are killed and stopp
   const items = ["x", "y", "y"];
   const writers = names.map(
     (name, at) =>
-      new Worker([
-        ...["backup", root, seed, name, items[at] ?? "", String(at * 1000), String(pointsEach)],
-      ]),
+      new Worker(
+        ["backup", root, seed, name, items[at] ?? ""].concat(String(at * 1000), String(pointsEach)),
+      ),
   );
   let collections = 0;
   const startCollector = (): Worker =>

@@ -1,5 +1,5 @@
 import { type CollectionOutput, outputFormat } from "#contract/cli-output.ts";
-import type { CollectionReport } from "#vault/gc/collect-vault.ts";
+import type { CollectedSpace } from "#vault/vault.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { errorRegistry } from "#base/error-codes.ts";
@@ -86,7 +86,7 @@ async function runVaultCollect(input: CommandInput, environment: CliEnvironment)
   return report.end === "gave-up" || report.end === "fenced" ? errorRegistry.Busy.exit : 0;
 }
 
-function toOutput(report: CollectionReport): CollectionOutput {
+function toOutput(report: CollectedSpace): CollectionOutput {
   const { plan } = report;
   return {
     format: outputFormat,
@@ -103,7 +103,7 @@ function toOutput(report: CollectionReport): CollectionOutput {
   };
 }
 
-const endings: Readonly<Record<CollectionReport["end"], string>> = {
+const endings: Readonly<Record<CollectedSpace["end"], string>> = {
   done: "Collected",
   planned: "Would collect",
   "nothing-to-do": "Nothing to collect",
