@@ -12,7 +12,7 @@ import { testKeys } from "#testing/memory-vault.ts";
 import { ContainerBuilder } from "#vault/container/container-builder.ts";
 import { sealOf } from "#vault/container/container-reader.ts";
 import { openFrame, sealFrame } from "#vault/container/frame.ts";
-import { computeId, computeWindowChecksum } from "#vault/hashing.ts";
+import { computeId, computeName, computeWindowChecksum } from "#vault/hashing.ts";
 import { assertReadsBack, type FrameBlock } from "#vault/pack/pack-builder.ts";
 
 import type { StageWork } from "./rate.ts";
@@ -135,7 +135,7 @@ function createOpenStages(frames: readonly Uint8Array[], bytes: number): readonl
 }
 
 function createPackStage(frames: readonly Uint8Array[], bytes: number): StageWork {
-  const buffer = new ArrayBuffer(bytes + 4 * frameBytesMax);
+  const buffer = new Uint8Array(bytes + 4 * frameBytesMax);
   return {
     name: "put frames into a pack",
     bytes,
@@ -147,7 +147,7 @@ function createPackStage(frames: readonly Uint8Array[], bytes: number): StageWor
         buffer,
       });
       for (const frame of frames) builder.appendSealed(frame);
-      builder.finish();
+      computeName(builder.finish());
     },
     limitName: "SHA-256, 1 MiB a call",
     limitWork: () => {

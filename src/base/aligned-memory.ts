@@ -9,22 +9,24 @@ export const alignmentBytes = 4096;
 
 /** Of what Node has but its types leave to the DOM's. */
 declare const WebAssembly: {
-  readonly Memory: new (limits: { readonly initial: number; readonly maximum: number }) => {
-    readonly buffer: ArrayBuffer;
-  };
+  readonly Memory: new (limits: {
+    readonly initial: number;
+    readonly maximum: number;
+    readonly shared: true;
+  }) => { readonly buffer: SharedArrayBuffer };
 };
 
 const wasmPageBytes = 64 * 1024;
 const made = new WeakSet<ArrayBufferLike>();
 
 /**
- * Zeroed memory of `sizeBytes` that begins on a page. It cannot be transferred to another thread.
- * Where the address space is too small for it, ordinary memory: {@link isAligned} tells.
+ * Zeroed memory of `sizeBytes` that begins on a page. A message lends it to another thread, without
+ * a copy. Where the address space is too small for it, ordinary memory: {@link isAligned} tells.
  */
-export function allocateAligned(sizeBytes: number): Uint8Array<ArrayBuffer> {
+export function allocateAligned(sizeBytes: number): Uint8Array {
   const pages = Math.ceil(sizeBytes / wasmPageBytes);
   try {
-    const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     made.add(buffer);
     return new Uint8Array(buffer, 0, sizeBytes);
   } catch (error) {

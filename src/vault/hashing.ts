@@ -1,7 +1,7 @@
 /**
  * Ids of blocks and nodes, and the window checksum; docs/design/vault-format.md §3.
  */
-import { createCipheriv } from "node:crypto";
+import { createCipheriv, createHash } from "node:crypto";
 
 import { Blake3Hasher } from "@napi-rs/blake-hash";
 
@@ -20,6 +20,11 @@ const zeros = new Uint8Array(windowBytes);
 export function computeId(key: Uint8Array, content: Uint8Array): Uint8Array {
   const digest = Blake3Hasher.newKeyed(asBuffer(key)).update(asBuffer(content)).digestBuffer();
   return new Uint8Array(digest.buffer, digest.byteOffset, idBytes);
+}
+
+/** The name of a finished object: SHA-256 of all of it, 32 bytes. */
+export function computeName(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(createHash("sha256").update(bytes).digest());
 }
 
 /** The checksum of a whole window of 256 KiB; 16 bytes. */

@@ -1,5 +1,4 @@
 /** Builds one container in memory; docs/design/vault-format.md §4. */
-import { createHash } from "node:crypto";
 
 import { assert } from "#base/assert.ts";
 import type { RandomSource } from "#base/random.ts";
@@ -25,14 +24,6 @@ import {
 
 const saltBytes = 32;
 
-/** A container that is ready to be put. */
-export interface SealedContainer {
-  /** The whole object. */
-  readonly bytes: Uint8Array;
-  /** SHA-256 of `bytes`, 32 bytes: its name in the store. */
-  readonly name: Uint8Array;
-}
-
 /** What a frame looks like to an index. */
 export interface PlacedFrame {
   readonly header: FrameHeader;
@@ -52,7 +43,6 @@ export class ContainerBuilder {
   readonly epoch: number;
   readonly salt: Uint8Array;
   readonly seal: ContainerSeal;
-  readonly #hash = createHash("sha256");
   #buffer: Uint8Array;
   #length = 0;
   #frames = 0;
@@ -63,7 +53,7 @@ export class ContainerBuilder {
     readonly type: ContainerType;
     readonly keys: VaultKeys;
     readonly random: RandomSource;
-    readonly buffer?: ArrayBuffer;
+    readonly buffer?: Uint8Array;
   }) {
     const { type, keys } = options;
     this.type = type;
@@ -76,11 +66,9 @@ export class ContainerBuilder {
       vaultId: keys.vaultId,
     });
     this.seal = { key: deriveContainerKey(keys, this), header };
-    this.#buffer =
-      options.buffer === undefined ? new Uint8Array(64 * 1024) : new Uint8Array(options.buffer);
+    this.#buffer = options.buffer ?? new Uint8Array(64 * 1024);
     this.#buffer.set(header, 0);
     this.#length = containerHeaderBytes;
-    this.#hash.update(header);
   }
 
   /** The first of `count` frame numbers that are the caller's to seal with. */
@@ -97,7 +85,6 @@ export class ContainerBuilder {
     this.#reserve(bytes.byteLength);
     this.#buffer.set(bytes, this.#length);
     this.#length += bytes.byteLength;
-    this.#hash.update(bytes);
   }
 
   /** Bytes so far. */
@@ -120,8 +107,8 @@ export class ContainerBuilder {
     );
   }
 
-  /** Seals `footer`, if any, ends the container and names it. The builder is done. */
-  finish(footer?: Uint8Array): SealedContainer {
+  /** Seals `footer`, if any, and ends the container; returns the whole object. The builder is done. */
+  finish(footer?: Uint8Array): Uint8Array {
     let footerOffset = 0;
     if (footer !== undefined) {
       footerOffset = this.#length;
@@ -133,13 +120,9 @@ export class ContainerBuilder {
     const trailer = encodeTrailer(footerOffset);
     this.#reserve(trailerBytes);
     this.#buffer.set(trailer, this.#length);
-    this.#hash.update(trailer);
     this.#length += trailerBytes;
     this.#finished = true;
-    return {
-      bytes: this.#buffer.subarray(0, this.#length),
-      name: new Uint8Array(this.#hash.digest()),
-    };
+    return this.#buffer.subarray(0, this.#length);
   }
 
   #add(plain: Uint8Array, options: FrameOptions): PlacedFrame {
@@ -148,7 +131,6 @@ export class ContainerBuilder {
     const offsetBytes = this.#length;
     const header = sealFrame(this.seal, plain, options, { target: this.#buffer, at: offsetBytes });
     this.#length += header.sealedBytes + frameOverheadBytes;
-    this.#hash.update(this.#buffer.subarray(offsetBytes, this.#length));
     return { header, offsetBytes };
   }
 

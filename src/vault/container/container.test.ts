@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
 
+import { computeName } from "#vault/hashing.ts";
 import { concatBytes, toHex } from "#base/bytes.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import {
@@ -45,7 +46,8 @@ function build(
     random,
   });
   for (const frame of frames) builder.addFrame(frame, { compress: true });
-  return { ...builder.finish(options.footer), builder };
+  const bytes = builder.finish(options.footer);
+  return { bytes, name: computeName(bytes), builder };
 }
 
 /** The frames of a container as they lie in it. */
@@ -104,11 +106,11 @@ test("container: a footer is read with the content or alone", () => {
 test("container: uses a buffer that was handed in, and grows without one", () => {
   const random = createSeededRandom("buffers");
   const plain = random.bytes(500_000);
-  const buffer = new ArrayBuffer(600_000);
+  const buffer = new Uint8Array(600_000);
   const builder = new ContainerBuilder({ type: "pack", keys: testKeys, random, buffer });
   builder.addFrame(plain, { compress: true });
-  const { bytes } = builder.finish();
-  assert.equal(bytes.buffer, buffer);
+  const bytes = builder.finish();
+  assert.equal(bytes.buffer, buffer.buffer);
   assert.deepEqual(open(bytes, "pack"), plain);
 });
 
@@ -119,7 +121,7 @@ test("container: equal plaintext is sealed differently each time", () => {
   for (let round = 0; round < 50; round++) {
     const builder = new ContainerBuilder({ type: "pack", keys: testKeys, random });
     for (let frame = 0; frame < 3; frame++) builder.addFrame(plain, { compress: false });
-    const { bytes } = builder.finish();
+    const bytes = builder.finish();
     for (const frame of cutFrames(bytes)) bodies.add(toHex(frame.subarray(16)));
   }
   assert.equal(bodies.size, 150);
@@ -196,7 +198,7 @@ test("container: frames of a pack may have gaps and any order, but none comes tw
     builder.appendSealed(target.subarray(0, header.sealedBytes + frameOverheadBytes));
     parts.set(frame, plain);
   }
-  const { bytes } = builder.finish(new Uint8Array([1, 2, 3]));
+  const bytes = builder.finish(new Uint8Array([1, 2, 3]));
   const opened = openContainer(testKeys, { name, bytes, type: "pack" });
   assert.deepEqual(opened.content, concatBytes([...parts.values()]));
   assert.deepEqual(

@@ -34,11 +34,11 @@ export interface FrameTicket {
   readonly firstFrame: number;
 }
 
-/** A finished pack and its row for the index. */
+/** A finished pack and, but for its name, its row for the index. */
 export interface BuiltPack {
   /** The whole object, in the buffer that the builder was given. */
   readonly bytes: Uint8Array;
-  readonly table: IndexPack;
+  readonly table: Omit<IndexPack, "name">;
 }
 
 type PackEntry = IndexPack["entries"][number];
@@ -58,7 +58,7 @@ export class PackBuilder {
     readonly random: RandomSource;
     /** Decrypt, decompress and hash each frame after it was sealed. */
     readonly verify: boolean;
-    readonly buffer?: ArrayBuffer;
+    readonly buffer?: Uint8Array;
   }) {
     this.#container = new ContainerBuilder(options);
     this.#idKey = options.type === "pack" ? options.keys.blockIdKey : options.keys.nodeIdKey;
@@ -117,8 +117,7 @@ export class PackBuilder {
       entries: this.#entries,
     };
     const footer = encodeIndexSegment([{ ...table, name: new Uint8Array(32) }]);
-    const { bytes, name } = this.#container.finish(footer);
-    return { bytes, table: { ...table, name } };
+    return { bytes: this.#container.finish(footer), table };
   }
 
   #note({ sealedBytes, plainBytes, codec, blocks }: SealedFrame): void {

@@ -84,8 +84,22 @@ export interface OpenFrameTask {
   readonly blocks: readonly ExpectedBlock[];
 }
 
+/** Compute the name of a finished object. */
+export interface NameTask {
+  readonly kind: "name";
+  readonly task: number;
+  /** In shared memory, which does not change until the answer. */
+  readonly bytes: Uint8Array;
+}
+
 /** Everything a worker may be told. */
-export type WorkerTask = ScanWindowsTask | ScanPagesTask | StoreTask | ReleaseTask | OpenFrameTask;
+export type WorkerTask =
+  | ScanWindowsTask
+  | ScanPagesTask
+  | StoreTask
+  | ReleaseTask
+  | OpenFrameTask
+  | NameTask;
 
 /** Answer to {@link ScanWindowsTask}; candidate n is window n, unless it is zero. */
 export interface WindowScan {
@@ -139,6 +153,7 @@ export type WorkerAnswer =
       /** Ids of blocks whose content does not hash to them, by position in the task. */
       readonly bad: readonly number[];
     }
+  | { readonly kind: "named"; readonly task: number; readonly name: Uint8Array }
   | { readonly kind: "failed"; readonly task: number; readonly error: SerializedError };
 
 /** An answer with the buffers that go along. */

@@ -12,7 +12,7 @@ import { frameOverheadBytes } from "#formats/container.ts";
 import { frameBytesMax, idBytes, windowBytes } from "#formats/geometry.ts";
 import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
 import { type ContainerSeal, openFrame, sealFrame } from "#vault/container/frame.ts";
-import { checksumBytes, computeId, computeWindowChecksum } from "#vault/hashing.ts";
+import { checksumBytes, computeId, computeName, computeWindowChecksum } from "#vault/hashing.ts";
 import { pageFrameBytesMax, segmentBufferBytes } from "#vault/limits.ts";
 import { assertReadsBack, type SealedFrame } from "#vault/pack/pack-builder.ts";
 import { noteContext } from "#vault/workers/garbage.ts";
@@ -83,6 +83,11 @@ export class SealWorker {
       case "open-frame":
         this.#openFrame(task);
         break;
+      case "name": {
+        const name = computeName(task.bytes);
+        this.#post({ answer: { kind: "named", task: task.task, name }, transfer: [] });
+        break;
+      }
     }
   }
 

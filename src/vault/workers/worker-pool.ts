@@ -5,6 +5,7 @@ import { Worker } from "node:worker_threads";
 
 import { present } from "#base/assert.ts";
 import { fromSerializedError, KluisError } from "#base/kluis-error.ts";
+import { computeName } from "#vault/hashing.ts";
 import type { FrameTicket } from "#vault/pack/pack-builder.ts";
 import type {
   OpenFrameTask,
@@ -110,6 +111,16 @@ export class WorkerPool implements AsyncDisposable {
     const transfer = task.target === undefined ? [task.buffer] : [task.buffer, task.target];
     const answer = await this.#ask(worker, { kind: "open-frame", ...task }, transfer);
     return answer as Answer<"frame-opened">;
+  }
+
+  /**
+   * The name of a finished object of `bytes`. For what lies in shared memory a thread computes it,
+   * which is lent the bytes until then: hashing a pack takes as long as sealing a segment.
+   */
+  async nameOf(bytes: Uint8Array): Promise<Uint8Array> {
+    if (!(bytes.buffer instanceof SharedArrayBuffer)) return computeName(bytes);
+    const answer = await this.#ask(this.#leastLoaded(), { kind: "name", bytes }, []);
+    return (answer as Answer<"named">).name;
   }
 
   /** Ends the threads; tasks that are under way fail with Cancelled. */

@@ -9,9 +9,9 @@ import { frameBytesMax, packBytesTarget, windowBytes } from "#formats/geometry.t
 import { fromIndexColumns, parsePackFooter } from "#formats/index-segment.ts";
 import { testKeys } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
-import { assertContentName, openContainer, sealOf } from "#vault/container/container-reader.ts";
+import { openContainer, sealOf } from "#vault/container/container-reader.ts";
 import { sealFrame } from "#vault/container/frame.ts";
-import { computeId } from "#vault/hashing.ts";
+import { computeId, computeName } from "#vault/hashing.ts";
 import { objectBytesMax, packBuffers, packEntriesMax } from "#vault/limits.ts";
 import type { FrameTicket, SealedFrame } from "#vault/pack/pack-builder.ts";
 import { type FinishedPack, PackAssembler, type SegmentTicket } from "./pack-assembler.ts";
@@ -64,12 +64,12 @@ class Shelf {
   }
 
   #take(pack: FinishedPack): void {
-    const name = toHex(pack.table.name);
+    const sha256 = computeName(pack.bytes);
+    const name = toHex(sha256);
     assert.ok(pack.bytes.byteLength <= objectBytesMax, `${pack.bytes.byteLength} bytes`);
     assert.ok(pack.table.entries.length <= packEntriesMax, `${pack.table.entries.length} entries`);
-    assertContentName(pack.bytes, pack.table.name, name);
     const opened = openContainer(testKeys, { name, bytes: pack.bytes, type: "pack" });
-    const table = fromIndexColumns(parsePackFooter(opened.footer, pack.table.name));
+    const table = fromIndexColumns(parsePackFooter(opened.footer, sha256));
     assert.deepEqual(table.entries.length, pack.table.entries.length);
     const starts: number[] = [];
     let end = 0;

@@ -35,7 +35,7 @@ export interface SegmentTicket extends FrameTicket {
 
 interface OpenPack {
   readonly builder: PackBuilder;
-  readonly buffer: ArrayBuffer;
+  readonly buffer: Uint8Array;
   tickets: number;
   /** Blocks for which there was a ticket. */
   blocks: number;
@@ -52,7 +52,7 @@ export class PackAssembler {
   readonly #onPack: (pack: FinishedPack) => void;
   readonly #buffers = new Pool({
     size: packBuffers,
-    make: () => allocateAligned(packBufferBytes + footerBytesMax).buffer,
+    make: () => allocateAligned(packBufferBytes + footerBytesMax),
   });
   #open: Promise<OpenPack> | undefined;
   /** Sealed bytes for each plain byte, of late; to foresee when a pack is full. */

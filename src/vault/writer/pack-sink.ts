@@ -6,6 +6,7 @@ import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts
 import type { ObjectStore } from "#ports/object-store.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
+import { computeName } from "#vault/hashing.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { putsInFlight } from "#vault/limits.ts";
 import type { FinishedPack } from "#vault/writer/pack-assembler.ts";
@@ -24,6 +25,7 @@ export class PackSink {
   readonly #store: ObjectStore;
   readonly #keys: VaultKeys;
   readonly #index: BlockIndex;
+  readonly #nameOf: (bytes: Uint8Array) => Promise<Uint8Array>;
   readonly #random: RandomSource;
   readonly #signal: AbortSignal;
   readonly #onError: (error: unknown) => void;
@@ -47,6 +49,8 @@ export class PackSink {
     readonly keys: VaultKeys;
     readonly index: BlockIndex;
     readonly random: RandomSource;
+    /** Computes the name of a finished pack; in this thread unless told otherwise. */
+    readonly nameOf?: (bytes: Uint8Array) => Promise<Uint8Array>;
     /** When {@link PackSink.isSegmentDue}. */
     readonly entriesMax: number;
     readonly signal: AbortSignal;
@@ -56,6 +60,7 @@ export class PackSink {
     this.#store = options.store;
     this.#keys = options.keys;
     this.#index = options.index;
+    this.#nameOf = options.nameOf ?? ((bytes) => Promise.resolve(computeName(bytes)));
     this.#random = options.random;
     this.#entriesMax = options.entriesMax;
     this.#signal = options.signal;
@@ -113,7 +118,8 @@ export class PackSink {
     this.#onIndexed(packs);
   }
 
-  async #putPack({ bytes, table }: FinishedPack): Promise<void> {
+  async #putPack({ bytes, table: row }: FinishedPack): Promise<void> {
+    const table = { ...row, name: await this.#nameOf(bytes) };
     const isData = table.type === "pack";
     await this.#puts.run(() =>
       this.#put(isData ? packName(table.name) : mapPackName(table.name), bytes),

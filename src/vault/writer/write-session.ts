@@ -59,18 +59,19 @@ export class WriteSession implements AsyncDisposable {
     this.#index = deps.index;
     this.signal = deps.signal === undefined ? failure : AbortSignal.any([deps.signal, failure]);
     const limits = deps.flushLimits ?? flushLimits;
+    this.pool = new WorkerPool({
+      start: { keys: deps.keys, verify: deps.verify },
+      size: deps.workers,
+    });
     this.sink = new PackSink({
       ...deps,
+      nameOf: (bytes) => this.pool.nameOf(bytes),
       entriesMax: limits.entries,
       signal: this.signal,
       onError: (error) => this.fail(error),
       onIndexed: (packs) => this.#forget(packs),
     });
     this.map = new MapSink({ ...deps, sink: this.sink, bytesMax: limits.mapBytes });
-    this.pool = new WorkerPool({
-      start: { keys: deps.keys, verify: deps.verify },
-      size: deps.workers,
-    });
     this.packs = new PackAssembler({
       keys: deps.keys,
       random: deps.random,
