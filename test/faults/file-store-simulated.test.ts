@@ -6,16 +6,19 @@
 // again and cut once more. Then leave single fsyncs out and see that the losses show.
 // KLUIS_LONG=1 runs thirty times as many.
 import assert from "node:assert/strict";
+import { constants } from "node:fs";
+import { dirname } from "node:path";
 import { test } from "node:test";
 
 import type { KluisError } from "#base/kluis-error.ts";
-import type { SimulatedFiles } from "#testing/simulated-files.ts";
+import { SimulatedFiles } from "#testing/simulated-files.ts";
 import { readTestSeed, SeededRandom } from "#testing/seeded-random.ts";
 import {
   findViolations,
   openSimulatedStore,
   runScenario,
   type Scenario,
+  storeRoot,
 } from "./simulated-writers.ts";
 
 const isLong = process.env["KLUIS_LONG"] === "1";
@@ -85,6 +88,26 @@ test("simulated power loss: no promise is broken, whatever part of what was not 
   console.log(`${cuts} power losses, ${promises} promises, ${violations.length} broken`);
   assert.deepEqual(violations.slice(0, 5), []);
   assert.deepEqual(errors.map(String), []);
+});
+
+test("simulated power loss: folders that somebody made, and did not come to sync, are durable too", async () => {
+  for (const made of [["/srv"], ["/srv", "/srv/backup"], ["/srv", "/srv/backup", storeRoot]]) {
+    const random = new SeededRandom(`${seed} ${made.length} folders`);
+    const files = new SimulatedFiles(random);
+    const died = files.startProcess();
+    for (const path of made) {
+      if (path !== "/srv")
+        await (await died.open(dirname(dirname(path)), constants.O_RDONLY)).sync();
+      await died.mkdir(path);
+    }
+    const store = await openSimulatedStore(files.startProcess());
+    await store.put("a", [Uint8Array.of(1)]);
+    for (let cuts = 0; cuts < 20; cuts++) {
+      const left = files.afterPowerLoss(files.moment, random);
+      const again = await openSimulatedStore(left.startProcess());
+      assert.deepEqual(await again.stat("a"), { name: "a", sizeBytes: 1 }, made.join());
+    }
+  }
 });
 
 /** Ignores every fsync that `isLeftOut` names. */

@@ -51,8 +51,9 @@ export class StoreDirectories {
 }
 
 /**
- * Creates a folder (absolute) and its missing parents, all durably. Where it is there already its
- * own entry is made durable, because its maker may have died before that.
+ * Creates a folder (absolute) and its missing parents, all durably. The entry of the lowest one that
+ * is there is made durable first: its maker may have died before that, or not come to it yet. Since
+ * every maker does so before it makes another below, those above it are durable too.
  */
 export async function makeDirectoriesDurably(
   files: FileSystem,
@@ -61,12 +62,13 @@ export async function makeDirectoriesDurably(
 ): Promise<void> {
   // Level by level: Node's recursive mkdir calls every failure ENOENT.
   const missing: string[] = [];
-  for (let at = path; !(await isThere(files, at)); at = dirname(at)) missing.unshift(at);
+  let there = path;
+  for (; !(await isThere(files, there)); there = dirname(there)) missing.unshift(there);
+  await syncIfReadable(dirname(there), syncs);
   for (const one of missing) {
     await makeDirectory(files, one);
     await syncs.sync(dirname(one));
   }
-  if (missing.length === 0) await syncIfReadable(dirname(path), syncs);
 }
 
 async function isThere(files: FileSystem, path: string): Promise<boolean> {
