@@ -190,40 +190,28 @@ export class CloudStore implements ObjectStore {
       last: range.offsetBytes + range.lengthBytes - 1,
     };
     const key = this.#keyOf(name);
-    try {
-      return await this.#requests.send(call, async (attempt) => {
+    return this.#requests.send(call, async (attempt) => {
+      try {
         const read = await this.#service.get(key, asked, attempt);
         return await collect(name, read, range);
-      });
-    } catch (error) {
-      throw await this.#explainGet(name, range, { call, error });
-    }
+      } catch (error) {
+        if (!(error instanceof RequestFailure)) throw error;
+        if (error.kind === "missing") throw objectNotFound(name);
+        if (error.kind !== "range" || range === undefined) throw error;
+        const info = await this.#service.stat(key, attempt);
+        if (info === undefined) throw objectNotFound(name);
+        throw rangePastEnd(name, range, info.sizeBytes);
+      }
+    });
   }
 
   /** HTTP has no empty ranges. */
   async #getNothing(name: string, range: ByteRange, call: Call): Promise<Uint8Array> {
-    const sizeBytes = await this.#sizeOf(name, call);
-    if (sizeBytes === undefined) throw objectNotFound(name);
-    if (range.offsetBytes > sizeBytes) throw rangePastEnd(name, range, sizeBytes);
-    return new Uint8Array(0);
-  }
-
-  async #explainGet(
-    name: string,
-    range: ByteRange | undefined,
-    { call, error }: { readonly call: Call; readonly error: unknown },
-  ): Promise<unknown> {
-    if (!(error instanceof KluisError)) return error;
-    if (error.code === "ObjectNotFound") return objectNotFound(name);
-    if (error.code !== "ObjectCorrupt" || range === undefined) return error;
-    const sizeBytes = await this.#sizeOf(name, call);
-    return sizeBytes === undefined ? objectNotFound(name) : rangePastEnd(name, range, sizeBytes);
-  }
-
-  async #sizeOf(name: string, call: Call): Promise<number | undefined> {
     const key = this.#keyOf(name);
     const info = await this.#requests.send(call, (attempt) => this.#service.stat(key, attempt));
-    return info?.sizeBytes;
+    if (info === undefined) throw objectNotFound(name);
+    if (range.offsetBytes > info.sizeBytes) throw rangePastEnd(name, range, info.sizeBytes);
+    return new Uint8Array(0);
   }
 
   /** Names below `prefix` without the store's own prefix, whatever their form. */
