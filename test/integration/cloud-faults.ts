@@ -55,6 +55,7 @@ export function testCloudFaults(name: string, server: CloudServer): void {
   declareSingleFaults(name, openWorld);
   declareLostAnswers(name, openWorld);
   declareLimits(name, openWorld);
+  declarePages(name, openWorld);
   declareChance(name, openWorld);
 }
 
@@ -200,6 +201,23 @@ function declareLimits(name: string, openWorld: () => Promise<World>): void {
       await ended;
       proxy.heal();
     }
+  });
+}
+
+function declarePages(name: string, openWorld: () => Promise<World>): void {
+  test(`${name}: a listing of several pages is whole, though requests fail`, async () => {
+    await using world = await openWorld();
+    const { store, proxy } = world;
+    const names = Array.from({ length: 1005 }, (_, at) => `page/${at}`);
+    const left = [...names];
+    const putSome = async (): Promise<void> => {
+      for (let one = left.pop(); one !== undefined; one = left.pop()) await store.put(one, []);
+    };
+    await Promise.all(Array.from({ length: 12 }, putSome));
+    const sent = proxy.requests;
+    proxy.inject({ fault: { kind: "lost-answer" }, method: "GET" });
+    assert.deepEqual(new Set((await listAll(store, "page/")).keys()), new Set(names));
+    assert.equal(proxy.requests, sent + 3, "two pages, one of them asked for twice");
   });
 }
 

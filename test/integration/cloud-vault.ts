@@ -116,7 +116,7 @@ function createCommand(
   { store, variables }: { readonly store: string; readonly variables: CloudLogin["variables"] },
 ): Command {
   const shown: string[] = [];
-  const keyFile = ["--key-file", "key"];
+  const keyFile: readonly string[] = ["--key-file", "key"];
   const run = async (words: readonly string[]): Promise<CliResult> => {
     const result = await world.run(words, { variables });
     shown.push(result.stdout, result.stderr);

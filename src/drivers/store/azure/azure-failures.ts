@@ -2,7 +2,7 @@
 import { RestError } from "@azure/storage-blob";
 
 import { RequestFailure, type FailureKind } from "../cloud/blob-service.ts";
-import { connectionReason, parseRetryAfterMs } from "../cloud/http-failures.ts";
+import { connectionReason, failureOfStatus, parseRetryAfterMs } from "../cloud/http-failures.ts";
 
 const kinds: Readonly<Record<string, readonly [FailureKind, string]>> = {
   BlobNotFound: ["missing", "it is not in the store"],
@@ -49,16 +49,7 @@ export function toAzureFailure(error: unknown): unknown {
   const retryAfterMs = parseRetryAfterMs(error.response?.headers.get("retry-after"));
   const known = kinds[code];
   if (known !== undefined) return new RequestFailure(...known, retryAfterMs);
-  return ofStatus(error.statusCode, code, retryAfterMs);
-}
-
-function ofStatus(status: number, code: string, retryAfterMs: number | undefined): RequestFailure {
-  const name = /^[A-Za-z0-9]{1,60}$/.test(code) ? ` ${code}` : "";
-  const reason = `the store answered ${status}${name}`;
-  if (status === 401 || status === 403) return new RequestFailure("denied", reason);
-  if (status === 507) return new RequestFailure("no-space", reason);
-  const isTransient = status >= 500 || status === 408 || status === 429 || status < 300;
-  return new RequestFailure(isTransient ? "unavailable" : "unsupported", reason, retryAfterMs);
+  return failureOfStatus({ status: error.statusCode, code, retryAfterMs });
 }
 
 /** The header also says it where an answer has no body. */

@@ -11,8 +11,7 @@ import type {
   HttpRange,
 } from "../cloud/blob-service.ts";
 import { RequestFailure } from "../cloud/blob-service.ts";
-import { parseContentRange } from "../cloud/content-range.ts";
-import { readChunks } from "../cloud/read-chunks.ts";
+import { openRead } from "../cloud/read-chunks.ts";
 import type { UploadBody } from "../cloud/upload-body.ts";
 import { isBlobNotFound, isConditionFailure, toAzureFailure } from "./azure-failures.ts";
 
@@ -61,17 +60,14 @@ export class AzureService implements BlobService {
         maxRetryRequests: 0,
       }),
     );
-    const body = answer.readableStreamBody as Readable | undefined;
-    const lengthBytes = answer.contentLength;
-    if (body === undefined || lengthBytes === undefined) {
-      throw new RequestFailure("unavailable", "the answer has no length");
-    }
-    const place = parseContentRange(answer.contentRange) ?? {
-      offsetBytes: 0,
-      sizeBytes: lengthBytes,
-    };
-    const chunks = readChunks(body, { attempt, toFailure: toBodyFailure });
-    return { ...place, lengthBytes, chunks };
+    return openRead(
+      {
+        body: answer.readableStreamBody as Readable | undefined,
+        lengthBytes: answer.contentLength,
+        contentRange: answer.contentRange,
+      },
+      { attempt, toFailure: toBodyFailure },
+    );
   }
 
   async stat(key: string, { signal }: Attempt): Promise<BlobInfo | undefined> {

@@ -29,6 +29,8 @@ export interface BlobRead {
   /** How many bytes the service announced. */
   readonly lengthBytes: number;
   readonly chunks: AsyncIterable<Uint8Array>;
+  /** Gives up what has not been read; must be called in any case. */
+  readonly close: () => void;
 }
 
 /** An inclusive range as HTTP has it. */
@@ -76,6 +78,8 @@ export type FailureKind =
   | "range"
   | "denied"
   | "no-space"
+  /** The user named the wrong region or bucket. */
+  | "argument"
   /** The service does not know what was asked for. */
   | "unsupported";
 

@@ -37,6 +37,7 @@ function answer(sizes: readonly number[], said: Partial<BlobRead> = {}): Partial
       offsetBytes: 0,
       lengthBytes: 10,
       chunks: chunksOf(...sizes),
+      close: () => undefined,
       ...said,
     }),
   };

@@ -193,7 +193,11 @@ export class CloudStore implements ObjectStore {
     return this.#requests.send(call, async (attempt) => {
       try {
         const read = await this.#service.get(key, asked, attempt);
-        return await collect(name, read, range);
+        try {
+          return await collect(name, read, range);
+        } finally {
+          read.close();
+        }
       } catch (error) {
         if (!(error instanceof RequestFailure)) throw error;
         if (error.kind === "missing") throw objectNotFound(name);

@@ -1,4 +1,5 @@
 /** What both services' clients let through of HTTP and of sockets; internal to this folder. */
+import { type FailureKind, RequestFailure } from "./blob-service.ts";
 
 const reasons: Readonly<Record<string, string>> = {
   ECONNREFUSED: "the connection was refused",
@@ -55,3 +56,30 @@ export function parseRetryAfterMs(header: string | undefined): number | undefine
   if (header === undefined || !/^\d{1,6}$/.test(header.trim())) return undefined;
   return Number(header) * 1000;
 }
+
+/** An answer that says no more than its status and the service's word for it. */
+export interface StatusAnswer {
+  readonly status: number;
+  /** Shown only where it is a word: a server may call its error anything. */
+  readonly code: string;
+  readonly retryAfterMs: number | undefined;
+}
+
+/** The failure for an answer whose error code says nothing particular. */
+export function failureOfStatus(answer: StatusAnswer): RequestFailure {
+  const { status, code, retryAfterMs } = answer;
+  const word = /^[A-Za-z]{1,60}$/.test(code) ? ` ${code}` : "";
+  const kind =
+    statusKinds[status] ?? (status >= 500 || status < 300 ? "unavailable" : "unsupported");
+  return new RequestFailure(kind, `the store answered ${status}${word}`, retryAfterMs);
+}
+
+const statusKinds: Readonly<Record<number, FailureKind>> = {
+  301: "argument",
+  401: "denied",
+  403: "denied",
+  408: "unavailable",
+  429: "unavailable",
+  501: "unsupported",
+  507: "no-space",
+};

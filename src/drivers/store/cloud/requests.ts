@@ -18,6 +18,7 @@ const codes: Readonly<Record<FailureKind, ErrorCode>> = {
   range: "ObjectCorrupt",
   denied: "StoreDenied",
   "no-space": "StoreNoSpace",
+  argument: "ArgumentInvalid",
   unsupported: "StoreUnsuitable",
 };
 
@@ -26,7 +27,8 @@ export interface Call {
   /** Completes "Cannot …". */
   readonly doing: string;
   readonly signal: AbortSignal | undefined;
-  readonly startedMs: number;
+  /** When its first attempt began; the wait for a free place before it does not count. */
+  startedMs: number | undefined;
   /** Attempts that have failed. */
   failed: number;
 }
@@ -46,12 +48,13 @@ export class Requests {
   /** Starts a call; throws the signal's reason where it has aborted already. */
   begin(doing: string, signal: AbortSignal | undefined): Call {
     signal?.throwIfAborted();
-    return { doing, signal, startedMs: this.#clock.monotonicMs(), failed: 0 };
+    return { doing, signal, startedMs: undefined, failed: 0 };
   }
 
   /** One attempt; rejects with a {@link RequestFailure}, or with the signal's reason. */
   async once<T>(call: Call, work: (attempt: Attempt) => Promise<T>): Promise<T> {
     await this.#slots.acquire(call.signal);
+    call.startedMs ??= this.#clock.monotonicMs();
     try {
       const result = await runAttempt(work, { clock: this.#clock, signal: call.signal });
       this.#budget.earn();
@@ -77,8 +80,9 @@ export class Requests {
     if (!isUnavailable(error)) throw this.toError(call, error);
     call.failed += 1;
     const pauseMs = planPauseMs(call.failed, error.retryAfterMs, this.#random);
-    const endMs = this.#clock.monotonicMs() + pauseMs - call.startedMs;
-    if (call.failed >= attemptsMax || endMs > callTimeMaxMs || !this.#budget.spend()) {
+    const nowMs = this.#clock.monotonicMs();
+    const isLate = nowMs + pauseMs > (call.startedMs ?? nowMs) + callTimeMaxMs;
+    if (call.failed >= attemptsMax || isLate || !this.#budget.spend()) {
       throw this.toError(call, error);
     }
     await this.#clock.sleep(pauseMs, call.signal);

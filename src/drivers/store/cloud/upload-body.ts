@@ -11,6 +11,7 @@ export const pieceBytesMax = 1024 * 1024;
 export class UploadBody {
   readonly sizeBytes: number;
   readonly #parts: readonly Uint8Array[];
+  readonly #digests = new Map<string, Buffer>();
   #isOpen = true;
 
   /** @param parts In order; they must not change until {@link close}. */
@@ -19,11 +20,15 @@ export class UploadBody {
     this.sizeBytes = this.#parts.reduce((sum, part) => sum + part.byteLength, 0);
   }
 
-  /** Digest of the content. */
+  /** Digest of the content, computed once. */
   digest(algorithm: "sha256" | "md5"): Buffer {
+    const known = this.#digests.get(algorithm);
+    if (known !== undefined) return known;
     const hash = createHash(algorithm);
     for (const part of this.#parts) hash.update(part);
-    return hash.digest();
+    const digest = hash.digest();
+    this.#digests.set(algorithm, digest);
+    return digest;
   }
 
   /**
@@ -31,7 +36,11 @@ export class UploadBody {
    * of the caller's.
    */
   open(onProgress: () => void): Readable {
-    return Readable.from(this.#pieces(onProgress), { objectMode: false, highWaterMark: 1 });
+    const options = { objectMode: false, highWaterMark: 1 };
+    const stream = Readable.from(this.#pieces(onProgress), options);
+    // A request that is still sending when its call has ended gets an error that nobody waits for.
+    stream.on("error", () => undefined);
+    return stream;
   }
 
   /** Ends every stream that is still open with an error: the parts are the caller's again. */

@@ -1,6 +1,6 @@
 /** What errors of S3 and of the way there mean; internal to this folder. */
 import { RequestFailure, type FailureKind } from "../cloud/blob-service.ts";
-import { connectionReason, parseRetryAfterMs } from "../cloud/http-failures.ts";
+import { connectionReason, failureOfStatus, parseRetryAfterMs } from "../cloud/http-failures.ts";
 
 const kinds: Readonly<Record<string, readonly [FailureKind, string]>> = {
   NoSuchKey: ["missing", "it is not in the store"],
@@ -15,8 +15,8 @@ const kinds: Readonly<Record<string, readonly [FailureKind, string]>> = {
   RequestTimeTooSkewed: ["denied", "the clocks of this host and the store differ too much"],
   InvalidObjectState: ["denied", "the object lies in an archive and must be brought back first"],
   CredentialsProviderError: ["denied", "no credentials were found"],
-  PermanentRedirect: ["unsupported", "the bucket lies in another region; name it with region="],
-  AuthorizationHeaderMalformed: ["unsupported", "the region is wrong; name it with region="],
+  PermanentRedirect: ["argument", "the bucket lies in another region; name it with region="],
+  AuthorizationHeaderMalformed: ["argument", "the region is wrong; name it with region="],
   NotImplemented: ["unsupported", "the store does not know this request"],
   // A body that was damaged on its way.
   BadDigest: ["unavailable", "the content was damaged on its way"],
@@ -53,22 +53,13 @@ export function toS3Failure(error: unknown): unknown {
   const known = kinds[error.name];
   if (known !== undefined) return new RequestFailure(...known, retryAfterOf(error));
   if (error.message === "Region is missing") {
-    return new RequestFailure("unsupported", "no region is named; add region= or set AWS_REGION");
+    return new RequestFailure("argument", "no region is named; add region= or set AWS_REGION");
   }
   if (status === undefined) {
     const reason = connectionReason(error);
     return reason === undefined ? error : new RequestFailure("unavailable", reason);
   }
-  const reason = `the store answered ${status} ${safeName(error.name)}`;
-  if (status === 401 || status === 403) return new RequestFailure("denied", reason);
-  if (status === 507) return new RequestFailure("no-space", reason);
-  if (status === 501) return new RequestFailure("unsupported", reason);
-  const isTransient = status >= 500 || status === 408 || status === 429 || status < 300;
-  return new RequestFailure(
-    isTransient ? "unavailable" : "unsupported",
-    reason,
-    retryAfterOf(error),
-  );
+  return failureOfStatus({ status, code: error.name, retryAfterMs: retryAfterOf(error) });
 }
 
 function statusOf(error: Error): number | undefined {
@@ -77,9 +68,4 @@ function statusOf(error: Error): number | undefined {
 
 function retryAfterOf(error: Error): number | undefined {
   return parseRetryAfterMs((error as unknown as SdkError).$response?.headers?.["retry-after"]);
-}
-
-/** A server may call its error anything. */
-function safeName(name: string): string {
-  return /^[A-Za-z0-9]{1,60}$/.test(name) ? name : "";
 }

@@ -21,8 +21,7 @@ import type {
   HttpRange,
 } from "../cloud/blob-service.ts";
 import { RequestFailure } from "../cloud/blob-service.ts";
-import { parseContentRange } from "../cloud/content-range.ts";
-import { readChunks } from "../cloud/read-chunks.ts";
+import { openRead } from "../cloud/read-chunks.ts";
 import type { UploadBody } from "../cloud/upload-body.ts";
 import { isConditionFailure, isHeadNotFound, toS3Failure } from "./s3-failures.ts";
 
@@ -89,17 +88,14 @@ export class S3Service implements BlobService {
         { abortSignal: attempt.signal },
       ),
     );
-    const body = answer.Body as Readable | undefined;
-    const lengthBytes = answer.ContentLength;
-    if (body === undefined || lengthBytes === undefined) {
-      throw new RequestFailure("unavailable", "the answer has no length");
-    }
-    const place = parseContentRange(answer.ContentRange) ?? {
-      offsetBytes: 0,
-      sizeBytes: lengthBytes,
-    };
-    const chunks = readChunks(body, { attempt, toFailure: toS3Failure });
-    return { ...place, lengthBytes, chunks };
+    return openRead(
+      {
+        body: answer.Body as Readable | undefined,
+        lengthBytes: answer.ContentLength,
+        contentRange: answer.ContentRange,
+      },
+      { attempt, toFailure: toS3Failure },
+    );
   }
 
   async stat(key: string, { signal }: Attempt): Promise<BlobInfo | undefined> {
