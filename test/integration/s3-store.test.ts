@@ -11,6 +11,7 @@ import { openS3Store } from "#drivers/store/s3-store.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { startRadosgw, type Radosgw } from "#testing/radosgw.ts";
 import { listAll, testObjectStore } from "#testing/suites/object-store-suite.ts";
+import { assertFailure, createWorld } from "../e2e/cli.ts";
 import { testCloudFaults } from "./cloud-faults.ts";
 import { testCloudVault } from "./cloud-vault.ts";
 
@@ -106,6 +107,18 @@ for (const kind of ["versioned", "locked"] as const) {
     assert.deepEqual([left.Versions, left.DeleteMarkers], [undefined, undefined]);
   });
 }
+
+test("S3 store: the command makes no vault in a bucket that cannot commit", async () => {
+  await gateway.createBucket("kluis-refused", "versioned");
+  await using world = await createWorld({ withVault: false });
+  const { accessKeyId, secretAccessKey } = gateway.credentials;
+  const url = `s3://kluis-refused?endpoint=${gateway.endpoint}`;
+  const keys = ["--key-file", "key", "--recovery-key-file", "recovery"];
+  const result = await world.run(["vault", "create", "--store", url, ...keys], {
+    variables: { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey },
+  });
+  assertFailure(result, "StoreUnsuitable", /If-None-Match is not honoured/);
+});
 
 test("S3 store: a bucket that is not there is StoreNotFound, wrong keys are StoreDenied", async () => {
   const { credentials } = gateway;

@@ -6,7 +6,12 @@ import { toHex } from "#base/bytes.ts";
 import { systemClock, type Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { systemRandom, type RandomSource } from "#base/random.ts";
-import { assertObjectName, assertObjectPrefix, isObjectName } from "#formats/object-name.ts";
+import {
+  assertObjectName,
+  assertObjectPrefix,
+  isObjectName,
+  reservedSegment,
+} from "#formats/object-name.ts";
 import type { ByteRange, ObjectInfo, ObjectStore, PutOutcome } from "#ports/object-store.ts";
 import {
   assertRange,
@@ -21,6 +26,8 @@ import { isUnavailable, Requests, type Call } from "./requests.ts";
 import { UploadBody } from "./upload-body.ts";
 
 const putIdBytes = 16;
+/** Pages without a key that may follow each other; services skip what was removed in this way. */
+const emptyPagesMax = 1000;
 
 /** What a cloud store is built from. */
 export interface CloudStoreOptions {
@@ -112,7 +119,7 @@ export class CloudStore implements ObjectStore {
     const page = await this.#page("", undefined, call);
     for (const { name: key } of page.blobs) {
       const name = key.slice(this.#prefix.length);
-      if (isObjectName(name) || name.startsWith("tmp/")) continue;
+      if (isObjectName(name) || name.startsWith(`${reservedSegment}/`)) continue;
       throw new KluisError(
         "StoreForeign",
         `Cannot create a store in "${this.location}": it holds ${JSON.stringify(name.slice(0, 200))}, ` +
@@ -222,6 +229,7 @@ export class CloudStore implements ObjectStore {
   async *#listKeys(prefix: string, signal: AbortSignal | undefined): AsyncGenerator<ObjectInfo> {
     let token: string | undefined;
     let last = "";
+    let emptyPages = 0;
     do {
       const call = this.#requests.begin(`list objects of "${prefix}"`, signal);
       const page = await this.#page(prefix, token, call);
@@ -236,7 +244,8 @@ export class CloudStore implements ObjectStore {
         signal?.throwIfAborted();
         yield { name: key.slice(this.#prefix.length), sizeBytes };
       }
-      if (page.next !== undefined && page.next === token) {
+      emptyPages = page.blobs.length === 0 ? emptyPages + 1 : 0;
+      if (emptyPages > emptyPagesMax) {
         throw new KluisError("StoreUnavailable", `Cannot ${call.doing}: the listing does not end`);
       }
       token = page.next;
