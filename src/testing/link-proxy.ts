@@ -35,7 +35,7 @@ export class LinkProxy implements AsyncDisposable {
     this.#options = options;
     this.#toServer = new Direction(options);
     this.#toClient = new Direction(options);
-    this.#server = createServer((client) => this.#join(client));
+    this.#server = createServer({ allowHalfOpen: true }, (client) => this.#join(client));
   }
 
   async listen(): Promise<void> {
@@ -59,7 +59,8 @@ export class LinkProxy implements AsyncDisposable {
   }
 
   #join(client: Socket): void {
-    const server = connect({ host: "127.0.0.1", port: this.#options.targetPort });
+    const { targetPort: port } = this.#options;
+    const server = connect({ host: "127.0.0.1", port, allowHalfOpen: true });
     for (const [from, to, direction] of [
       [client, server, this.#toServer],
       [server, client, this.#toClient],
