@@ -47,8 +47,8 @@ testObjectStore("Azure store", {
 
 testCloudFaults("Azure store", {
   port: () => azurite.port,
-  open: (port, clock) => {
-    const location = place("kluis-test", `faults/${prefixes++}`, port);
+  open: (name, port, clock) => {
+    const location = place("kluis-test", name, port);
     const credentials = { accountKey: azurite.accountKey };
     return openAzureStore(location, { credentials, clock });
   },

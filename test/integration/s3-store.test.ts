@@ -46,8 +46,8 @@ testObjectStore("S3 store", {
 
 testCloudFaults("S3 store", {
   port: () => gateway.port,
-  open: (port, clock) => {
-    const location = place("kluis-test", `faults/${prefixes++}`, port);
+  open: (name, port, clock) => {
+    const location = place("kluis-test", name, port);
     return openS3Store(location, { credentials: gateway.credentials, clock });
   },
 });
