@@ -82,6 +82,9 @@ set_up_system_packages() {
 set_up_npm_packages() {
   if [ -f node_modules/.package-lock.json ] &&
     ! [ package-lock.json -nt node_modules/.package-lock.json ]; then return; fi
+  [ ! -L node_modules ] ||
+    fail "node_modules is a link, and npm ci would empty the folder that it leads to" \
+      "run npm ci in the work tree that has this folder, then the command again"
   command -v npm >/dev/null 2>&1 ||
     fail "npm is missing; run this line, then the command again:" "  sudo apt-get install -y nodejs npm"
   say "installing npm packages (npm ci)"

@@ -27,7 +27,8 @@ interface Machine {
   readonly missing?: readonly string[];
   readonly architecture?: string;
   readonly node?: string;
-  readonly npmInstalled?: boolean;
+  /** `linked`: node_modules is a link to a folder that lacks something. */
+  readonly npmInstalled?: boolean | "linked";
 }
 
 interface Outcome {
@@ -95,7 +96,10 @@ async function runSetup(t: TestContext, machine: Machine, purpose = "demo"): Pro
     await copyFile(new URL(name, scripts), join(root, "scripts", name));
   }
   await writeFile(join(root, "package-lock.json"), "{}");
-  if (machine.npmInstalled !== false) {
+  if (machine.npmInstalled === "linked") {
+    await mkdir(join(root, "elsewhere"));
+    await symlink(join(root, "elsewhere"), join(root, "node_modules"));
+  } else if (machine.npmInstalled !== false) {
     await mkdir(join(root, "node_modules/.bin"), { recursive: true });
     await writeFile(join(root, "node_modules/.package-lock.json"), "{}");
     await utimes(join(root, "package-lock.json"), 1, 1);
@@ -144,6 +148,13 @@ test("setup: asks for the peers of the benchmarks only where they are wanted", a
   const missing = ["restic"];
   assert.equal((await runSetup(t, { missing }, "test")).calls, "");
   assert.match((await runSetup(t, { missing }, "bench")).calls, /restic/);
+});
+
+test("setup: does not let npm ci empty a folder that others use too", async (t) => {
+  const { exitCode, output, calls } = await runSetup(t, { npmInstalled: "linked" });
+  assert.equal(exitCode, 1);
+  assert.match(output, /node_modules is a link/);
+  assert.equal(calls, "");
 });
 
 test("setup: runs npm ci when node_modules is missing", async (t) => {
