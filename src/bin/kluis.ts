@@ -2,8 +2,8 @@
 import { enableCompileCache } from "node:module";
 import { join } from "node:path";
 
+import { resolveSourcesByName } from "#base/resolve-sources.ts";
 import { readFolders } from "./folders.ts";
-import { resolveSourcesByName } from "./resolve-sources.ts";
 
 const folders = readFolders(process.env);
 // Compiled code is kept, because reading the sources takes as long as a small backup.
