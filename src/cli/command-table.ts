@@ -44,6 +44,18 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import("#cli/commands/vault-collect.ts")).vaultCollect,
   },
   {
+    words: "vault verify",
+    load: async () => (await import("#cli/commands/vault-verify.ts")).vaultVerify,
+  },
+  {
+    words: "vault repair",
+    load: async () => (await import("#cli/commands/vault-repair.ts")).vaultRepair,
+  },
+  {
+    words: "vault scrub",
+    load: async () => (await import("#cli/commands/vault-scrub.ts")).vaultScrub,
+  },
+  {
     words: "image backup",
     load: async () => (await import("#cli/commands/image-backup.ts")).imageBackup,
   },

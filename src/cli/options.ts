@@ -132,3 +132,9 @@ export const fromOption: OptionSpec = {
   choices: ["primary", "secondary"],
   otherwise: "primary",
 };
+
+/** Whether a check may write into the vault what it has proved. */
+export const recordOption: OptionSpec = {
+  flags: "--no-record",
+  text: "do not note damage in the vault; without it the next backup heals what was found",
+};

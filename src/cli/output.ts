@@ -61,6 +61,7 @@ function toPointDiskOutput(disk: RecoveryPointDisk): PointDiskOutput {
     newBytes,
     storedBytes,
     tracking: disk.tracking,
+    ...(disk.healedBytes === undefined ? {} : { healedBytes: disk.healedBytes }),
     ...(disk.trackingReason === undefined ? {} : { trackingReason: disk.trackingReason }),
   };
 }

@@ -65,12 +65,19 @@ export function backupLines(outcome: BackupOutcome): readonly string[] {
       ? []
       : [`${printable(disk.name)}: ${printable(disk.trackingReason)}`],
   );
+  const healed = manifest.disks.flatMap(({ name, healedBytes }) =>
+    healedBytes === undefined
+      ? []
+      : [
+          `${printable(name)}: ${formatBytes(healedBytes)} that the vault had lost are stored again`,
+        ],
+  );
   return [
     `Recovery point ${manifest.pointId} of ${printable(manifest.itemName)}`,
     `Taken ${formatTime(manifest.takenAtMs)}, ${consistencyText(manifest)}`,
     "",
     ...formatTable(columns, rows),
-    ...(reasons.length === 0 ? [] : ["", ...reasons]),
+    ...(reasons.length + healed.length === 0 ? [] : ["", ...reasons, ...healed]),
     "",
     `Committed in ${formatDuration(durationMs)}; the store grew by ${formatBytes(added.bytes)} (${added.objects} objects)`,
   ];

@@ -14,6 +14,7 @@ import { formatBytes, formatDuration, formatTable, printable } from "#cli/format
 import { findItemId } from "#cli/item-id.ts";
 import { openVaultSession, type VaultSessionOptions } from "#cli/open-vault.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
+import { depthOf } from "#cli/verify-depth.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
 
 /** Ranges of a disk that a table shows. */
@@ -21,7 +22,8 @@ const rangesShown = 8;
 /** Objects that a table shows. */
 const objectsShown = 20;
 
-const exitOfVerdict: Readonly<Record<VerdictOutput, number>> = {
+/** What a command ends with after a check. */
+export const exitOfVerdict: Readonly<Record<VerdictOutput, number>> = {
   sound: 0,
   damaged: errorRegistry.ObjectCorrupt.exit,
   unknown: errorRegistry.StoreUnavailable.exit,
@@ -39,6 +41,7 @@ export async function runVerify(
   const { vault, store, files } = session;
   const item = input.text("item");
   const pointId = input.text("point");
+  const depth = depthOf(input);
   await using display = new ProgressDisplay({ ...environment, form });
   const report = await verifyChoice(
     {
@@ -49,6 +52,8 @@ export async function runVerify(
       store,
       keys: files.keys,
       vault,
+      record: options.useCache && !input.isOff("record"),
+      ...(depth === undefined ? {} : { depth }),
       clock,
       signal,
       onProgress: (doneBytes, totalBytes) =>
@@ -60,12 +65,16 @@ export async function runVerify(
   return exitOfVerdict[report.verdict];
 }
 
-function toVerifyOutput(report: VerifyReport): VerifyOutput {
-  const { verdict, objectsChecked, bytesRead, blocksChecked } = report;
+/** The document of a verification. */
+export function toVerifyOutput(report: VerifyReport): VerifyOutput {
+  const { depth, verdict, objectsUnnamed, objectsChecked, bytesRead, blocksChecked } = report;
   return {
     format: outputFormat,
     kind: "verify",
+    depth,
     verdict,
+    pointsVerdict: report.pointsVerdict,
+    objectsUnnamed,
     objectsChecked,
     bytesRead,
     blocksChecked,
@@ -94,7 +103,8 @@ const verdictTexts: Readonly<Record<VerdictOutput, string>> = {
   unknown: "Unknown: what is named above could not be read just now; run the command again.",
 };
 
-function verifyLines(report: VerifyReport): readonly string[] {
+/** The lines of a verification. */
+export function verifyLines(report: VerifyReport): readonly string[] {
   const rows = report.points.map(({ name, manifest, verdict, disks }) => [
     manifest === undefined ? "?" : printable(manifest.itemId),
     name.pointId,
@@ -114,7 +124,9 @@ function verifyLines(report: VerifyReport): readonly string[] {
     ...objectLines(report),
     "",
     `${objectsChecked} objects and ${blocksChecked} blocks checked, ${formatBytes(bytesRead)} read in ${formatDuration(durationMs)}`,
-    verdictTexts[report.verdict],
+    report.pointsVerdict === "sound" && report.verdict !== "sound"
+      ? "Every recovery point can be restored all the same; `kluis vault repair` puts the rest in order."
+      : verdictTexts[report.verdict],
   ];
 }
 

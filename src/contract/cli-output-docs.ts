@@ -28,6 +28,9 @@ import type {
   VaultPromotedOutput,
   VerifiedDiskOutput,
   VerifiedPointOutput,
+  RepairOutput,
+  ScrubOutput,
+  StoreVerifyOutput,
   VerifyOutput,
   VmChangedOutput,
   VmDiskOutput,
@@ -154,6 +157,7 @@ const pointDisk: Members<PointDiskOutput> = {
   storedBytes: ["number", "what that takes in the vault, compressed and encrypted"],
   tracking: ["text", "`full`, `snapshot-difference`, `dirty-bitmap` or `checksum`"],
   trackingReason: ["text?", "why no better method was used"],
+  healedBytes: ["number?", "stored again because the vault had lost them"],
 };
 
 const points: Members<PointsOutput> = {
@@ -186,13 +190,55 @@ const restoredDisk: Members<RestoredDiskOutput> = {
 };
 
 const verify: Members<VerifyOutput> = {
+  depth: ["text", "`structure`, `objects` or `full`"],
   verdict: ["verdict", "the worst of everything; the exit code is 0, 14 or 12"],
+  pointsVerdict: ["verdict", "the worst of all recovery points"],
+  objectsUnnamed: ["number", "objects that the inventory does not name (yet)"],
   objectsChecked: ["number", "objects that were read"],
   bytesRead: ["number", "of the store"],
   blocksChecked: ["number", "blocks and map nodes whose ids were computed"],
   badObjects: ["list of bad object", "at most 1,000"],
   badObjectsOmitted: ["number", "how many more"],
   points: ["list of verified point", "every point that was looked at"],
+  durationMs: ["number", "of the whole check"],
+};
+
+const repair: Members<RepairOutput> = {
+  isDryRun: ["true or false", "whether nothing was changed"],
+  packsIndexed: ["number", "packs that an index segment names again"],
+  packsUnusable: ["number", "packs whose own table cannot be read"],
+  segmentsDropped: ["number", "damaged index segments that were replaced"],
+  inventoryAdded: ["number", "objects that the inventory did not name"],
+  inventoryRemoved: ["number", "missing objects that are no longer expected"],
+  findingsLifted: ["number", "objects found damaged earlier that are whole"],
+  verify: ["verify", "every point as it is after the repair"],
+};
+
+const scrub: Members<ScrubOutput> = {
+  verdict: ["verdict", "the worst of this run; the exit code is 0, 14 or 12"],
+  objectsChecked: ["number", "objects that were read in this run"],
+  bytesRead: ["number", "of them"],
+  objectsListed: ["number", "objects that can be checked"],
+  bytesListed: ["number", "of them"],
+  neverChecked: ["number", "objects that no scrub has read yet"],
+  neverCheckedBytes: ["number", "of them"],
+  oldestCheckedAt: ["text?", "when the object was read whose check is longest ago"],
+  badObjects: ["list of bad object", "at most 1,000"],
+  badObjectsOmitted: ["number", "how many more"],
+  damagedBefore: ["number", "objects that earlier checks had found damaged"],
+  durationMs: ["number", "of this run"],
+};
+
+const storeVerify: Members<StoreVerifyOutput> = {
+  depth: ["text", "`structure` or `objects`"],
+  verdict: ["verdict", "the worst of everything; the exit code is 0, 14 or 12"],
+  objectsListed: ["number", "objects of the vault in the store"],
+  objectsExpected: ["number", "objects that the inventory names"],
+  objectsUnnamed: ["number", "objects that it does not name (yet)"],
+  objectsChecked: ["number", "objects that were read"],
+  bytesRead: ["number", "of the store"],
+  badObjects: ["list of bad object", "at most 1,000"],
+  badObjectsOmitted: ["number", "how many more"],
   durationMs: ["number", "of the whole check"],
 };
 
@@ -327,6 +373,9 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("vault-lag", "`vault lag`", { ...vaultLag }),
   toDocument("vault-healed", "`vault heal`", { ...vaultHealed }),
   toDocument("vault-promoted", "`vault promote`", { ...vaultPromoted }),
+  toDocument("repair", "`vault repair`", { ...repair }),
+  toDocument("scrub", "`vault scrub`", { ...scrub }),
+  toDocument("store-verify", "`vault verify`", { ...storeVerify }),
   toDocument("vms", "`vm list`", { ...vms }),
   toDocument("vm-started", "`vm start`", { ...vmChanged }),
   toDocument("vm-detached", "`vm detach`", { ...vmChanged }),

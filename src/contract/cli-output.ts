@@ -65,6 +65,7 @@ export interface PointDiskOutput {
   readonly storedBytes: number;
   readonly tracking: string;
   readonly trackingReason?: string;
+  readonly healedBytes?: number;
 }
 
 /** One recovery point. */
@@ -161,7 +162,10 @@ export interface VerifiedPointOutput {
 
 /** `image verify`, `rescue verify`. */
 export interface VerifyOutput extends OutputHead<"verify"> {
+  readonly depth: string;
   readonly verdict: VerdictOutput;
+  readonly pointsVerdict: VerdictOutput;
+  readonly objectsUnnamed: number;
   readonly objectsChecked: number;
   readonly bytesRead: number;
   readonly blocksChecked: number;
@@ -228,6 +232,48 @@ export interface VaultHealedOutput extends OutputHead<"vault-healed"> {
 /** `vault promote`. */
 export interface VaultPromotedOutput extends OutputHead<"vault-promoted"> {
   readonly store: string;
+}
+
+/** `vault repair`. */
+export interface RepairOutput extends OutputHead<"repair"> {
+  readonly isDryRun: boolean;
+  readonly packsIndexed: number;
+  readonly packsUnusable: number;
+  readonly segmentsDropped: number;
+  readonly inventoryAdded: number;
+  readonly inventoryRemoved: number;
+  readonly findingsLifted: number;
+  readonly verify: VerifyOutput;
+}
+
+/** `vault scrub`. */
+export interface ScrubOutput extends OutputHead<"scrub"> {
+  readonly verdict: VerdictOutput;
+  readonly objectsChecked: number;
+  readonly bytesRead: number;
+  readonly objectsListed: number;
+  readonly bytesListed: number;
+  readonly neverChecked: number;
+  readonly neverCheckedBytes: number;
+  readonly oldestCheckedAt?: string;
+  readonly badObjects: readonly BadObjectOutput[];
+  readonly badObjectsOmitted: number;
+  readonly damagedBefore: number;
+  readonly durationMs: number;
+}
+
+/** `vault verify`. */
+export interface StoreVerifyOutput extends OutputHead<"store-verify"> {
+  readonly depth: string;
+  readonly verdict: VerdictOutput;
+  readonly objectsListed: number;
+  readonly objectsExpected: number;
+  readonly objectsUnnamed: number;
+  readonly objectsChecked: number;
+  readonly bytesRead: number;
+  readonly badObjects: readonly BadObjectOutput[];
+  readonly badObjectsOmitted: number;
+  readonly durationMs: number;
 }
 
 /** One disk of a VM. */

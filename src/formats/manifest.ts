@@ -34,6 +34,8 @@ export interface ManifestDisk {
   readonly newBytes: number;
   /** Bytes that this content takes in packs, compressed and sealed. */
   readonly storedBytes: number;
+  /** Bytes, in windows, that were stored again because the vault had lost or damaged them. */
+  readonly healedBytes?: number;
   /** What identifies the source of this content, for the next increment; opaque to the vault. */
   readonly source?: string;
   /** Where the sweep that stores fragmented windows anew goes on; docs/adr/0005-rewrite-rule.md. */
@@ -126,6 +128,7 @@ function parseDisk(fields: Fields): ManifestDisk {
     changedBytes: fields.number("changedBytes"),
     newBytes: fields.number("newBytes"),
     storedBytes: fields.number("storedBytes"),
+    ...fields.optionalNumber("healedBytes"),
     ...fields.optionalText("source"),
     ...parseRewrite(fields),
   };

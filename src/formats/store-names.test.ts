@@ -37,6 +37,21 @@ test("store names: names of content parse back", () => {
   assert.equal(names.slotName(new Uint8Array(32)), `keys/${zeros}`);
 });
 
+test("store names: parts of ledgers parse back", () => {
+  const folders = fc.constantFrom("inventory" as const, "findings" as const);
+  fc.assert(
+    fc.property(folders, sha, fc.integer({ min: 0, max: 2 ** 48 - 1 }), (kind, sha256, number) => {
+      const name = names.ledgerName(kind, number, sha256);
+      assert.ok(isObjectName(name) && name.endsWith(toHex(sha256)));
+      assert.deepEqual(names.parseStoreName(name), { kind, number, sha256 });
+      for (const wrong of [`${name}0`, name.slice(0, -1), name.replace("-", "_"), `${name}/a`]) {
+        assert.equal(names.parseStoreName(wrong), undefined);
+      }
+    }),
+    { seed: testSeed() },
+  );
+});
+
 test("store names: manifests parse back and lie below their item", () => {
   const random = createSeededRandom("store names");
   const clock = { nowMs: () => 1_700_000_000_123, monotonicMs: () => 0, sleep: async () => {} };

@@ -20,6 +20,9 @@ export const condemnedPrefix = "condemned/";
 export const decisionPrefix = "decisions/";
 export const deletedPrefix = "deleted/";
 
+/** Folders of plaintext parts with a MAC: what was put, and what checks have proved. */
+export type LedgerFolder = "inventory" | "findings";
+
 /** Bytes of a name that is the SHA-256 of content. */
 export const sha256Bytes = 32;
 /** Bytes of the keyed hash that stands for a protected item. */
@@ -35,7 +38,8 @@ export type StoreName =
   | { readonly kind: "lease"; readonly session: string }
   | { readonly kind: "condemned"; readonly session: string }
   | { readonly kind: "decision"; readonly session: string }
-  | { readonly kind: "beat"; readonly session: string; readonly timeMs: number };
+  | { readonly kind: "beat"; readonly session: string; readonly timeMs: number }
+  | { readonly kind: LedgerFolder; readonly number: number; readonly sha256: Uint8Array };
 
 /** `keys/<sha256>`. */
 export function slotName(sha256: Uint8Array): string {
@@ -55,6 +59,12 @@ export function mapPackName(sha256: Uint8Array): string {
 /** `index/<sha256>`. */
 export function indexSegmentName(sha256: Uint8Array): string {
   return `${indexPrefix}${hashText(sha256)}`;
+}
+
+/** `inventory/<number>-<sha256>` or `findings/…`; the number, below 2^48, has 12 hex digits. */
+export function ledgerName(folder: LedgerFolder, number: number, sha256: Uint8Array): string {
+  assert(Number.isSafeInteger(number) && number >= 0 && number < 2 ** 48, "a number of a part");
+  return `${folder}/${number.toString(16).padStart(12, "0")}-${hashText(sha256)}`;
 }
 
 /** `points/<item>/`: the prefix of all manifests of one item. `item` is 32 hex digits. */
@@ -106,19 +116,25 @@ export function parseStoreName(name: string): StoreName | undefined {
   if (name === vaultHeaderName) return { kind: "vault-header" };
   if (name === secondaryMarkerName) return { kind: "secondary-marker" };
   const segments = name.split("/");
-  const [folder, second, third] = segments;
-  if (folder === "points") return parsePointSegments(segments, "manifest");
-  if (folder === "deleted") return parsePointSegments(segments, "deleted");
-  if (folder === "keys" || folder === "index") {
-    if (segments.length !== 2) return undefined;
-    return hashed(folder === "keys" ? "slot" : "index-segment", second);
-  }
-  if (folder === "packs" || folder === "maps") {
-    if (segments.length !== 3 || third?.slice(0, 2) !== second) return undefined;
-    return hashed(folder === "packs" ? "pack" : "map-pack", third);
-  }
-  return parseSessionName(segments);
+  return folderParsers.get(segments[0] ?? "")?.(segments);
 }
+
+type SegmentsParser = (segments: readonly string[]) => StoreName | undefined;
+
+/** By the first segment of a name. */
+const folderParsers: ReadonlyMap<string, SegmentsParser> = new Map([
+  ["points", (segments) => parsePointSegments(segments, "manifest")],
+  ["deleted", (segments) => parsePointSegments(segments, "deleted")],
+  ["leases", parseSessionName],
+  ["condemned", parseSessionName],
+  ["decisions", parseSessionName],
+  ["keys", (segments) => parseFlat("slot", segments)],
+  ["index", (segments) => parseFlat("index-segment", segments)],
+  ["packs", (segments) => parseFanned("pack", segments)],
+  ["maps", (segments) => parseFanned("map-pack", segments)],
+  ["inventory", (segments) => parsePart("inventory", segments)],
+  ["findings", (segments) => parsePart("findings", segments)],
+]);
 
 /**
  * A new recovery point id: 12 hex digits of milliseconds since 1970, `-`, 16 random hex digits. The
@@ -151,6 +167,7 @@ export function pointIdTimeMs(point: string): number {
 
 const pointTimeMsMax = 2 ** 48 - 1;
 const pointPattern = /^[0-9a-f]{12}-[0-9a-f]{16}$/;
+const partNumberPattern = /^[0-9a-f]{12}$/;
 const itemPattern = /^[0-9a-f]{32}$/;
 const sessionPattern = /^[0-9a-f]{16}$/;
 const beatPattern = /^([0-9a-f]{16})\.([0-9a-f]{12})$/;
@@ -185,10 +202,26 @@ function parsePointSegments(
   return { kind, item, point };
 }
 
-function hashed(
-  kind: "slot" | "pack" | "map-pack" | "index-segment",
-  text: string | undefined,
-): StoreName | undefined {
+function parseFlat(kind: HashedKind, segments: readonly string[]): StoreName | undefined {
+  return segments.length === 2 ? hashed(kind, segments[1]) : undefined;
+}
+
+function parseFanned(kind: HashedKind, segments: readonly string[]): StoreName | undefined {
+  const [, second, third] = segments;
+  if (segments.length !== 3 || third?.slice(0, 2) !== second) return undefined;
+  return hashed(kind, third);
+}
+
+function parsePart(folder: LedgerFolder, segments: readonly string[]): StoreName | undefined {
+  const [number = "", hash = "", ...more] = segments[1]?.split("-") ?? [];
+  if (segments.length !== 2 || more.length > 0 || !partNumberPattern.test(number)) return undefined;
+  const sha256 = hash.length === sha256Bytes * 2 ? fromHex(hash) : undefined;
+  return sha256 && { kind: folder, number: Number.parseInt(number, 16), sha256 };
+}
+
+type HashedKind = "slot" | "pack" | "map-pack" | "index-segment";
+
+function hashed(kind: HashedKind, text: string | undefined): StoreName | undefined {
   const sha256 = text?.length === sha256Bytes * 2 ? fromHex(text) : undefined;
   return sha256 === undefined ? undefined : { kind, sha256 };
 }

@@ -67,7 +67,7 @@ export async function backupImage(
     },
     writeOptions(deps),
   );
-  return { ...written, durationMs: deps.clock.monotonicMs() - startMs, warnings: [] };
+  return { ...written, durationMs: deps.clock.monotonicMs() - startMs };
 }
 
 async function readBase(

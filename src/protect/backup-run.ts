@@ -4,6 +4,7 @@ import type { Clock } from "#base/clock.ts";
 import type { RandomSource } from "#base/random.ts";
 import type { DiskReader } from "#ports/disk.ts";
 import type { CommittedPoint, NewDisk, RecoveryPointDisk } from "#vault/recovery-point.ts";
+import { isVaultLoss } from "#vault/vault-loss.ts";
 import type { Vault } from "#vault/vault.ts";
 
 /** What a run is doing with a disk: finding out what changed, or sending it. */
@@ -55,12 +56,20 @@ export async function compareDisk(
   owned: AsyncDisposableStack,
 ): Promise<DiskMethod> {
   const { name, reader, baseDisk, reason } = disk;
-  const found = await deps.vault.findChanges(reader, baseDisk, {
-    name,
-    ...(deps.signal === undefined ? {} : { signal: deps.signal }),
-    onProgress: ({ doneBytes, totalBytes }) =>
-      deps.onProgress?.({ disk: name, phase: "compare", doneBytes, totalBytes }),
-  });
+  let found: Awaited<ReturnType<Vault["findChanges"]>>;
+  try {
+    found = await deps.vault.findChanges(reader, baseDisk, {
+      name,
+      ...(deps.signal === undefined ? {} : { signal: deps.signal }),
+      onProgress: ({ doneBytes, totalBytes }) =>
+        deps.onProgress?.({ disk: name, phase: "compare", doneBytes, totalBytes }),
+    });
+  } catch (error) {
+    deps.signal?.throwIfAborted();
+    if (!isVaultLoss(error)) throw error;
+    const trackingReason = `the last recovery point is damaged: ${error.message}`;
+    return { tracking: "full", trackingReason };
+  }
   const base = toBase(baseDisk, owned.use(deps.vault.openDisk(baseDisk)));
   return {
     increment: { base, changes: found.changes },

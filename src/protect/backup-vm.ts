@@ -85,7 +85,8 @@ export async function backupVm(
   );
   const durationMs = deps.clock.monotonicMs() - startMs;
   await owned[Symbol.asyncDispose]();
-  return { ...written, durationMs, warnings: await releaseOlder(vm.id, snapshot.id, deps) };
+  const warnings = [...written.warnings, ...(await releaseOlder(vm.id, snapshot.id, deps))];
+  return { ...written, durationMs, warnings };
 }
 
 /** Merges everything older although no point needs the new snapshot yet: layers must not pile up. */

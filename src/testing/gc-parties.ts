@@ -169,6 +169,9 @@ function createWork(
       const segments = entries.filter(({ name, segment }) => chosen.has(name) || segment === "");
       return { packs: [...chosen], segments: [...new Set(segments.map((one) => one.segment))] };
     },
+    *announce() {
+      // The inventory is no part of what is simulated.
+    },
     *secure(input: CollectionInput, choice: CollectionChoice): Steps<void> {
       yield* mark(input.manifests);
       const chosen = new Set(choice.packs);

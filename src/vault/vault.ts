@@ -23,6 +23,7 @@ import {
 import type { DiskReader } from "#ports/disk.ts";
 import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { assertContentName, openContainer } from "#vault/container/container-reader.ts";
+import { examineVault, type VaultHealth } from "#vault/health/examine.ts";
 import { type BlockIndex, openIndex } from "#vault/index/block-index.ts";
 import { BackupSession } from "#vault/gc/backup-session.ts";
 import {
@@ -51,6 +52,7 @@ import {
   writePoint,
   type WrittenPoint,
 } from "#vault/writer/point-writer.ts";
+import { writeHealing } from "#vault/writer/write-healing.ts";
 
 /** What a vault is opened with. */
 export interface VaultOptions {
@@ -163,30 +165,48 @@ export class Vault implements AsyncDisposable {
     return newest === undefined ? undefined : await this.readPoint(newest, signal);
   }
 
-  /** Writes and commits a recovery point; see {@link writePoint}. StoreIsSecondary (after-change). */
+  /**
+   * Looks which packs can be relied on now, and builds on no other from here on; what others put
+   * meanwhile is taken in first. See {@link examineVault}.
+   */
+  async examine(signal?: AbortSignal): Promise<VaultHealth> {
+    const { store, keys } = this.#options;
+    this.#locator.expectMore();
+    await this.#locator.refresh();
+    // What others commit from here on is looked for when it is missed.
+    this.#locator.expectMore();
+    const health = await examineVault({ store, keys, index: this.#index, signal });
+    await this.#index.setDistrusted("defect", health.packs);
+    return health;
+  }
+
+  /**
+   * Writes and commits a recovery point, which heals what its base lost; see {@link writePoint}.
+   * StoreIsSecondary (after-change).
+   */
   async writePoint(input: PointInput, options: WriteOptions = {}): Promise<WrittenPoint> {
-    await assertNotSecondary(this.#options.store, options.signal);
+    const { signal } = options;
+    await assertNotSecondary(this.#options.store, signal);
     const { point, disks } = input;
     const item = toItemName(this.#options.keys, point.itemId);
     const isIncrement = disks.some(({ increment }) => increment !== undefined);
     assert(!isIncrement || point.basePointId !== undefined, "an increment names its base");
     const bases =
       isIncrement && point.basePointId !== undefined ? [pointName(item, point.basePointId)] : [];
-    await using session = await BackupSession.open(pointName(item, point.pointId), bases, {
-      ...this.#options,
-      index: this.#index,
-      signal: options.signal,
-    });
-    return await writePoint(input, {
-      ...this.#options,
-      random: session.salts,
-      commit: (put) => session.commit(put),
-      index: this.#index,
-      access: this.#nodes,
-      workers: this.#workers,
-      verify: this.#options.verify ?? true,
-      signal: options.signal,
-      onProgress: options.onProgress ?? (() => {}),
+    const deps = { ...this.#options, index: this.#index, access: this.#nodes, signal };
+    await using session = await BackupSession.open(pointName(item, point.pointId), bases, deps);
+    return await writeHealing(input, {
+      ...deps,
+      examine: () => this.examine(signal),
+      write: (planned) =>
+        writePoint(planned, {
+          ...deps,
+          random: session.salts,
+          commit: (put) => session.commit(put),
+          workers: this.#workers,
+          verify: this.#options.verify ?? true,
+          onProgress: options.onProgress ?? (() => {}),
+        }),
     });
   }
 

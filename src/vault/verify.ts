@@ -1,15 +1,19 @@
 /**
  * Verification: whether every recovery point can be restored, and what is wrong if not.
  *
- * Four steps: read manifests; walk the maps and note which packs they need, each shared subtree
- * once; read every such object once, check its name without keys and every frame and block in it
- * with them; and, only if something is wrong, walk all maps again to name what it touches. Memory
- * is that of a few packs, and about 300 bytes for each pack of the store.
+ * Five steps: compare the listing with the inventory; read manifests; walk the maps and note which
+ * packs they need, each shared subtree once; read every such object once, check its name without
+ * keys and every frame and block in it with them, as deep as is asked for; and, only if something is
+ * wrong, walk all maps again to name what it touches. Memory is that of a few packs, and about 500
+ * bytes for each pack of the store. See docs/design/verify-and-heal.md.
  */
 import { availableParallelism } from "node:os";
 
+import { present } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
+import { fromHex } from "#base/bytes.ts";
+import { containerHeaderBytes } from "#formats/container.ts";
 import type { IndexPack } from "#formats/index-segment.ts";
 import type { Manifest, ManifestDisk } from "#formats/manifest.ts";
 import {
@@ -20,11 +24,13 @@ import {
   pointName,
 } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
+import { putFindings, readFindings } from "#vault/inventory/findings.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { workersMax } from "#vault/limits.ts";
 import type { DiskMap } from "#vault/map/map-source.ts";
 import { NodeReader } from "#vault/reader/node-reader.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
+import { BoundedWork } from "#vault/verify/bounded-work.ts";
 import {
   type BadObject,
   badRangesMax,
@@ -35,13 +41,24 @@ import {
 } from "#vault/verify/damage.ts";
 import { checkMap, type MapCheck, toByteRange } from "#vault/verify/map-check.ts";
 import { type CheckDeps, ObjectChecker } from "#vault/verify/pack-check.ts";
+import { checkStore, expectedHash, type StoreState } from "#vault/verify/store-check.ts";
 import { WorkerPool } from "#vault/workers/worker-pool.ts";
 
 /** Packs in memory at once, of at most 64 MiB each. */
 const packsInFlight = 2;
 
+/**
+ * How deep: `structure` reads no data but looks whether every block lies in a pack that is there;
+ * `objects` compares every object with its name; `full` also opens every frame and computes every id.
+ */
+export type VerifyDepth = "structure" | "objects" | "full";
+
 /** What to verify, and with what. */
 export interface VerifyOptions {
+  /** `full` unless told otherwise. */
+  readonly depth?: VerifyDepth;
+  /** Whether damage that is proved is noted in the store, so that the next backups heal it. */
+  readonly record?: boolean;
   readonly store: ObjectStore;
   readonly keys: VaultKeys;
   readonly vault: Vault;
@@ -83,7 +100,12 @@ export interface VerifiedPoint {
 
 /** What a verification found. */
 export interface VerifyReport {
+  readonly depth: VerifyDepth;
   readonly verdict: Verdict;
+  /** The worst of all points, whatever is wrong besides. */
+  readonly pointsVerdict: Verdict;
+  /** Objects that no part of the inventory names: of runs under way or broken off. */
+  readonly objectsUnnamed: number;
   readonly objectsChecked: number;
   readonly bytesRead: number;
   /** Blocks and nodes whose ids were checked. */
@@ -91,6 +113,8 @@ export interface VerifyReport {
   readonly badObjects: readonly BadObject[];
   readonly badObjectsOmitted: number;
   readonly points: readonly VerifiedPoint[];
+  /** Objects that were read and hash to their names. */
+  readonly readObjects: ReadonlySet<string>;
   readonly durationMs: number;
 }
 
@@ -123,6 +147,7 @@ class Verification implements AsyncDisposable {
   #bytes = 0;
   #blocks = 0;
   #totalBytes = 0;
+  #state: StoreState | undefined;
 
   constructor(options: VerifyOptions) {
     const { store, keys, vault, signal } = options;
@@ -138,6 +163,7 @@ class Verification implements AsyncDisposable {
       pool: this.#pool,
       damage: this.#damage,
       signal,
+      wasRemoved: async (name) => (await this.#state?.wasRemoved(name)) ?? false,
       onChecked: (bytes, blocks) => this.#count(bytes, blocks),
     };
     this.#checker = new ObjectChecker(deps);
@@ -148,28 +174,37 @@ class Verification implements AsyncDisposable {
   }
 
   async verify(): Promise<Omit<VerifyReport, "durationMs">> {
-    const { vault, points } = this.#options;
+    const { vault, points, depth = "full" } = this.#options;
     const states = await this.#readManifests();
     // Points that others commit just now are to be found whole.
+    vault.locator.expectMore();
     await vault.locator.refresh();
+    const state = await this.#checkStore();
     for (const { name, error } of vault.index.lost) {
       const verdict = verdictOf(error);
       this.#damage.addObject({ name: indexSegmentName(name), verdict, reason: error.message });
     }
     const needed = points === undefined ? undefined : new Set<string>();
     const isWalkSound = await this.#walkOnce(states, needed);
-    await this.#checkObjects(needed);
-    const isSound = isWalkSound && this.#damage.verdict === "sound";
+    await this.#checkObjects(state, needed);
+    const isSound = isWalkSound && this.#damage.isNone;
+    // Where a block lies in another pack too, that one counts.
+    if (!isSound) await vault.index.setDistrusted("defect", this.#damage.damagedPacks);
     const verified = await this.#judge(states, isSound);
     const ofPoints = verified.reduce<Verdict>((sum, { verdict }) => worse(sum, verdict), "sound");
+    if (this.#options.record === true) await this.#record();
     return {
+      depth,
       verdict: worse(this.#damage.verdict, ofPoints),
+      pointsVerdict: ofPoints,
+      objectsUnnamed: state.unnamed.length,
       objectsChecked: this.#objects,
       bytesRead: this.#bytes,
       blocksChecked: this.#blocks,
       badObjects: this.#damage.objects,
       badObjectsOmitted: this.#damage.objectsOmitted,
       points: verified,
+      readObjects: this.#checker.whole,
     };
   }
 
@@ -191,6 +226,8 @@ class Verification implements AsyncDisposable {
       } catch (error) {
         signal?.throwIfAborted();
         if (!isKluisError(error)) throw error;
+        const isDeleted = error.code === "RecoveryPointNotFound";
+        if (isDeleted && this.#options.points === undefined) continue;
         const verdict = verdictOf(error);
         const reason = error.message;
         this.#damage.addObject({ name: pointName(name.item, name.pointId), verdict, reason });
@@ -236,63 +273,80 @@ class Verification implements AsyncDisposable {
     };
   }
 
-  /** Reads every object that is wanted, packs with their tables first. */
-  async #checkObjects(needed: ReadonlySet<string> | undefined): Promise<void> {
-    const { vault, signal } = this.#options;
-    const waiting = await this.#listObjects(needed);
-    const running = new Set<Promise<void>>();
-    let failure: { readonly error: unknown } | undefined;
-    const start = async (check: () => Promise<unknown>): Promise<void> => {
-      if (running.size >= packsInFlight) await Promise.race(running);
-      const work: Promise<void> = check()
-        .then(
-          () => undefined,
-          (error: unknown) => {
-            failure ??= { error };
-          },
-        )
-        .finally(() => running.delete(work));
-      running.add(work);
-    };
-    for await (const pack of vault.index.packs()) {
-      signal?.throwIfAborted();
-      if (failure !== undefined) break;
-      const name = pack.type === "pack" ? packName(pack.name) : mapPackName(pack.name);
-      if (waiting.delete(name)) await start(() => this.#checker.checkPack(pack));
-      else if (needed === undefined || needed.has(name))
-        await start(() => this.#notePack(name, pack));
-    }
-    for (const name of waiting) {
-      if (failure !== undefined) break;
-      const parsed = parseStoreName(name);
-      if (parsed === undefined || !("sha256" in parsed)) continue;
-      await start(() => this.#checker.checkName(name, parsed.sha256));
-    }
-    await Promise.all(running);
-    if (failure !== undefined) throw failure.error;
+  /** What is wrong by the inventory counts where everything is verified, or what is needed. */
+  async #checkStore(): Promise<StoreState> {
+    const { store, keys, signal, points } = this.#options;
+    const damage = points === undefined ? this.#damage : new Damage();
+    const state = await checkStore({ store, keys, vaultId: keys.vaultId, signal }, damage);
+    this.#state = state;
+    return state;
   }
 
-  /** A pack of the index that was not listed: missing, or in a second segment and checked already. */
-  async #notePack(name: string, pack: IndexPack): Promise<void> {
+  /** Notes for all hosts what was proved. Errors: those of the store. */
+  async #record(): Promise<void> {
+    const { store, keys, signal } = this.#options;
+    const damaged = this.#damage.objects
+      .filter(({ name, verdict }) => verdict === "damaged" && parseStoreName(name) !== undefined)
+      .map(({ name }) => name);
+    if (damaged.length > 0) await putFindings({ store, keys, signal }, { damaged });
+  }
+
+  /** Reads every object that is wanted, packs with their tables first. */
+  async #checkObjects(state: StoreState, needed: ReadonlySet<string> | undefined): Promise<void> {
+    const { vault, signal, depth = "full" } = this.#options;
+    const waiting = await this.#choose(state, needed);
+    const work = new BoundedWork(packsInFlight);
+    try {
+      for await (const pack of vault.index.packs()) {
+        signal?.throwIfAborted();
+        const name = pack.type === "pack" ? packName(pack.name) : mapPackName(pack.name);
+        const isWaiting = waiting.delete(name);
+        const sizeBytes = state.listed.get(name);
+        if (isWaiting || isCut(pack, sizeBytes)) {
+          await work.start(() => this.#checker.checkPack(pack, isWaiting && depth === "full"));
+        } else if (sizeBytes === undefined && needed?.has(name) !== false) {
+          await work.start(() => this.#noteMissing(name, pack));
+        }
+      }
+      for (const name of waiting) {
+        const sha256 = fromHex(present(expectedHash(state, name), "what is chosen has a hash"));
+        await work.start(() =>
+          this.#checker.checkName(name, present(sha256, "a hash is hexadecimal")),
+        );
+      }
+    } finally {
+      await work.settle();
+    }
+    await work.end();
+  }
+
+  /** A pack of the index that was not listed: it is gone, or a listing has left it out. */
+  async #noteMissing(name: string, pack: IndexPack): Promise<void> {
     const { store, signal } = this.#options;
     if ((await store.stat(name, signal)) !== undefined) return;
     this.#damage.addPack(pack.name, "damaged");
+    // Nobody misses what was removed on purpose, but who needs it is told.
+    if (await this.#state?.wasRemoved(name)) return;
     const reason = "an index segment names it, and it is not in the store";
     this.#damage.addObject({ name, verdict: "damaged", reason });
   }
 
-  /** Objects whose names are hashes; all, or those that are needed. */
-  async #listObjects(needed: ReadonlySet<string> | undefined): Promise<Set<string>> {
-    const { store, signal } = this.#options;
-    const names = new Set<string>();
-    for await (const { name, sizeBytes } of store.list("", signal)) {
-      const parsed = parseStoreName(name);
-      if (parsed === undefined || !("sha256" in parsed)) continue;
+  /** Objects to be read at this depth: all whose content has a hash, or those that are suspect. */
+  async #choose(state: StoreState, needed: ReadonlySet<string> | undefined): Promise<Set<string>> {
+    const { store, keys, signal, depth = "full" } = this.#options;
+    const place = { store, keys, vaultId: keys.vaultId, signal };
+    const suspects = depth === "structure" ? (await readFindings(place)).damaged : undefined;
+    const chosen = new Set<string>();
+    for (const [name, sizeBytes] of state.listed) {
       if (needed !== undefined && !needed.has(name)) continue;
-      names.add(name);
+      const isWanted = suspects === undefined || suspects.has(name) || state.resized.has(name);
+      if (!isWanted || expectedHash(state, name) === undefined) continue;
+      // Manifests are read and judged as such.
+      if (parseStoreName(name)?.kind === "manifest") continue;
+      chosen.add(name);
       this.#totalBytes += sizeBytes;
     }
-    return names;
+    return chosen;
   }
 
   async #judge(states: readonly PointState[], isSound: boolean): Promise<readonly VerifiedPoint[]> {
@@ -335,6 +389,12 @@ class Verification implements AsyncDisposable {
     const why = reason === undefined ? {} : { reason };
     return { name: disk.name, verdict, damagedBytes, ranges, rangesOmitted, ...why };
   }
+}
+
+/** Whether a listed pack is too short for what the index says of it. */
+function isCut(pack: IndexPack, sizeBytes: number | undefined): boolean {
+  const end = pack.frames.reduce((sum, frame) => sum + frame.sealedBytes, containerHeaderBytes);
+  return sizeBytes !== undefined && sizeBytes < end;
 }
 
 function soundDisk(disk: ManifestDisk): VerifiedDisk {

@@ -212,7 +212,8 @@ test("vault store faults: each put that fails, or whose answer is lost", async (
       const fault = { kind, error: injectedError() };
       stage.store.inject({ method: "put", name: needed, after, fault });
       const outcome = await assertSurvives(stage, backUpScene(stage.vault), unavailable);
-      assert.equal(outcome, "failed");
+      // The last one tells the inventory of a point that is committed by then.
+      assert.equal(outcome, after === puts - 1 ? "succeeded" : "failed");
       assert.equal(threads.alive.size, 0, "no thread is left");
     }
   }

@@ -5,9 +5,11 @@ import {
   keyOptions,
   outputOption,
   pointToVerifyOption,
+  recordOption,
   storeOption,
   workOptions,
 } from "#cli/options.ts";
+import { depthOption } from "#cli/verify-depth.ts";
 import { runVerify } from "#cli/verify-points.ts";
 
 /** `kluis image verify`. */
@@ -17,13 +19,16 @@ export const imageVerify: CommandSpec = {
   description:
     "Reads every object that the recovery points need once, checks its name by its content, decrypts every frame " +
     "and checks the id of every block. What is missing or damaged is named, with the recovery points and ranges " +
-    "of disks that it touches. Exit code 0: sound; 14: damaged; 12: something could not be read just now.",
+    "of disks that it touches, and noted in the vault, so that the next backup stores again what the disks still " +
+    "have. Exit code 0: sound; 14: damaged; 12: something could not be read just now.",
   arguments: [],
   options: [
     storeOption,
     ...keyOptions,
     itemOption,
     pointToVerifyOption,
+    depthOption,
+    recordOption,
     ...workOptions,
     outputOption,
   ],

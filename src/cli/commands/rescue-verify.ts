@@ -7,6 +7,7 @@ import {
   recoveryKeyOption,
   storeOption,
 } from "#cli/options.ts";
+import { depthOption } from "#cli/verify-depth.ts";
 import { runVerify } from "#cli/verify-points.ts";
 
 /** `kluis rescue verify`. */
@@ -15,7 +16,14 @@ export const rescueVerify: CommandSpec = {
   summary: "check recovery points with nothing but the store and the recovery key",
   description: "As `kluis image verify`, with nothing of the host that made the backups.",
   arguments: [],
-  options: [storeOption, recoveryKeyOption, itemOption, pointToVerifyOption, outputOption],
+  options: [
+    storeOption,
+    recoveryKeyOption,
+    itemOption,
+    pointToVerifyOption,
+    depthOption,
+    outputOption,
+  ],
   examples: [
     {
       line: "kluis rescue verify --store /mnt/vault --recovery-key-file -",

@@ -118,7 +118,7 @@ async function trust(view: TrustView, deps: BackupSessionDeps): Promise<void> {
     const name = head.type === "pack" ? packName(head.name) : mapPackName(head.name);
     if (!packs.has(name)) distrusted.push(head.name);
   }
-  await index.setDistrusted(distrusted);
+  await index.setDistrusted("condemned", distrusted);
 }
 
 /** The hash that an object is named by; nothing where the name is of another kind. */

@@ -48,6 +48,8 @@ export interface CollectionWork {
    * packs a copy in a listed pack that nobody condemns; puts segments in place of those chosen.
    */
   secure(input: CollectionInput, choice: CollectionChoice): Steps<void>;
+  /** Says in the inventory that these objects are removed from now on; safety does not rest on it. */
+  announce(names: readonly string[]): Steps<void>;
 }
 
 /** When a collection stops waiting. Only efficiency rests on it. */
@@ -97,6 +99,7 @@ export function* collect(
   const last = yield* listPoints("roots-again", deleted);
   yield* work.secure({ ...input, manifests: last.roots }, choice);
   if (!(yield* decide(session))) return yield* withdraw(session, "fenced");
+  yield* work.announce([...body.manifests, ...body.segments, ...body.packs]);
   yield* removeAll(body);
   // Where the writer still has a lease it may put the manifest once more: the mark stays.
   const marks = new Set([...deleted].filter((name) => !writers.has(name)));

@@ -9,6 +9,7 @@ import {
   withdraw,
 } from "./collect-protocol.ts";
 import { VaultCollectionWork, type WorkTotals } from "./collection-work.ts";
+import { compactInventory } from "#vault/inventory/inventory.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import type { MarkerDeps } from "./marker.ts";
 import type { CollectionLimits, CollectionPlan } from "./plan-collection.ts";
@@ -84,7 +85,10 @@ async function runCollection(
     if (op === "put" && why === "decide-if-absent") mayHaveDecided = true;
   });
   try {
-    return await runSteps(steps, deps);
+    const end = await runSteps(steps, deps);
+    const { store, keys, signal } = deps;
+    if (end === "done") await compactInventory({ store, keys, signal });
+    return end;
   } catch (error) {
     // What was decided another collection takes up; what was not is taken back, as far as that goes.
     const { signal: _signal, ...rest } = deps;

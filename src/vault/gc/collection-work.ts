@@ -7,6 +7,7 @@ import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
 import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { PackExtent } from "#vault/index/entry-reader.ts";
+import { putInventoryPart } from "#vault/inventory/inventory.ts";
 import {
   manifestsAtOnce,
   mergedSegmentEntries,
@@ -65,6 +66,13 @@ export class VaultCollectionWork implements CollectionWork {
     });
   }
 
+  *announce(names: readonly string[]): Steps<void> {
+    const { store, keys, signal } = this.#deps;
+    yield* work("remove-in-order", async () => {
+      await putInventoryPart({ store, keys, signal }, { removed: names });
+    });
+  }
+
   async #choose(input: CollectionInput): Promise<CollectionChoice> {
     await this.#loadIndex(input, input.condemned);
     await this.#mark(input.manifests, "skip");
@@ -110,7 +118,7 @@ export class VaultCollectionWork implements CollectionWork {
       const name = nameOf(extent);
       if (condemned.has(name) || !listed.has(name)) distrusted.push(extent.head.name);
     }
-    await index.setDistrusted(distrusted);
+    await index.setDistrusted("condemned", distrusted);
   }
 
   async #mark(manifests: readonly string[], whenGone: "skip" | "fail"): Promise<void> {
@@ -225,7 +233,10 @@ export class VaultCollectionWork implements CollectionWork {
       keys,
       random: salts,
     });
-    await store.put(indexSegmentName(sealed.name), [sealed.bytes], signal);
+    const name = indexSegmentName(sealed.name);
+    await store.put(name, [sealed.bytes], signal);
+    const added = [{ name, sizeBytes: sealed.bytes.byteLength }];
+    await putInventoryPart({ store, keys, signal }, { added });
     await index.addSegment(sealed.name, packs);
     this.totals.segmentsWritten++;
   }

@@ -47,6 +47,7 @@ export class CopyOut {
       for (const type of ["pack", "mapPack"] as const) await this.#copyAll(type, sink);
       await sink.drain();
       await sink.writeSegment();
+      await sink.writeInventory();
     } finally {
       await sink.settle();
     }

@@ -45,6 +45,12 @@ export interface IndexOptions {
   readonly signal?: AbortSignal;
 }
 
+/**
+ * Why a pack is not to be built on: it is absent, short or was found damaged, it is about to be
+ * removed, or this process has failed to read it.
+ */
+export type Distrust = "defect" | "condemned" | "unread";
+
 /** What an index holds and takes. */
 export interface IndexStatistics {
   readonly segments: number;
@@ -135,6 +141,7 @@ export class BlockIndex implements AsyncDisposable {
   /** Numbers of segments that were taken in after {@link trustUntilNow}. */
   readonly #late: { readonly start: number; readonly end: number }[] = [];
   #isTrustClosed = false;
+  readonly #distrust = new Map<Distrust, readonly Uint8Array[]>();
   #strangers = 0;
   #savedEntries: number;
   #savedSegments: number;
@@ -201,10 +208,12 @@ export class BlockIndex implements AsyncDisposable {
   /**
    * From now on blocks in these packs (32-byte names) count as absent: {@link has} does not find them,
    * {@link lookup} and {@link locate} only where they lie nowhere else. Replaces what an earlier call
-   * said; holds for segments that are added later too. Errors: those of reading the vault.
+   * said for the same reason; holds for segments that are added later too. Calls do not overlap.
+   * Errors: those of reading the vault.
    */
-  async setDistrusted(packNames: readonly Uint8Array[]): Promise<void> {
-    await this.#distrusted.replace(packNames);
+  async setDistrusted(reason: Distrust, packNames: readonly Uint8Array[]): Promise<void> {
+    this.#distrust.set(reason, packNames);
+    await this.#distrusted.replace([...this.#distrust.values()].flat());
   }
 
   /**

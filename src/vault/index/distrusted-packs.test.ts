@@ -72,11 +72,16 @@ test("distrusted packs: count as absent wherever another copy is not", async () 
     }
     if (random.chance(0.4)) {
       distrusted = new Set(packs.filter(() => random.chance(0.5)));
-      await index.setDistrusted([...distrusted].map((pack) => pack.name));
+      // Both reasons count, together and alone.
+      const names = [...distrusted].map((pack) => pack.name);
+      const cut = random.integer(0, names.length);
+      await index.setDistrusted("defect", names.slice(0, cut));
+      await index.setDistrusted("condemned", names.slice(cut));
     }
     await assertAgrees(index, { ids, packs, distrusted });
   }
-  await index.setDistrusted([]);
+  await index.setDistrusted("defect", []);
+  await index.setDistrusted("condemned", []);
   await assertAgrees(index, { ids, packs, distrusted: new Set() });
   let extents = 0;
   for await (const { head, entries, contentEndBytes } of index.packExtents()) {

@@ -60,18 +60,17 @@ export function deriveVaultKeys(vaultId: Uint8Array, epochs: readonly KeyEpoch[]
   };
 }
 
+/** The key of the MACs of inventory and findings under one epoch. Throws KeyWrong (after-change). */
+export function deriveLedgerKey(keys: VaultKeys, epoch: number): Uint8Array {
+  return hkdf(epochOf(keys, epoch).masterKey, keys.vaultId, "kluis/v1/inventory");
+}
+
 /** The key of one container. Throws KeyWrong (after-change) where the ring lacks the epoch. */
 export function deriveContainerKey(
   keys: VaultKeys,
   container: { readonly type: ContainerType; readonly epoch: number; readonly salt: Uint8Array },
 ): Uint8Array {
-  const epoch = keys.epochs.find((candidate) => candidate.epoch === container.epoch);
-  if (epoch === undefined) {
-    throw new KluisError(
-      "KeyWrong",
-      `Cannot read a container: it was sealed under key epoch ${container.epoch}, which this key does not hold`,
-    );
-  }
+  const epoch = epochOf(keys, container.epoch);
   const parent = hkdf(epoch.masterKey, keys.vaultId, `kluis/v1/container/${container.type}`);
   return hkdf(parent, container.salt, "kluis/v1/container-key");
 }
@@ -79,6 +78,15 @@ export function deriveContainerKey(
 /** The epoch under which new containers are sealed. */
 export function currentEpoch(keys: VaultKeys): number {
   return present(keys.epochs.at(-1), "a key ring holds an epoch").epoch;
+}
+
+function epochOf(keys: VaultKeys, number: number): KeyEpoch {
+  const epoch = keys.epochs.find((candidate) => candidate.epoch === number);
+  if (epoch !== undefined) return epoch;
+  throw new KluisError(
+    "KeyWrong",
+    `Cannot read an object: it was sealed under key epoch ${number}, which this key does not hold`,
+  );
 }
 
 function hkdf(key: Uint8Array, salt: Uint8Array, info: string): Uint8Array {

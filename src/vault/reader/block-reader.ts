@@ -16,7 +16,7 @@ import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { fetchBytesMax, framesAheadPerWorker } from "#vault/limits.ts";
 import { FrameCache, type HeldFrame, type OpenedFrame } from "#vault/reader/frame-cache.ts";
-import { frameKeyOf, type Locator, objectNameOf } from "#vault/reader/locate.ts";
+import { frameKeyOf, type Locator, objectNameOf, withCopies } from "#vault/reader/locate.ts";
 import type { WorkerPool } from "#vault/workers/worker-pool.ts";
 
 /** Pages to be copied from a block. */
@@ -66,7 +66,7 @@ export class BlockReader {
   }
 
   /**
-   * Copies pieces into `target`. Every block was decrypted and its id checked before a byte of it
+   * Copies pieces into `target`; where a pack fails, from another that has the blocks. Every block was decrypted and its id checked before a byte of it
    * is copied; when it rejects nothing is written into `target` any more. Errors: BlockMissing,
    * ObjectNotFound, ObjectCorrupt (never), those of the store.
    */
@@ -75,13 +75,13 @@ export class BlockReader {
     target: Uint8Array,
     signal?: AbortSignal,
   ): Promise<void> {
-    await this.#locator.withMoved(() => this.#read(pieces, target, signal));
+    await withCopies(this.#locator, () => this.#read(pieces, target, signal));
   }
 
   async #read(
     pieces: readonly BlockPiece[],
     target: Uint8Array,
-    signal?: AbortSignal,
+    signal: AbortSignal | undefined,
   ): Promise<void> {
     signal?.throwIfAborted();
     const frames = await this.#group(pieces);

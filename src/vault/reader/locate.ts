@@ -1,9 +1,32 @@
 /** Finds blocks and nodes by id. */
 import { toHex } from "#base/bytes.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
-import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
+import { indexSegmentName, mapPackName, packName, parseStoreName } from "#formats/store-names.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
+
+/** Packs that a process avoids; with so many lost it no longer looks for copies. */
+const avoidedMax = 256;
+
+/** Runs `read` again while its errors lead to other copies; see {@link Locator.avoid}. */
+export async function withCopies<T>(locator: Locator, read: () => Promise<T>): Promise<T> {
+  for (;;) {
+    const before = locator.avoided;
+    try {
+      return await read();
+    } catch (error) {
+      if (!(await locator.avoid(error, before))) throw error;
+    }
+  }
+}
+
+/** A pack that is avoided, from when `done` resolves. */
+interface Avoidance {
+  readonly pack: Uint8Array;
+  /** From 0. */
+  readonly order: number;
+  readonly done: Promise<void>;
+}
 
 /**
  * Finds what the index of this host holds, and what other writers put since it was opened: all that
@@ -12,6 +35,8 @@ import type { BlockLocation } from "#vault/index/entry-reader.ts";
 export class Locator {
   readonly #index: BlockIndex;
   readonly #listSegments: () => Promise<Iterable<Uint8Array>>;
+  /** Packs that could not be read, by name. */
+  readonly #avoided = new Map<string, Avoidance>();
   #isCurrent = false;
   #refreshing: Promise<void> = Promise.resolve();
 
@@ -35,22 +60,6 @@ export class Locator {
     return this.#refreshing;
   }
 
-  /**
-   * Runs `read`, and once more with the index of now where an object was missing: a collection has
-   * moved what was in it. Errors: those of `read` and of the store.
-   */
-  async withMoved<T>(read: () => Promise<T>): Promise<T> {
-    try {
-      return await read();
-    } catch (error) {
-      if (!isKluisError(error, "ObjectNotFound")) throw error;
-      const names = [...(await this.#listSegments())];
-      await this.#index.refresh(names);
-      this.#index.retire(names);
-      return await read();
-    }
-  }
-
   /** Where a block or node lies. BlockMissing (never) where no index segment names it. */
   async locate(id: Uint8Array): Promise<BlockLocation> {
     const known = await this.#index.locate(id);
@@ -66,6 +75,50 @@ export class Locator {
     throw new KluisError("BlockMissing", `Cannot read block "${block}": no index names it${why}`, {
       details,
     });
+  }
+
+  /** How many packs are avoided. */
+  get avoided(): number {
+    return this.#avoided.size;
+  }
+
+  /**
+   * Says that reading has failed with `error`. True where that may be different next time: the pack is
+   * avoided from now on, and what others have put since is taken in, a copied block for example.
+   *
+   * @param before Packs that were avoided when the reading began.
+   */
+  async avoid(error: unknown, before: number): Promise<boolean> {
+    if (!isKluisError(error, "ObjectNotFound") && !isKluisError(error, "ObjectCorrupt"))
+      return false;
+    const object = String(error.details["object"] ?? "");
+    const parsed = parseStoreName(object);
+    if (parsed?.kind !== "pack" && parsed?.kind !== "map-pack") return false;
+    let avoidance = this.#avoided.get(object);
+    if (avoidance === undefined) {
+      if (this.#avoided.size >= avoidedMax) return false;
+      const last = [...this.#avoided.values()].at(-1);
+      const order = this.#avoided.size;
+      const done = this.#startToAvoid(last?.done).catch((failure: unknown) => {
+        this.#avoided.delete(object);
+        throw failure;
+      });
+      avoidance = { pack: parsed.sha256, order, done };
+      this.#avoided.set(object, avoidance);
+    }
+    await avoidance.done;
+    // Who began before others met the damage has not looked elsewhere yet.
+    return avoidance.order >= before;
+  }
+
+  /** Runs after the one before, and with all packs that are avoided by then. */
+  async #startToAvoid(before: Promise<void> | undefined): Promise<void> {
+    await before;
+    const packs = [...this.#avoided.values()].map(({ pack }) => pack);
+    await this.#index.setDistrusted("unread", packs);
+    const names = [...(await this.#listSegments())];
+    await this.#index.refresh(names);
+    this.#index.retire(names);
   }
 
   async #refreshAfter(before: Promise<void>): Promise<void> {

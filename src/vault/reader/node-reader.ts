@@ -7,7 +7,7 @@ import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { nodeCacheBytes } from "#vault/limits.ts";
 import type { MapAccess } from "#vault/map/map-source.ts";
-import { frameKeyOf, type Locator, objectNameOf } from "#vault/reader/locate.ts";
+import { frameKeyOf, type Locator, objectNameOf, withCopies } from "#vault/reader/locate.ts";
 
 /** Reads nodes of one vault; keeps `nodeCacheBytes` of opened frames. */
 export class NodeReader implements MapAccess {
@@ -29,12 +29,15 @@ export class NodeReader implements MapAccess {
   }
 
   /** See `MapSource`. Nodes are views of the frames that hold them. */
-  readonly source = async (
+  readonly source = (
     ids: readonly Uint8Array[],
     signal?: AbortSignal,
-  ): Promise<readonly Uint8Array[]> => await this.#locator.withMoved(() => this.#read(ids, signal));
+  ): Promise<readonly Uint8Array[]> => withCopies(this.#locator, () => this.#read(ids, signal));
 
-  async #read(ids: readonly Uint8Array[], signal?: AbortSignal): Promise<readonly Uint8Array[]> {
+  async #read(
+    ids: readonly Uint8Array[],
+    signal: AbortSignal | undefined,
+  ): Promise<readonly Uint8Array[]> {
     const locations = await Promise.all(ids.map((id) => this.#locator.locate(id)));
     const opened = new Map<string, Promise<Uint8Array>>();
     for (const location of locations) {

@@ -65,6 +65,11 @@ export class Damage {
     return this.#verdict;
   }
 
+  /** Whether nothing was noted, of objects, packs or blocks. */
+  get isNone(): boolean {
+    return this.#verdict === "sound" && this.#packs.size === 0 && this.#blocks.size === 0;
+  }
+
   /** Notes that an object is bad, with the first reason heard. */
   addObject(object: BadObject): void {
     this.#verdict = worse(this.#verdict, object.verdict);
@@ -76,6 +81,13 @@ export class Damage {
   /** Notes that nothing of a pack can be used. */
   addPack(name: Uint8Array, verdict: BadPack["verdict"]): void {
     this.#packs.set(packKey(name), { verdict, frames: undefined });
+  }
+
+  /** Names of packs of which something is damaged. */
+  get damagedPacks(): readonly Uint8Array[] {
+    return [...this.#packs]
+      .filter(([, { verdict }]) => verdict === "damaged")
+      .map(([name]) => new Uint8Array(Buffer.from(name, "latin1")));
   }
 
   /** Notes that a frame of a pack cannot be opened. */

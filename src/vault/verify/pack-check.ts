@@ -1,8 +1,6 @@
 /** Reads whole objects of a vault and checks everything in them. */
-import { createHash } from "node:crypto";
-
 import { bytesEqual, toHex } from "#base/bytes.ts";
-import { isKluisError, toKluisError } from "#base/kluis-error.ts";
+import { toKluisError } from "#base/kluis-error.ts";
 import { Semaphore } from "#base/semaphore.ts";
 import { containerHeaderBytes } from "#formats/container.ts";
 import type { IndexEntry, IndexPack } from "#formats/index-segment.ts";
@@ -12,6 +10,7 @@ import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { type Damage, verdictOf } from "#vault/verify/damage.ts";
+import { type ReadObject, readChecked } from "#vault/verify/read-object.ts";
 import type { WorkerPool } from "#vault/workers/worker-pool.ts";
 
 /** Frames of packs that are opened at once. */
@@ -24,6 +23,8 @@ export interface CheckDeps {
   readonly pool: WorkerPool;
   readonly damage: Damage;
   readonly signal: AbortSignal | undefined;
+  /** Whether an object that is missing was removed on purpose. */
+  readonly wasRemoved: (name: string) => Promise<boolean>;
   /** Told the bytes of each object that was read, and the blocks and nodes whose ids were checked. */
   readonly onChecked: (bytes: number, blocks: number) => void;
 }
@@ -32,42 +33,40 @@ export interface CheckDeps {
 export class ObjectChecker {
   readonly #deps: CheckDeps;
   readonly #frames = new Semaphore(framesInFlight);
+  /** Objects that were read and hash to their names. */
+  readonly whole = new Set<string>();
 
   constructor(deps: CheckDeps) {
     this.#deps = deps;
   }
 
-  /** Checks that an object hashes to its name; needs no key. Returns its bytes, if they can be had. */
-  async checkName(name: string, sha256: Uint8Array): Promise<Uint8Array | undefined> {
+  /** Checks that an object hashes to its name; needs no key. */
+  async checkName(name: string, sha256: Uint8Array): Promise<ReadObject> {
     const { store, signal, damage } = this.#deps;
-    let bytes: Uint8Array;
-    try {
-      bytes = await store.get(name, undefined, signal);
-    } catch (error) {
-      signal?.throwIfAborted();
-      if (!isKluisError(error)) throw error;
-      damage.addObject({ name, verdict: verdictOf(error), reason: error.message });
-      return undefined;
+    const read = await readChecked({ store, signal }, name, sha256);
+    this.#deps.onChecked(read.bytesRead, 0);
+    if (read.verdict === "sound") this.whole.add(name);
+    const isRemoved = read.kind === "missing" && (await this.#deps.wasRemoved(name));
+    if (read.verdict !== "sound" && !isRemoved) {
+      damage.addObject({ name, verdict: read.verdict, reason: read.reason });
     }
-    this.#deps.onChecked(bytes.byteLength, 0);
-    const actual = createHash("sha256").update(bytes).digest();
-    if (!bytesEqual(actual, sha256)) {
-      const reason = `its content hashes to ${toHex(actual)}, not to its name`;
-      damage.addObject({ name, verdict: "damaged", reason });
-    }
-    return bytes;
+    return read;
   }
 
-  /** Checks a pack: its name, every frame, and the id of every block or node in it. */
-  async checkPack(pack: IndexPack): Promise<void> {
+  /**
+   * Checks a pack by its name and, if that is wrong or `isDeep`, every frame and the id of every block
+   * or node in it.
+   */
+  async checkPack(pack: IndexPack, isDeep: boolean): Promise<void> {
     const { damage } = this.#deps;
     const name = pack.type === "pack" ? packName(pack.name) : mapPackName(pack.name);
-    const bytes = await this.checkName(name, pack.name);
-    if (bytes === undefined) {
-      const known = damage.objects.find((object) => object.name === name);
-      damage.addPack(pack.name, known?.verdict ?? "damaged");
+    const read = await this.checkName(name, pack.name);
+    if (read.kind !== "read") {
+      damage.addPack(pack.name, read.verdict);
       return;
     }
+    if (read.verdict === "sound" && !isDeep) return;
+    const { bytes } = read;
     // A wrong name does not make every frame wrong: those that open are still of use.
     const entries = groupByFrame(pack);
     let offset = containerHeaderBytes;

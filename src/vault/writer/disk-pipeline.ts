@@ -216,7 +216,7 @@ export class DiskPipeline {
       }
       const checksum = scan.checksums.subarray(at * checksumBytes, (at + 1) * checksumBytes);
       const isSame = base !== undefined && bytesEqual(base.checksum, checksum);
-      if (isSame && base.pieces.length === 1) {
+      if (isSame && base.pieces.length === 1 && this.#isKept(base)) {
         await this.#update(window, base, base);
         continue;
       }
@@ -229,6 +229,12 @@ export class DiskPipeline {
       });
     }
     return wanted;
+  }
+
+  /** Whether the vault still has all that the base holds at a window. */
+  #isKept(base: WindowMap): boolean {
+    const { session } = this.#options;
+    return base.pieces.every(({ block }) => block === undefined || session.has(block));
   }
 
   async #notePages(segment: Segment, scanned: Scanned): Promise<Wanted> {

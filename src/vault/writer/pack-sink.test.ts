@@ -1,5 +1,5 @@
-// Goal: packs are durable before the segment that names them, segments follow each other, blocks
-// count as stored only then, and a failure stops everything after it.
+// Goal: packs are durable before the inventory part and the segment that name them, in this order,
+// segments follow each other, blocks count as stored only then, and a failure stops what follows.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -120,12 +120,14 @@ test("pack sink: a block counts as stored when the segment that names its pack i
   assert.equal(index.has(id), false, "nobody may build on it yet");
   const segment = sink.writeSegment();
   assert.equal(index.has(id), false);
+  assert.equal(await store.next(), "inventory", "a pack that others may build on is in it");
+  assert.equal(index.has(id), false);
   assert.equal(await store.next(), "index");
   await segment;
   assert.ok(index.has(id) && indexed.length === 1);
   await sink.writeSegment();
-  assert.equal(store.done.length, 2, "nothing is left to be named");
-  assert.equal(sink.totals.objects, 2);
+  assert.equal(store.done.length, 3, "nothing is left to be named");
+  assert.equal(sink.totals.objects, 3);
   await index.close();
 });
 
@@ -140,6 +142,7 @@ test("pack sink: a segment waits for the one before it", async () => {
   for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate);
   assert.equal(isOver, false);
   await store.next();
+  await store.next();
   await Promise.all([first, second]);
   await index.close();
 });
@@ -153,6 +156,7 @@ test("pack sink: says when so much waits that a segment is due", async () => {
   }
   assert.ok(sink.isSegmentDue);
   const segment = sink.writeSegment();
+  await store.next();
   await store.next();
   await segment;
   assert.equal(sink.isSegmentDue, false);
@@ -188,12 +192,15 @@ test("pack sink: a put that fails is told, aborts the others, and no segment fol
 
 test("pack sink: a segment that fails leaves its packs unknown", async () => {
   const { store, sink, index, indexed, createPack } = await createFixture();
-  const { pack, id } = createPack("mapPack");
-  sink.accept(pack);
-  assert.equal(await store.next(), "maps");
-  const segment = sink.writeSegment();
-  await Promise.all([store.next(new Error("no answer")), assert.rejects(segment, /no answer/)]);
-  assert.equal(index.has(id), false);
-  assert.equal(indexed.length, 0);
+  for (const whole of [0, 1]) {
+    const { pack, id } = createPack("mapPack");
+    sink.accept(pack);
+    assert.equal(await store.next(), "maps");
+    const segment = sink.writeSegment();
+    if (whole === 1) assert.equal(await store.next(), "inventory");
+    await Promise.all([store.next(new Error("no answer")), assert.rejects(segment, /no answer/)]);
+    assert.equal(index.has(id), false);
+    assert.equal(indexed.length, 0);
+  }
   await index.close();
 });

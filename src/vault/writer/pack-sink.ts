@@ -7,6 +7,7 @@ import type { ObjectStore } from "#ports/object-store.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import { computeName } from "#vault/hashing.ts";
+import { putInventoryPart, type StoredObject } from "#vault/inventory/inventory.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { putsInFlight } from "#vault/limits.ts";
 import type { FinishedPack } from "#vault/writer/pack-assembler.ts";
@@ -36,6 +37,8 @@ export class PackSink {
   readonly #segments = new Semaphore(1);
   readonly #running = new Set<Promise<void>>();
   #pending: IndexPack[] = [];
+  /** Objects that are durable and in no inventory part yet. */
+  #untold: StoredObject[] = [];
   #pendingEntries = 0;
   readonly totals: SinkTotals = { objects: 0, bytes: 0, packBytes: 0, mapBytes: 0, indexBytes: 0 };
 
@@ -95,6 +98,17 @@ export class PackSink {
     while (this.#running.size > 0) await Promise.all(this.#running);
   }
 
+  /** Names in the inventory what is durable and not in it yet, and `more` with it. */
+  async writeInventory(more: readonly StoredObject[] = []): Promise<void> {
+    const added = [...this.#untold, ...more];
+    this.#untold = [];
+    const deps = { store: this.#store, keys: this.#keys, signal: this.#signal };
+    for (const { sizeBytes } of await putInventoryPart(deps, { added })) {
+      this.totals.objects++;
+      this.totals.bytes += sizeBytes;
+    }
+  }
+
   /** Writes an index segment for every pack that is durable and not yet in one. */
   async writeSegment(): Promise<void> {
     await this.#segments.run(async () => {
@@ -112,7 +126,11 @@ export class PackSink {
       keys: this.#keys,
       random: this.#random,
     });
-    await this.#put(indexSegmentName(sealed.name), sealed.bytes);
+    // First the inventory: a pack that others may build on is missed when it is gone.
+    await this.writeInventory();
+    const name = indexSegmentName(sealed.name);
+    await this.#put(name, sealed.bytes);
+    this.#untold.push({ name, sizeBytes: sealed.bytes.byteLength });
     this.totals.indexBytes += sealed.bytes.byteLength;
     await this.#index.addSegment(sealed.name, packs);
     this.#onIndexed(packs);
@@ -121,9 +139,9 @@ export class PackSink {
   async #putPack({ bytes, table: row }: FinishedPack): Promise<void> {
     const table = { ...row, name: await this.#nameOf(bytes) };
     const isData = table.type === "pack";
-    await this.#puts.run(() =>
-      this.#put(isData ? packName(table.name) : mapPackName(table.name), bytes),
-    );
+    const name = isData ? packName(table.name) : mapPackName(table.name);
+    await this.#puts.run(() => this.#put(name, bytes));
+    this.#untold.push({ name, sizeBytes: bytes.byteLength });
     this.totals[isData ? "packBytes" : "mapBytes"] += bytes.byteLength;
     this.#pending.push(table);
     this.#pendingEntries += table.entries.length;

@@ -1,8 +1,8 @@
 /** Writes one recovery point: all disks in parallel, then the manifest as the one commit. */
 import { present } from "#base/assert.ts";
-import { bytesEqual } from "#base/bytes.ts";
+import { bytesEqual, toHex } from "#base/bytes.ts";
 import type { Clock } from "#base/clock.ts";
-import { KluisError } from "#base/kluis-error.ts";
+import { KluisError, toKluisError } from "#base/kluis-error.ts";
 import { tombstoneBytes } from "#formats/control-record.ts";
 import { leafWindows, windowBytes } from "#formats/geometry.ts";
 import { encodeManifest, type Manifest, type ManifestDisk } from "#formats/manifest.ts";
@@ -10,6 +10,7 @@ import { pointName } from "#formats/store-names.ts";
 import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import { fenced } from "#vault/gc/backup-session.ts";
+import type { StoredObject } from "#vault/inventory/inventory.ts";
 import { toItemName } from "#vault/item-name.ts";
 import { createMapBuilder, type MapBuilder } from "#vault/map/map-builder.ts";
 import { type DiskMap, type MapAccess, windowsOf } from "#vault/map/map-source.ts";
@@ -25,6 +26,7 @@ import {
   type Segment,
   touchedWindows,
 } from "#vault/writer/segment-plan.ts";
+import { storeHealed, withHealing } from "#vault/writer/healed-windows.ts";
 import { planRewrites } from "#vault/writer/rewrite-plan.ts";
 import { dropKnownZeros } from "#vault/writer/known-zeros.ts";
 import { type SessionDeps, WriteSession } from "#vault/writer/write-session.ts";
@@ -43,7 +45,12 @@ export interface DiskInput {
   /** Content at the instant of the point. Not disposed here. */
   readonly reader: DiskReader;
   /** Absent for a full read. Changes are extents in which the disk may differ from the base. */
-  readonly increment?: { readonly base: DiskBase; readonly changes: ChangedExtents };
+  readonly increment?: {
+    readonly base: DiskBase;
+    readonly changes: ChangedExtents;
+    /** Windows, ascending, whose blocks the vault has lost: stored again, changed or not. */
+    readonly healing?: readonly number[];
+  };
   readonly tracking: ManifestDisk["tracking"];
   readonly trackingReason?: string;
   /** Bytes read beforehand to find the changes (a comparison by checksum). */
@@ -78,6 +85,8 @@ export interface WriterDeps extends SessionDeps {
 export interface WrittenPoint {
   readonly manifest: Manifest;
   readonly added: SinkTotals;
+  /** What went wrong after the commit and is not lost; for people. */
+  readonly warnings: readonly string[];
 }
 
 /**
@@ -100,10 +109,25 @@ export async function writePoint(input: PointInput, deps: WriterDeps): Promise<W
   await session.flush();
   for (const { reader } of input.disks) await reader.assertUnchanged();
   const manifest: Manifest = { ...input.point, committedAtMs: deps.clock.nowMs(), disks };
-  const sizeBytes = await commit(name, manifest, scope);
+  const committed = await commit(name, manifest, scope);
+  const warnings = await tellInventory(committed, session);
   const { totals } = session.sink;
-  const added = { ...totals, objects: totals.objects + 1, bytes: totals.bytes + sizeBytes };
-  return { manifest, added };
+  const bytes = totals.bytes + committed.sizeBytes;
+  return { manifest, added: { ...totals, objects: totals.objects + 1, bytes }, warnings };
+}
+
+/** The point exists whatever happens here; what is not told now, `vault repair` or a collector tells. */
+async function tellInventory(
+  manifest: StoredObject,
+  session: WriteSession,
+): Promise<readonly string[]> {
+  try {
+    await session.sink.writeInventory([manifest]);
+    return [];
+  } catch (error) {
+    const { message } = toKluisError(error);
+    return [`${message} (the recovery point is committed; the inventory does not name it yet)`];
+  }
 }
 
 /** The manifest as far as it is known before the transfer, which would be in vain if it is no good. */
@@ -148,10 +172,12 @@ async function writeDisk(
   const totals = await pipeline.run(plan.segments);
   const built = await map.finish();
   const base = increment?.base.disk;
+  const healed = increment?.healing?.length ?? 0;
   const kept =
     base === undefined ? 0 : base.mappedBytes - (await countCutBytes(base, sizeBytes, deps));
   return {
     ...describeDisk(disk, built, { ...totals, mappedBytes: kept + totals.mappedBytes }),
+    ...(healed > 0 && { healedBytes: healed * windowBytes }),
     ...(plan.sweep === undefined ? {} : { rewrite: plan.sweep.state }),
   };
 }
@@ -205,7 +231,7 @@ async function planWhole(reader: DiskReader, deps: WriterDeps): Promise<Plan> {
 
 async function planChanges(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
   const { reader } = disk;
-  const { base, changes } = present(disk.increment, "an increment has a base");
+  const { base, changes, healing = [] } = present(disk.increment, "an increment has a base");
   const sizes = { sizeBytes: reader.sizeBytes, baseSizeBytes: base.disk.sizeBytes };
   const tail = sizes.sizeBytes > sizes.baseSizeBytes ? await readTail(reader, sizes, deps) : [];
   const extents = await dropKnownZeros(planResize(changes, sizes, tail), {
@@ -222,7 +248,8 @@ async function planChanges(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
     state: base.disk.rewrite,
   });
   const limit = windowsOf(sizes.sizeBytes);
-  const windows = planRewrites(touchedWindows(extents), sweep, async (window) =>
+  const touched = withHealing(touchedWindows(extents), healing);
+  const windows = planRewrites(touched, sweep, async (window) =>
     window < limit ? await cursor.read(window) : undefined,
   );
   // A comparison by checksum names windows; what the base has of them is compared page by page.
@@ -231,8 +258,8 @@ async function planChanges(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
     other !== undefined && window < limit && (await other.read(window)) !== undefined;
   return {
     sweep,
-    segments: planIncrement(windows, sizes.sizeBytes, isGuess),
-    totalBytes: counts.windows * windowBytes,
+    segments: planIncrement(storeHealed(windows, healing), sizes.sizeBytes, isGuess),
+    totalBytes: (counts.windows + healing.length) * windowBytes,
   };
 }
 
@@ -275,10 +302,10 @@ function countTouched(extents: ChangedExtents): { windows: number; dataPages: nu
   return { windows, dataPages };
 }
 
-/** Puts the manifest: from then on the point exists. Returns its size. */
-async function commit(name: string, manifest: Manifest, deps: WriterDeps): Promise<number> {
+/** Puts the manifest: from then on the point exists. */
+async function commit(name: string, manifest: Manifest, deps: WriterDeps): Promise<StoredObject> {
   const { store, signal } = deps;
-  const { bytes } = buildContainer("manifest", encodeManifest(manifest), deps);
+  const { bytes, name: sha256 } = buildContainer("manifest", encodeManifest(manifest), deps);
   const outcome = await deps.commit(async () => {
     if ((await store.put(name, [bytes], signal)) === "created") return "created";
     // It is ours where the store had lost the answer to an earlier attempt of this very put.
@@ -293,5 +320,5 @@ async function commit(name: string, manifest: Manifest, deps: WriterDeps): Promi
       `Cannot commit recovery point "${manifest.pointId}": one of that id exists`,
     );
   }
-  return bytes.byteLength;
+  return { name, sizeBytes: bytes.byteLength, sha256: toHex(sha256) };
 }

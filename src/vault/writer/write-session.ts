@@ -104,6 +104,11 @@ export class WriteSession implements AsyncDisposable {
     return await Promise.all(running);
   }
 
+  /** Whether a new map may name this block as it is. */
+  has(id: Uint8Array): boolean {
+    return this.#index.has(id) || this.#claimed.has(asBuffer(id).toString("latin1"));
+  }
+
   /** Whether the caller must store this block: the vault does not have it and nobody claimed it. */
   claim(id: Uint8Array): boolean {
     const name = asBuffer(id).toString("latin1");

@@ -36,6 +36,12 @@ import {
 } from "#formats/index-segment.ts";
 import { encodeKeyFile, parseKeyFile } from "#formats/key-file.ts";
 import { encodeKeySlot, parseKeySlot } from "#formats/key-slot.ts";
+import {
+  encodeLedgerBody,
+  encodeLedgerMac,
+  type LedgerLine,
+  parseLedgerPart,
+} from "#formats/ledger-part.ts";
 import { encodeManifest, parseManifest } from "#formats/manifest.ts";
 import { encodeInner, encodeLeaf, parseInner, parseLeaf } from "#formats/map-node.ts";
 import { isObjectName } from "#formats/object-name.ts";
@@ -48,6 +54,7 @@ import {
   deletedName,
   indexSegmentName,
   leaseName,
+  ledgerName,
   mapPackName,
   packName,
   parsePointId,
@@ -178,6 +185,17 @@ const formats: readonly Fuzzer[] = [
       const manifest = parseManifest(bytes, objectName);
       assert.deepEqual(parseManifest(encodeManifest(manifest), objectName), manifest);
       return undefined;
+    },
+  },
+  {
+    name: "part of the inventory or of the findings",
+    covers: ["parseLedgerPart"],
+    errors: corruptOnly,
+    isText: true,
+    inputs: ledgerParts,
+    parse: (bytes) => {
+      const part = parseLedgerPart(bytes, objectName);
+      return concatBytes([encodeLedgerBody(part), encodeLedgerMac(part.epoch, part.mac)]);
     },
   },
   {
@@ -380,6 +398,9 @@ function parseName(text: string): Uint8Array | undefined {
   if (name.kind === "lease") return bytesOf(leaseName(name.session));
   if (name.kind === "condemned") return bytesOf(condemnedName(name.session));
   if (name.kind === "decision") return bytesOf(decisionName(name.session));
+  if (name.kind === "inventory" || name.kind === "findings") {
+    return bytesOf(ledgerName(name.kind, name.number, name.sha256));
+  }
   const build = {
     slot: slotName,
     pack: packName,
@@ -387,6 +408,26 @@ function parseName(text: string): Uint8Array | undefined {
     "index-segment": indexSegmentName,
   }[name.kind];
   return bytesOf(build(name.sha256));
+}
+
+/** One part with every kind of line, and one of each folder without any. */
+function ledgerParts(): readonly Uint8Array[] {
+  const [sha256, name] = ["ab".repeat(32), packName(salt)];
+  const lines: readonly LedgerLine[] = [
+    { kind: "after", sha256 },
+    { kind: "replaces", generation: 1, sha256 },
+    { kind: "add", number: 3, sizeBytes: 4, name },
+    { kind: "add", number: 3, sizeBytes: 4, name, sha256 },
+    { kind: "remove", generation: 0, name },
+    { kind: "damaged", number: 5, name },
+    { kind: "sound", number: 6, name },
+    { kind: "checked", atMs: 7, upTo: 8, objects: 9, bytes: 10, from: name, to: name },
+  ];
+  const vaultId = salt.subarray(0, 16);
+  return [
+    { folder: "inventory" as const, vaultId, number: 1, lines },
+    { folder: "findings" as const, vaultId, number: 2, lines: [] },
+  ].map((part) => concatBytes([encodeLedgerBody(part), encodeLedgerMac(1, salt)]));
 }
 
 /** Frame headers, each with a body that is not sealed yet. */

@@ -1,0 +1,155 @@
+/** Which objects a store is expected to hold; docs/design/verify-and-heal.md. */
+import { toHex } from "#base/bytes.ts";
+import { ledgerGenerationMax, type LedgerLine, ledgerLinesMax } from "#formats/ledger-part.ts";
+import {
+  type LedgerContent,
+  type LedgerDeps,
+  type LedgerEntry,
+  type LedgerPlace,
+  listLedger,
+  putLedgerPart,
+  readLedger,
+} from "#vault/inventory/ledger.ts";
+
+/** Lines that a part holds beside those of its head. */
+const linesPerPart = ledgerLinesMax - 1024;
+/** Compaction is of use from so many parts on. */
+export const compactPartsMin = 16;
+
+/** An object that was put. */
+export interface StoredObject {
+  readonly name: string;
+  readonly sizeBytes: number;
+  /** Of its content, hexadecimal, where that is not in its name. */
+  readonly sha256?: string;
+}
+
+/** An object that is expected. */
+export interface ExpectedObject extends StoredObject {
+  /** Number of the part that named it first. */
+  readonly number: number;
+}
+
+/** What the inventory says; parts that are bad or missing are told by `content`. */
+export interface Inventory {
+  readonly expected: ReadonlyMap<string, ExpectedObject>;
+  /** Names that are no longer expected, whether or not they are still there. */
+  readonly removed: ReadonlySet<string>;
+  /** Largest number of a part; 0 where there is none. */
+  readonly number: number;
+  readonly content: LedgerContent;
+}
+
+/** Reads the inventory. Without keys its MACs are not checked. Errors: those of the store. */
+export async function readInventory(place: LedgerPlace): Promise<Inventory> {
+  const content = await readLedger(place, "inventory");
+  const { expected, removed } = unite(content.parts.map(({ lines }) => lines));
+  const number = content.parts.reduce((most, part) => Math.max(most, part.number), 0);
+  return { expected, removed: new Set(removed.keys()), number, content };
+}
+
+/** What becomes part of the inventory. */
+export interface InventoryChanges {
+  /** Objects that are durable by now. */
+  readonly added?: readonly StoredObject[];
+  /** Names of objects that are about to be removed, or are gone. */
+  readonly removed?: readonly string[];
+  /** Hashes of parts, hexadecimal, that are missing or damaged and that nobody shall miss any more. */
+  readonly replaced?: readonly string[];
+}
+
+/**
+ * Says that objects were added, or are removed from now on; durable on return. Call it after the puts
+ * of what is added, and before objects are removed. Errors: those of the store.
+ */
+export async function putInventoryPart(
+  deps: LedgerDeps,
+  changes: InventoryChanges,
+): Promise<readonly LedgerEntry[]> {
+  const { added = [], removed = [], replaced = [] } = changes;
+  const lines: ((number: number) => LedgerLine)[] = [
+    ...replaced.map((sha256) => () => ({ kind: "replaces" as const, generation: 0, sha256 })),
+    ...added.map((object) => (number: number) => ({ kind: "add" as const, number, ...object })),
+    ...removed.map((name) => () => ({ kind: "remove" as const, generation: 0, name })),
+  ];
+  // Listed each time: a part that was compacted away long ago must not be named by a new one.
+  const put: LedgerEntry[] = [];
+  for (let at = 0; at < lines.length; at += linesPerPart) {
+    const after = put.length > 0 ? put : await listLedger(deps, "inventory");
+    const slice = lines.slice(at, at + linesPerPart);
+    const part = { after, lines: (number: number) => slice.map((line) => line(number)) };
+    put.push(await putLedgerPart(deps, "inventory", part));
+  }
+  return put;
+}
+
+/**
+ * Puts what all parts together say into new ones, and removes those. Any number of processes may do
+ * this at once, beside any other use; after a crash both are there and say the same.
+ *
+ * Nothing is done where there are few parts, or where one is damaged or missing: it is first to be
+ * repaired. Returns how many parts were removed. Errors: those of the store.
+ */
+export async function compactInventory(
+  deps: LedgerDeps,
+  options: { readonly partsMin?: number } = {},
+): Promise<number> {
+  const { store, keys, signal } = deps;
+  const place = { store, vaultId: keys.vaultId, keys, signal };
+  const content = await readLedger(place, "inventory");
+  const { parts, bad, missing } = content;
+  const isWhole = bad.length === 0 && missing.length === 0;
+  if (!isWhole || parts.length < (options.partsMin ?? compactPartsMin)) return 0;
+  const { expected, removed } = unite(parts.map(({ lines }) => lines));
+  const lines: LedgerLine[] = [
+    ...parts.map(({ sha256 }) => ({
+      kind: "replaces" as const,
+      generation: 0,
+      sha256: toHex(sha256),
+    })),
+    ...olderReplacements(parts.map((part) => part.lines)),
+    ...[...removed]
+      .filter(([, generation]) => generation < ledgerGenerationMax)
+      .map(([name, generation]) => ({ kind: "remove" as const, generation: generation + 1, name })),
+    ...[...expected.values()].map((object) => ({ kind: "add" as const, ...object })),
+  ];
+  let after: readonly LedgerEntry[] = parts;
+  for (let at = 0; at < lines.length; at += linesPerPart) {
+    const slice = lines.slice(at, at + linesPerPart);
+    after = [await putLedgerPart(deps, "inventory", { after, lines: () => slice })];
+  }
+  for (const { name } of parts) await store.remove(name, signal);
+  return parts.length;
+}
+
+function* olderReplacements(parts: readonly (readonly LedgerLine[])[]): Generator<LedgerLine> {
+  for (const lines of parts) {
+    for (const line of lines) {
+      if (line.kind !== "replaces" || line.generation >= ledgerGenerationMax) continue;
+      yield { ...line, generation: line.generation + 1 };
+    }
+  }
+}
+
+/** The union of parts: whatever a part removes is not expected. Generations are the youngest. */
+function unite(parts: readonly (readonly LedgerLine[])[]): {
+  readonly expected: Map<string, ExpectedObject>;
+  readonly removed: Map<string, number>;
+} {
+  const expected = new Map<string, ExpectedObject>();
+  const removed = new Map<string, number>();
+  for (const lines of parts) {
+    for (const line of lines) {
+      if (line.kind === "remove") {
+        const known = removed.get(line.name) ?? ledgerGenerationMax;
+        removed.set(line.name, Math.min(known, line.generation));
+      } else if (line.kind === "add") {
+        const { kind: _, ...object } = line;
+        const known = expected.get(line.name);
+        if (known === undefined || known.number > line.number) expected.set(line.name, object);
+      }
+    }
+  }
+  for (const name of removed.keys()) expected.delete(name);
+  return { expected, removed };
+}

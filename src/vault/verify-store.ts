@@ -1,0 +1,97 @@
+/** Verification without a key: what is missing, cut or changed; docs/design/verify-and-heal.md. */
+import type { Clock } from "#base/clock.ts";
+import { fromHex } from "#base/bytes.ts";
+import type { ObjectStore } from "#ports/object-store.ts";
+import { listKeySlots } from "#vault/keys/slots.ts";
+import { BoundedWork } from "#vault/verify/bounded-work.ts";
+import { type BadObject, Damage, type Verdict } from "#vault/verify/damage.ts";
+import { readChecked } from "#vault/verify/read-object.ts";
+import { checkStore, expectedHash } from "#vault/verify/store-check.ts";
+
+/** Objects in memory at once, of at most 64 MiB each. */
+const objectsInFlight = 3;
+
+/** What to verify without a key. */
+export interface VerifyStoreOptions {
+  readonly store: ObjectStore;
+  /** 16 bytes, from `vault.json`. */
+  readonly vaultId: Uint8Array;
+  /** `structure` reads the listing and the inventory, `objects` every object. */
+  readonly depth: "structure" | "objects";
+  readonly clock: Clock;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
+}
+
+/** What was found without a key. */
+export interface StoreReport {
+  readonly verdict: Verdict;
+  readonly objectsListed: number;
+  readonly objectsExpected: number;
+  /** Objects that no part of the inventory names: of runs under way or broken off. */
+  readonly objectsUnnamed: number;
+  readonly objectsChecked: number;
+  readonly bytesRead: number;
+  readonly badObjects: readonly BadObject[];
+  readonly badObjectsOmitted: number;
+  readonly durationMs: number;
+}
+
+/**
+ * Verifies a store; what is wrong is in the report. Errors: those of the store where it cannot be
+ * listed; Cancelled.
+ */
+export async function verifyStore(options: VerifyStoreOptions): Promise<StoreReport> {
+  const { store, vaultId, clock, signal, depth } = options;
+  const startMs = clock.monotonicMs();
+  const damage = new Damage();
+  const state = await checkStore({ store, vaultId, keys: undefined, signal }, damage);
+  for (const name of (await listKeySlots(store, vaultId, signal)).damaged) {
+    damage.addObject({ name, verdict: "damaged", reason: "it is no whole key slot" });
+  }
+  let totals = { objects: 0, bytes: 0 };
+  if (depth === "objects") totals = await checkObjects(state, damage, options);
+  return {
+    verdict: damage.verdict,
+    objectsListed: state.listed.size,
+    objectsExpected: state.inventory.expected.size,
+    objectsUnnamed: state.unnamed.length,
+    objectsChecked: totals.objects,
+    bytesRead: totals.bytes,
+    badObjects: damage.objects,
+    badObjectsOmitted: damage.objectsOmitted,
+    durationMs: clock.monotonicMs() - startMs,
+  };
+}
+
+async function checkObjects(
+  state: Awaited<ReturnType<typeof checkStore>>,
+  damage: Damage,
+  options: VerifyStoreOptions,
+): Promise<{ objects: number; bytes: number }> {
+  const { store, signal } = options;
+  const totals = { objects: 0, bytes: 0 };
+  let totalBytes = 0;
+  for (const sizeBytes of state.listed.values()) totalBytes += sizeBytes;
+  const check = async (name: string): Promise<void> => {
+    signal?.throwIfAborted();
+    const hash = expectedHash(state, name);
+    if (hash === undefined) return;
+    const read = await readChecked({ store, signal }, name, fromHex(hash) ?? new Uint8Array());
+    if (read.kind === "missing" && (await state.wasRemoved(name))) return;
+    if (read.verdict !== "sound") {
+      damage.addObject({ name, verdict: read.verdict, reason: read.reason });
+    }
+    totals.objects++;
+    totals.bytes += read.bytesRead;
+    options.onProgress?.(totals.bytes, Math.max(totals.bytes, totalBytes));
+  };
+  const work = new BoundedWork(objectsInFlight);
+  try {
+    for (const name of [...state.listed.keys()].sort()) await work.start(() => check(name));
+  } finally {
+    await work.settle();
+  }
+  await work.end();
+  return totals;
+}
