@@ -76,8 +76,6 @@ function damage(
 ): Uint8Array | undefined {
   const { random, others } = from;
   switch (way) {
-    case "removed":
-      return undefined;
     case "cut":
       return bytes.slice(0, random.integer(1, bytes.length - 1));
     case "lengthened":
@@ -88,5 +86,8 @@ function damage(
       return new Uint8Array(0);
     case "replaced":
       return random.pick(others);
+    case "removed":
+    default:
+      return undefined;
   }
 }
