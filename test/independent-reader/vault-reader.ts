@@ -4,15 +4,8 @@
  * be read should Kluis be gone, and so that the document is known to be complete.
  */
 import { createCipheriv, createHash } from "node:crypto";
-import {
-  closeSync,
-  existsSync,
-  ftruncateSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, existsSync, ftruncateSync, openSync } from "node:fs";
+import { readdirSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
 import { blake3 } from "@noble/hashes/blake3.js";
@@ -20,7 +13,8 @@ import { blake3 } from "@noble/hashes/blake3.js";
 import { demand } from "./byte-reader.ts";
 import { Container, containerTypes, type Location, type VaultKeys } from "./container.ts";
 import { type Piece, parseNode, readSegment, type Window } from "./container.ts";
-import { deriveKey, openRecoverySlot, parseRecoveryKey } from "./keys.ts";
+import { deriveKey, type KeyRing, openKeyRecord, type OpenedSlot } from "./keys.ts";
+import { openRecoverySlot, parseKeyRecord, parseRecoveryKey } from "./keys.ts";
 
 const PAGE = 4096;
 const WINDOW = 64 * PAGE;
@@ -167,10 +161,25 @@ function openKeys(folder: string, recoveryKey: string): VaultKeys {
   );
   const secret = parseRecoveryKey(recoveryKey);
   for (const name of names(folder, "keys")) {
-    const ring = openRecoverySlot(readNamed(folder, `keys/${name}`).toString(), vaultId, secret);
-    if (ring !== undefined) return { vaultId: Buffer.from(vaultId, "hex"), ring };
+    const slot = openRecoverySlot(readNamed(folder, `keys/${name}`).toString(), vaultId, secret);
+    if (slot === undefined) continue;
+    return { vaultId: Buffer.from(vaultId, "hex"), ring: ringOfNow(folder, vaultId, slot) };
   }
   throw new Error("no key slot of this vault opens with a recovery key");
+}
+
+/** The ring of the newest key record that reads, or of its copy; without any, that of the slot. */
+function ringOfNow(folder: string, vaultId: string, slot: OpenedSlot): KeyRing {
+  const records = names(folder, "ring").filter((name) => name.startsWith(`${vaultId}-`));
+  // A copy sorts after its record, and both before those of the next number.
+  const numbers = [...new Set(records.map((name) => name.slice(0, vaultId.length + 9)))].reverse();
+  for (const name of numbers.flatMap((number) => [number, `${number}-copy`])) {
+    if (!records.includes(name)) continue;
+    const line = readFileSync(join(folder, "ring", name), "utf8");
+    const record = parseKeyRecord(line);
+    if (record !== undefined) return openKeyRecord(record, line, slot);
+  }
+  return slot.ring;
 }
 
 function hashOf(bytes: Buffer): string {
@@ -184,6 +193,8 @@ function readNamed(folder: string, name: string): Buffer {
   return object;
 }
 
+/** Names in a folder of the vault, sorted; none where it is not there. */
 function names(folder: string, under: string): string[] {
-  return readdirSync(join(folder, under)).sort();
+  const path = join(folder, under);
+  return existsSync(path) ? readdirSync(path).sort() : [];
 }
