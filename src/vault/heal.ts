@@ -13,6 +13,8 @@ import { copyObject, forEachObject, readSound } from "#vault/copy/copy-objects.t
 import { PointWalk } from "#vault/copy/reach.ts";
 import { openVaultOf } from "#vault/copy/open-vault-of.ts";
 import { objectOfPack, writeMissingSegments } from "#vault/copy/write-segments.ts";
+import { runSteps } from "#vault/gc/run-steps.ts";
+import { readCondemned } from "#vault/gc/session-protocol.ts";
 import { listKeySlots } from "#vault/keys/slots.ts";
 import type { DamagedObject, HealedObject, HealOptions, HealReport } from "#vault/copy-report.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
@@ -36,6 +38,8 @@ class Healing {
   readonly #options: HealOptions;
   readonly #healed: HealedObject[] = [];
   readonly #unhealed = new Map<string, string>();
+  /** What a collection means to remove: it is left to that. */
+  readonly #condemned = new Set<string>();
   #objects = 0;
   #bytes = 0;
 
@@ -48,6 +52,7 @@ class Healing {
     const { vaultId } = await readVaultHeader(copy, signal);
     if (!bytesEqual(vaultId, keys.vaultId)) throw otherVault(copy);
     await this.#healHeader();
+    await this.#readCondemned();
     await this.#healDamaged();
     await this.#healMissing();
     const unhealed: DamagedObject[] = [...this.#unhealed].map(([name, reason]) => ({
@@ -77,6 +82,13 @@ class Healing {
     await this.#replace(vaultHeaderName, await copy.get(vaultHeaderName, undefined, signal), was);
   }
 
+  async #readCondemned(): Promise<void> {
+    const records = await runSteps(readCondemned("condemned-is-absent"), this.#options);
+    for (const { body } of records) {
+      for (const name of [...body.packs, ...body.segments]) this.#condemned.add(name);
+    }
+  }
+
   /** Objects that are not what their names say. */
   async #healDamaged(): Promise<void> {
     const { store, signal, onProgress } = this.#options;
@@ -85,6 +97,7 @@ class Healing {
     for await (const object of store.list("", signal)) {
       const parsed = parseStoreName(object.name);
       if (parsed === undefined || !("sha256" in parsed)) continue;
+      if (this.#condemned.has(object.name)) continue;
       objects.push(object);
       totalBytes += object.sizeBytes;
     }
@@ -186,6 +199,7 @@ class Healing {
     for (const name of packs) {
       packs.delete(name);
       if ((await store.stat(name, signal)) !== undefined) continue;
+      if (this.#condemned.has(name)) return `it needs "${name}", which is being collected`;
       const outcome = await copyObject({ from: copy, to: store, signal }, { name });
       if (outcome.kind !== "copied") return `it needs "${name}", which the copy cannot give either`;
       this.#healed.push({ name, was: "missing" });
@@ -198,6 +212,7 @@ class Healing {
     const { store, copy, keys, signal } = this.#options;
     const from = { from: copy, to: store, signal };
     for await (const { name } of copy.list(indexPrefix, signal)) {
+      if (this.#condemned.has(name)) continue;
       if ((await store.stat(name, signal)) !== undefined) continue;
       const outcome = await copyObject(from, { name }, async (_, bytes) => {
         const { content } = openContainer(keys, { name, bytes, type: "indexSegment" });

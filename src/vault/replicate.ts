@@ -6,7 +6,7 @@ import { bytesEqual, toHex } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { CopyReport, CopyRunOptions, ReplicationLag } from "#vault/copy-report.ts";
 import { CopyRun } from "#vault/copy/copy-run.ts";
-import { lagOf, listForCopy, planCopy } from "#vault/copy/plan-copy.ts";
+import { lagOf, listForCopy, planCopy, readHiddenNames } from "#vault/copy/plan-copy.ts";
 import { assertNotSecondary, isSecondaryOf, releaseSecondary } from "#vault/copy/secondary.ts";
 import type { PointName } from "#vault/vault.ts";
 import { readVaultHeader } from "#vault/vault-files.ts";
@@ -64,8 +64,9 @@ export async function measureLag(
     );
   }
   const measuredAtMs = clock.nowMs();
-  const listing = await listForCopy(primary, signal);
-  const { missing } = planCopy(listing, await listForCopy(secondary, signal));
+  const isHidden = await readHiddenNames(primary, signal);
+  const listing = await listForCopy(primary, isHidden, signal);
+  const { missing } = planCopy(listing, await listForCopy(secondary, () => false, signal));
   return lagOf(Object.values(missing).flat(), measuredAtMs);
 }
 

@@ -87,13 +87,8 @@ export class Container {
 }
 
 /** Where a block or node lies: type and name of its pack, the frame's offset there, its place in it. */
-export type Location = Readonly<{
-  type: number;
-  pack: string;
-  frameOffset: number;
-  offset: number;
-  length: number;
-}>;
+export type Location = Readonly<Record<"type" | "frameOffset" | "offset" | "length", number>> &
+  Readonly<{ pack: string }>;
 
 /** Adds the entries of an index segment (§5) to `index`, by id in hexadecimal. */
 export function readSegment(bytes: Buffer, index: Map<string, Location>): void {
@@ -116,13 +111,8 @@ export function readSegment(bytes: Buffer, index: Map<string, Location>): void {
       const id = reader.bytes(24).toString("hex");
       const frameOffset = frameOffsets[reader.varint()];
       demand(frameOffset !== undefined, "segment: entry names no frame");
-      index.set(id, {
-        type,
-        pack,
-        frameOffset,
-        offset: reader.varint(),
-        length: reader.varint(),
-      });
+      const offset = reader.varint();
+      index.set(id, { type, pack, frameOffset, offset, length: reader.varint() });
     }
   }
   demand(reader.atEnd, "segment: bytes after the last pack");

@@ -37,21 +37,11 @@ export function parseRecoveryKey(printed: string): Buffer {
   return secret;
 }
 
-type Slot = Readonly<{
-  format: string;
-  version: number;
-  vaultId: string;
-  type: string;
-  kdf: Readonly<{
-    name: string;
-    salt: string;
-    memoryKib: number;
-    passes: number;
-    parallelism: number;
-  }>;
-  nonce: string;
-  sealed: string;
-}>;
+type Kdf = Readonly<Record<"name" | "salt", string>> &
+  Readonly<Record<"memoryKib" | "passes" | "parallelism", number>>;
+
+type Slot = Readonly<Record<"format" | "vaultId" | "type" | "nonce" | "sealed", string>> &
+  Readonly<{ version: number; kdf: Kdf }>;
 
 /** A slot that was opened. */
 export type OpenedSlot = Readonly<{
@@ -75,13 +65,12 @@ export function openRecoverySlot(
   const { kdf } = slot;
   demand(kdf.name === "argon2id" && kdf.memoryKib <= 1024 * 1024, "slot: KDF and its memory");
   demand(kdf.passes <= 16 && kdf.parallelism <= 16, "slot: passes and parallelism");
+  const { memoryKib: memory, passes, parallelism } = kdf;
+  const cost = { memory, passes, parallelism, tagLength: 32 };
   const kek = argon2Sync("argon2id", {
     message: secret,
     nonce: Buffer.from(kdf.salt, "hex"),
-    memory: kdf.memoryKib,
-    passes: kdf.passes,
-    parallelism: kdf.parallelism,
-    tagLength: 32,
+    ...cost,
   });
   const authenticated = Buffer.from(`${line.slice(0, line.indexOf(',"nonce":'))}}\n`);
   const nonce = Buffer.from(slot.nonce, "hex");
@@ -102,17 +91,9 @@ function unseal(
   return Buffer.concat([cipher.update(sealed.subarray(0, -16)), cipher.final()]);
 }
 
-type KeyRecord = Readonly<{
-  format: string;
-  version: number;
-  vaultId: string;
-  number: number;
-  epoch: number;
-  senderKey: string;
-  slots: readonly Readonly<{ slot: string; publicKey: string; box: string }>[];
-  mac: string;
-  sha256: string;
-}>;
+type KeyRecord = Readonly<Record<"format" | "vaultId" | "senderKey" | "mac", string>> &
+  Readonly<Record<"version" | "number" | "epoch", number>> &
+  Readonly<{ slots: readonly Readonly<Record<"slot" | "publicKey" | "box", string>>[] }>;
 
 /** A key record (one line of JSON, §3.2) whose checksum is right; undefined for every other text. */
 export function parseKeyRecord(line: string): KeyRecord | undefined {

@@ -13,7 +13,7 @@ import type { PointName } from "#vault/vault.ts";
 import { ChosenPoints } from "./chosen-points.ts";
 import type { CopyReport, CopyRunOptions } from "#vault/copy-report.ts";
 import { CopyRound } from "./copy-round.ts";
-import { lagOf, listForCopy, planCopy } from "./plan-copy.ts";
+import { lagOf, listForCopy, planCopy, readHidden } from "./plan-copy.ts";
 import { claimSecondary, putVaultHeader } from "./secondary.ts";
 
 /** Rounds of one run; each further one means that a collector removed objects during the last. */
@@ -59,13 +59,14 @@ export class CopyRun {
   async #round(header: Uint8Array, number: number): Promise<CopyReport | undefined> {
     const { primary, secondary, clock, signal } = this.#options;
     const measuredAtMs = clock.nowMs();
-    const listing = await listForCopy(primary, signal);
+    const isHidden = await readHidden({ ...this.#options, store: primary });
+    const listing = await listForCopy(primary, isHidden, signal);
     await using chosen =
       this.#points === undefined ? undefined : await ChosenPoints.open(this.#options, this.#points);
     const heldBack = chosen?.heldBack ?? [];
     // What breaks off a walk may be a collector's doing; with a new index and new listings it is not.
     if (heldBack.length > 0 && number === 0) return undefined;
-    const there = await listForCopy(secondary, signal);
+    const there = await listForCopy(secondary, () => false, signal);
     const plan = planCopy(chosen?.narrow(listing) ?? listing, there);
     const round = new CopyRound(this.#options, { plan, there }, (object) => {
       this.#count(object, plan.missingBytes);

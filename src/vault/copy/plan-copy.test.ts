@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
-import { type CopyListing, lagOf, listForCopy, planCopy } from "./plan-copy.ts";
+import { type CopyListing, lagOf, listForCopy, planCopy, readHiddenNames } from "./plan-copy.ts";
 
 const hash = "ab".repeat(32);
 const item = "c".repeat(32);
@@ -27,7 +27,7 @@ test("copy plan: lists what a copy consists of, and neither deleted points nor t
   const hidden = [pointOf(2), pointOf(2).replace("points/", "deleted/")];
   for (const name of [...names, ...others, ...hidden]) await store.put(name, [new Uint8Array(7)]);
   await store.put(pointOf(3), [new Uint8Array(113)]);
-  const listing = await listForCopy(store);
+  const listing = await listForCopy(store, await readHiddenNames(store));
   const listed = Object.values(listing).flatMap((step) => step.map(({ name }) => name));
   assert.deepEqual(listed.sort(), names.sort());
 });

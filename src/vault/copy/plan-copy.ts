@@ -4,7 +4,9 @@
  * By names and sizes alone, which takes about 200 bytes of memory for each object of both stores:
  * packs of 32 MiB, so some 13 MB for a vault of 2 TB.
  */
+import { tombstoneBytes } from "#formats/control-record.ts";
 import {
+  deletedPrefix,
   indexPrefix,
   mapPackPrefix,
   packPrefix,
@@ -16,6 +18,8 @@ import {
 } from "#formats/store-names.ts";
 import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import type { ReplicationLag } from "#vault/copy-report.ts";
+import { isTombstone, runSteps, type StepDeps } from "#vault/gc/run-steps.ts";
+import { listDeleted } from "#vault/gc/session-protocol.ts";
 
 /** Steps of a copy, in the order in which objects are put. */
 export const copySteps = ["keys", "data", "index", "points"] as const;
@@ -56,36 +60,48 @@ export interface CopyPlan {
   readonly differing: readonly DifferingObject[];
 }
 
-/** What hides a point that was deleted: the same name under another prefix. */
-const deletedPrefix = "deleted/";
-/** A manifest of that size is none: it keeps a backup that was given up from committing. */
-const tombstoneBytes = 113;
+/** Whether an object under `points/` is no point that exists; docs/design/gc-and-locking.md. */
+export type IsHidden = (manifest: ObjectInfo) => boolean | Promise<boolean>;
+
+/**
+ * Tells, by names and sizes, points that were deleted and backups that were given up: whoever can write to the
+ * store can make it lie. Call it before the listing that it is for.
+ */
+export async function readHiddenNames(store: ObjectStore, signal?: AbortSignal): Promise<IsHidden> {
+  const deleted = new Set<string>();
+  for await (const { name } of store.list(deletedPrefix, signal)) {
+    deleted.add(`${pointPrefix}${name.slice(deletedPrefix.length)}`);
+  }
+  return ({ name, sizeBytes }) => sizeBytes === tombstoneBytes || deleted.has(name);
+}
+
+/** {@link readHiddenNames}, where only what opens with the vault's keys counts. */
+export async function readHidden(deps: StepDeps): Promise<IsHidden> {
+  const deleted = await runSteps(listDeleted(), deps);
+  return async (info) => deleted.has(info.name) || (await isTombstone(info, deps));
+}
 
 /**
  * Lists what a copy consists of in the order that makes the copy safe: what is put last is listed
  * first, so that all that it rests on is in the listing too, or was removed meanwhile.
  */
-export async function listForCopy(store: ObjectStore, signal?: AbortSignal): Promise<CopyListing> {
+export async function listForCopy(
+  store: ObjectStore,
+  isHidden: IsHidden,
+  signal?: AbortSignal,
+): Promise<CopyListing> {
   const listing: Record<CopyStep, ObjectInfo[]> = { keys: [], data: [], index: [], points: [] };
-  const deleted = new Set<string>();
-  for await (const { name } of store.list(deletedPrefix, signal)) {
-    deleted.add(`${pointPrefix}${name.slice(deletedPrefix.length)}`);
-  }
   for (const step of copySteps.toReversed()) {
     for (const prefix of prefixes[step]) {
       for await (const info of store.list(prefix, signal)) {
         const kind = parseStoreName(info.name)?.kind;
-        const isPoint = kind !== "manifest" || isThere(info, deleted);
-        if (kind !== undefined && stepKinds[kind] === step && isPoint) listing[step].push(info);
+        if (kind === undefined || stepKinds[kind] !== step) continue;
+        if (kind === "manifest" && (await isHidden(info))) continue;
+        listing[step].push(info);
       }
     }
   }
   return listing;
-}
-
-/** Whether the object is the manifest of a point that exists; docs/design/gc-and-locking.md. */
-function isThere({ name, sizeBytes }: ObjectInfo, deleted: ReadonlySet<string>): boolean {
-  return sizeBytes !== tombstoneBytes && !deleted.has(name);
 }
 
 /** Compares two listings; manifests come in the order of their instants. */
