@@ -133,6 +133,42 @@ test("copy collected: a point that is committed meanwhile gets over whole or not
   assert.ok(cases > 5);
 });
 
+test("copy collected: deletions and collections of Kluis itself, at any moment of a copy", async () => {
+  const world = await createCopyWorld(random);
+  const { keys } = world;
+  const kept = { ...world, points: world.points.slice(1) };
+  let cases = 0;
+  for (let start = 0; ; start += isLong ? 1 : 11) {
+    const inner = createMemoryStore(await contentOf(world.primary));
+    await using vault = await openTestVault({ store: inner, keys });
+    const doomed = (await vault.listPoints()).find(
+      ({ pointId }) => pointId === world.points[0]?.manifest.pointId,
+    );
+    assert.ok(doomed !== undefined);
+    const primary = new HookedStore(inner);
+    let calls = 0;
+    primary.hook = async () => {
+      if (calls++ !== start) return;
+      await vault.deletePoint(doomed);
+      // Every pack of which a byte is not needed is repacked.
+      const { end } = await vault.collect({ unusedShare: 0, allowMassDeletion: true });
+      assert.equal(end, "done");
+    };
+    const secondary = createMemoryStore();
+    await replicateVault({ ...copyOptions(world, secondary), primary });
+    const there = await assertCopyWhole(secondary, world, false);
+    for (const id of idsOf(kept.points)) assert.ok(there.includes(id), `${id} is there`);
+    const { lag } = await replicateVault({ ...copyOptions(world, secondary), primary: inner });
+    assert.equal(lag.objects, 0);
+    await using second = await openTestVault({ store: secondary, keys });
+    await assert.rejects(second.collect(), (error) => isKluisError(error, "StoreIsSecondary"));
+    if (calls <= start) break;
+    cases++;
+  }
+  console.log(`${cases} collections of Kluis itself while a vault was copied`);
+  assert.ok(cases > 3);
+});
+
 test("copy collected: gives up with Busy where objects go away all the time", async () => {
   const world = await createCopyWorld(random);
   const primary = new HookedStore(world.primary);
