@@ -26,7 +26,7 @@ const small = await createSmallVault(random);
 const { objects, keys } = small;
 const sizeBytes = [...objects.values()].reduce((sum, bytes) => sum + bytes.byteLength, 0);
 /** Of so many bytes and lengths one is tried in a slice. */
-const step = isLong ? 1 : 12;
+const step = isLong ? 1 : 20;
 
 /** What was done, to which objects. */
 interface Tampering {
