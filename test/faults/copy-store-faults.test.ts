@@ -36,7 +36,8 @@ async function breakOff(secondary: ObjectStore, first: () => Promise<unknown>): 
   assert.deepEqual([report.heldBack, report.damaged, report.lag.bytes], [[], [], 0]);
   const got = await contentOf(secondary);
   for (const [name, bytes] of await contentOf(world.primary)) {
-    assert.deepEqual(got.get(name), bytes, name);
+    // The inventory is about one store.
+    if (!name.startsWith("inventory/")) assert.deepEqual(got.get(name), bytes, name);
   }
   return isBroken;
 }
