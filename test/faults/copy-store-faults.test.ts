@@ -62,7 +62,9 @@ test("copy store faults: an error at any call of either store", async () => {
 test("copy store faults: a secondary that fills up at every object", async () => {
   for (const share of [0, 0.01, 0.2, 0.5, 0.7, 0.9, 0.97, 0.99, 0.999]) {
     let total = 0;
-    for (const bytes of (await contentOf(world.primary)).values()) total += bytes.byteLength;
+    for (const [name, bytes] of await contentOf(world.primary)) {
+      if (!name.startsWith("inventory/")) total += bytes.byteLength;
+    }
     const secondary = createMemoryStore();
     const full = new FaultyStore(secondary);
     full.limitSpace(Math.floor(total * share));
