@@ -137,6 +137,29 @@ export const errorRegistry = {
     title: "No key was given",
     action: "Name one with --key-file, --passphrase-file, --recovery-key-file or KLUIS_PASSPHRASE.",
   },
+  KeyUnavailable: {
+    http: 503,
+    exit: 15,
+    retry: "backoff",
+    title: "The key provider did not answer",
+    action:
+      "Check that it is reachable and run the command again, or use another key of the vault.",
+  },
+  KeyDenied: {
+    http: 403,
+    exit: 15,
+    retry: "after-change",
+    title: "The key provider refused the key",
+    action:
+      "Enable or recover the key, or grant wrap and unwrap; else use another key of the vault.",
+  },
+  KeyLast: {
+    http: 409,
+    exit: 15,
+    retry: "after-change",
+    title: "The vault would be left without a key that survives its host",
+    action: "Add a recovery key first: `kluis vault key add --new-recovery-key`.",
+  },
   // Recovery points: exit 16.
   RecoveryPointNotFound: {
     http: 404,

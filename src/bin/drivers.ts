@@ -1,7 +1,10 @@
 /** The drivers of this version, each loaded when a command asks for it. */
 import { concatBytes } from "#base/bytes.ts";
+import { systemClock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
-import type { CliDrivers, SecretFiles, SecretKind } from "#cli/environment.ts";
+import { systemRandom } from "#base/random.ts";
+import type { CliDrivers, KeyFolders, SecretFiles, SecretKind } from "#cli/environment.ts";
+import type { ManagedKeys } from "#ports/key-provider.ts";
 import type { StoreHost } from "./open-store.ts";
 
 /** Drivers for the paths and the environment of one call of the command. */
@@ -11,6 +14,14 @@ export function createDrivers(host: StoreHost): CliDrivers {
       const { openStore } = await import("./open-store.ts");
       return await openStore(place, { ...host, create });
     },
+    openKeyProvider: async (key, folders) => {
+      if (!key.startsWith("https:")) return await openFolderKeys(key, folders);
+      const { openKeyVaults } = await import("#drivers/key-vault/key-vault-provider.ts");
+      const { readAzureCredentials } = await import("#drivers/key-vault/credentials.ts");
+      const deps = { clock: systemClock, random: systemRandom };
+      return openKeyVaults(readAzureCredentials(host.variables), deps);
+    },
+    openManagedKeys: openFolderKeys,
     openImages: async () => {
       const { imageAccess } = await import("#drivers/disk/image-access.ts");
       return imageAccess;
@@ -35,6 +46,19 @@ export function createDrivers(host: StoreHost): CliDrivers {
       return createVmConfigurations([]);
     },
   };
+}
+
+async function openFolderKeys(key: string, folders: KeyFolders): Promise<ManagedKeys> {
+  const { openLocalKeys } = await import("#drivers/key-local/local-key-provider.ts");
+  for (const scheme of ["local:", "platform:"] as const) {
+    if (!key.startsWith(scheme)) continue;
+    const folder = scheme === "local:" ? folders.local : folders.platform;
+    return openLocalKeys(folder, { scheme, random: systemRandom });
+  }
+  throw new KluisError(
+    "ArgumentInvalid",
+    `Cannot use ${JSON.stringify(key.slice(0, 120))} as a key: it is neither https://…/keys/NAME nor local:NAME`,
+  );
 }
 
 /** Longest secret on the standard input. */

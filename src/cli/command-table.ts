@@ -8,6 +8,13 @@ export interface CommandEntry {
   load(): Promise<CommandSpec>;
 }
 
+const keyChangeEntries: readonly CommandEntry[] = (
+  ["create", "rotate", "disable", "enable", "delete", "recover"] as const
+).map((what) => ({
+  words: `key ${what}`,
+  load: async () => (await import("#cli/commands/key-change.ts")).createKeyChange(what),
+}));
+
 /** In the order in which the help shows them. */
 export const commandTable: readonly CommandEntry[] = [
   {
@@ -56,6 +63,20 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import("#cli/commands/vault-scrub.ts")).vaultScrub,
   },
   {
+    words: "vault key remove",
+    load: async () => (await import("#cli/commands/vault-key-remove.ts")).vaultKeyRemove,
+  },
+  {
+    words: "vault key rotate",
+    load: async () => (await import("#cli/commands/vault-key-rotate.ts")).vaultKeyRotate,
+  },
+  {
+    words: "vault key proof",
+    load: async () => (await import("#cli/commands/vault-key-proof.ts")).vaultKeyProof,
+  },
+  { words: "key list", load: async () => (await import("#cli/commands/key-list.ts")).keyList },
+  ...keyChangeEntries,
+  {
     words: "image backup",
     load: async () => (await import("#cli/commands/image-backup.ts")).imageBackup,
   },
@@ -83,6 +104,10 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import("#cli/commands/vm-restore.ts")).vmRestore,
   },
   { words: "vm detach", load: async () => (await import("#cli/commands/vm-detach.ts")).vmDetach },
+  {
+    words: "rescue check",
+    load: async () => (await import("#cli/commands/rescue-check.ts")).rescueCheck,
+  },
   {
     words: "rescue list",
     load: async () => (await import("#cli/commands/rescue-list.ts")).rescueList,

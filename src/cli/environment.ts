@@ -2,6 +2,7 @@
 import type { Clock } from "#base/clock.ts";
 import type { RandomSource } from "#base/random.ts";
 import type { Hypervisor } from "#ports/hypervisor.ts";
+import type { KeyProvider, ManagedKeys } from "#ports/key-provider.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import type { ImageAccess } from "#ports/source-image.ts";
 import type { VmConfigurations } from "#ports/vm-configurations.ts";
@@ -49,10 +50,22 @@ export interface Vms extends AsyncDisposable {
   readonly configurations: VmConfigurations;
 }
 
+/** Where the keys of providers are that lie in folders of this host. */
+export interface KeyFolders {
+  /** Absolute; keys that are named `local:…`. */
+  readonly local: string;
+  /** Absolute; keys that are named `platform:…`: those that this host holds for its vaults. */
+  readonly platform: string;
+}
+
 /** Opens drivers when a command asks for them, so that none is loaded in vain. */
 export interface CliDrivers {
   /** `place` as the user wrote it. With `create` the folder is made where it is missing. */
   openStore(place: string, options: { readonly create: boolean }): Promise<ObjectStore>;
+  /** The provider of `key`, by what its name starts with. ArgumentInvalid (after-change). */
+  openKeyProvider(key: string, folders: KeyFolders): Promise<KeyProvider>;
+  /** The same for keys that are managed through Kluis: `local:…` and `platform:…`. */
+  openManagedKeys(key: string, folders: KeyFolders): Promise<ManagedKeys>;
   openImages(): Promise<ImageAccess>;
   openVms(place: VmPlace): Promise<Vms>;
   /** Writes configurations of restored VMs; needs no VM of this host. */

@@ -38,27 +38,53 @@ async function readExisting(
   return toKeyFileSecret(await environment.secrets.read("key file", place));
 }
 
-/** A new recovery key; `file` gets it before any vault does, so that it cannot be lost. */
+/** What a recovery kit says beside the key. */
+export interface KitPlace {
+  /** The store, as messages name it. */
+  readonly place: string;
+  /** 32 hex digits, where the vault has been named already. */
+  readonly vaultId?: string;
+}
+
+/**
+ * A new recovery key; `file` gets the kit before any vault gets the key, so that it cannot be lost.
+ * The key is the file's first line.
+ */
 export async function makeRecoveryKey(
   file: string | undefined,
   environment: Pick<CliEnvironment, "secrets" | "workingFolder" | "random">,
+  kit: KitPlace,
 ): Promise<{ readonly secret: KeySecret; readonly printed: string }> {
   const made = createRecoveryKey(environment.random);
   if (file !== undefined) {
-    const text = new TextEncoder().encode(`${made.printed}\n`);
+    const lines = [made.printed, "", ...recoveryKitLines(made.printed, kit)];
+    const text = new TextEncoder().encode(lines.map((line) => `${line}\n`).join(""));
     await environment.secrets.create("recovery key file", toSecretPath(file, environment), text);
   }
   return made;
 }
 
-/** How a new recovery key is shown once. */
-export function recoveryKeyLines(printed: string): readonly string[] {
+/** The recovery kit, shown once: the key, what it is for, and how to prove and use it. */
+export function recoveryKitLines(printed: string, kit: KitPlace): readonly string[] {
+  const { place, vaultId } = kit;
   return [
-    "Recovery key, shown this once:",
+    "Recovery kit",
     "",
-    `    ${printed}`,
+    `    Recovery key  ${printed}`,
+    `    Store         ${place}`,
+    ...(vaultId === undefined ? [] : [`    Vault         ${vaultId}`]),
     "",
-    "Print it and keep it away from this machine. With it and the store everything can be restored;",
-    "without it and without any other key nothing can.",
+    "Print it and keep it away from this machine. With the key and the store everything can be restored;",
+    "without it and without any other key nothing can. Anybody who has both can read everything.",
+    "Prove it now, from the paper:",
+    "",
+    `    kluis rescue check --store ${quoted(place)} --recovery-key-file -`,
+    "",
+    "and restore with `kluis rescue list` and `kluis rescue restore` in the same way.",
   ];
+}
+
+/** For a shell. */
+function quoted(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -13,6 +13,7 @@ import {
 import { type OpenedVault, openVaultFiles } from "#vault/vault-files.ts";
 import { Vault } from "#vault/vault.ts";
 import type { CommandInput } from "#cli/command.ts";
+import { openCustomerKey, openPlatformKey } from "#cli/provided-keys.ts";
 import type { CliEnvironment, SecretKind } from "#cli/environment.ts";
 
 /** Threads at most; the vault has the same bound. */
@@ -28,22 +29,27 @@ export interface VaultSession extends AsyncDisposable {
 /** A store whose key was accepted. */
 export type UnlockedStore = Omit<VaultSession, "vault" | keyof AsyncDisposable>;
 
-/** Opens store and key ring, not the index. Errors: Store*, Key*, ArgumentInvalid. */
+/**
+ * Opens store and key ring, not the index; `given` is the secret where it was read already. Errors:
+ * Store*, Key*, ArgumentInvalid.
+ */
 export async function unlockStore(
   input: CommandInput,
   environment: CliEnvironment,
+  given?: KeySecret,
 ): Promise<UnlockedStore> {
   const option = input.text("from") === "secondary" ? "secondary" : "store";
-  return await unlockPlace(input, environment, input.requiredText(option));
+  return await unlockPlace(input, environment, { place: input.requiredText(option), given });
 }
 
 /** {@link unlockStore} of another place than the command line's `--store`. */
 export async function unlockPlace(
   input: CommandInput,
   environment: CliEnvironment,
-  place: string,
+  what: { readonly place: string; readonly given?: KeySecret | undefined },
 ): Promise<UnlockedStore> {
-  const secret = await readSecret(input, environment);
+  const { place } = what;
+  const secret = what.given ?? (await readSecret(input, environment));
   const store = await environment.drivers.openStore(place, { create: false });
   return { store, files: await openVaultFiles(store, secret, environment.signal) };
 }
@@ -95,21 +101,30 @@ export async function readSecret(
   input: CommandInput,
   environment: CliEnvironment,
 ): Promise<KeySecret> {
-  const given = secretOptions.flatMap((option) => {
+  const ways: { readonly flag: string; read(): Promise<KeySecret> }[] = [];
+  for (const option of secretOptions) {
     const path = input.text(option.name);
-    return path === undefined ? [] : [{ ...option, path }];
-  });
-  const [first, second] = given;
+    if (path === undefined) continue;
+    const read = async (): Promise<KeySecret> =>
+      option.parse(await environment.secrets.read(option.kind, toSecretPath(path, environment)));
+    ways.push({ flag: option.flag, read });
+  }
+  const customerKey = input.text("customerKey");
+  if (customerKey !== undefined) {
+    const read = (): Promise<KeySecret> => openCustomerKey(customerKey, input, environment);
+    ways.push({ flag: "--customer-key", read });
+  }
+  if (input.flag("platformKey")) {
+    ways.push({ flag: "--platform-key", read: () => openPlatformKey(input, environment) });
+  }
+  const [first, second] = ways;
   if (first !== undefined && second !== undefined) {
     throw new KluisError(
       "ArgumentInvalid",
       `Cannot choose a key: ${first.flag} and ${second.flag} are both given`,
     );
   }
-  if (first !== undefined) {
-    const place = toSecretPath(first.path, environment);
-    return first.parse(await environment.secrets.read(first.kind, place));
-  }
+  if (first !== undefined) return await first.read();
   if (environment.passphrase !== undefined) return toPassphraseSecret(environment.passphrase);
   throw new KluisError("KeyMissing", "Cannot open the vault: no key was given");
 }

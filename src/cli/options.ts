@@ -8,6 +8,13 @@ export const storeOption: OptionSpec = {
   required: true,
 };
 
+/** Where keys of providers on this host are. */
+export const keyFolderOption: OptionSpec = {
+  flags: "--key-folder <dir>",
+  text: "folder of local keys and of the platform key",
+  otherwise: "keys in the state folder",
+};
+
 /** The key that opens the vault; one of them. */
 export const keyOptions: readonly OptionSpec[] = [
   { flags: "--key-file <file>", text: "open the vault with this key file" },
@@ -20,7 +27,19 @@ export const keyOptions: readonly OptionSpec[] = [
     flags: "--recovery-key-file <file>",
     text: "open it with the recovery key in this file; - is standard input",
   },
+  {
+    flags: "--customer-key <key>",
+    text: "open it with this key of a provider: https://VAULT/keys/NAME or local:NAME",
+  },
+  { flags: "--platform-key", text: "open it with the key that this host holds for its vaults" },
+  keyFolderOption,
 ];
+
+/** For changes of keys that start a new data-key epoch unless told otherwise. */
+export const keepDataKeyOption: OptionSpec = {
+  flags: "--keep-data-key",
+  text: "start no new data-key epoch",
+};
 
 /** How the result is printed. */
 export const outputOption: OptionSpec = {

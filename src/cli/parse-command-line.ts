@@ -13,7 +13,8 @@ export type ParsedLine =
 
 const nounTexts: Readonly<Record<string, string>> = {
   vault: "create vaults and manage the keys that open them",
-  "vault key": "list and add keys of a vault",
+  "vault key": "list, add, remove, rotate and prove the keys that open a vault",
+  key: "manage keys in a folder of this host, which wrap the keys of vaults",
   image: "back up and restore disk images and NBD exports",
   vm: "back up and restore VMs of this host",
   rescue: "restore with nothing but the store and the recovery key",

@@ -9,18 +9,27 @@ import type {
   ErrorOutput,
   HealedObjectOutput,
   HeldBackPointOutput,
+  HostKeyChangedOutput,
+  HostKeyOutput,
+  HostKeysOutput,
+  HostKeyVersionOutput,
   KeyAddedOutput,
   KeyOutput,
+  KeyProofOutput,
+  KeyRemovedOutput,
   KeysOutput,
   LagOutput,
+  KeysRotatedOutput,
   OutputHead,
   PointDiskOutput,
   PointOutput,
   PointsOutput,
   PrunedPointOutput,
   PruneOutput,
+  ProvenEpochOutput,
   RestoredDiskOutput,
   RestoreOutput,
+  RewrappedKeyOutput,
   UnreadablePointOutput,
   VaultCreatedOutput,
   VaultHealedOutput,
@@ -76,7 +85,7 @@ const vaultCreated: Members<VaultCreatedOutput> = {
 
 const keyAdded: Members<KeyAddedOutput> = {
   name: ["text", "the object of the new slot"],
-  type: ["text", "`passphrase`, `recovery` or `key-file`"],
+  type: ["text", "its type, as in key"],
   recoveryKey: ["text?", "a new recovery key, told this once"],
   recoveryKeyFile: ["text?", "the file that has it"],
 };
@@ -117,13 +126,82 @@ const prunedPoint: Members<PrunedPointOutput> = {
 const keys: Members<KeysOutput> = {
   vaultId: ["text", "32 hexadecimal digits"],
   keys: ["list of key", "slots of this vault"],
-  damaged: ["list of text", "objects that should be slots and cannot be read"],
+  damaged: ["list of text", "slots and key records that cannot be read"],
   newer: ["list of text", "slots that a newer version wrote"],
+  record: [
+    "number",
+    "the newest key record: how often keys were changed; 0 where none can be read",
+  ],
+  epoch: ["number", "the key epoch under which new data is sealed; 0 as above"],
+  missing: ["list of text", "valid slots, and key records, that are not there"],
+};
+
+const keyRemoved: Members<KeyRemovedOutput> = {
+  names: ["list of text", "the objects of the slots that are gone"],
+  record: ["number", "the key record that made it count"],
+  epoch: ["number", "the key epoch under which new data is sealed"],
+};
+
+const keysRotated: Members<KeysRotatedOutput> = {
+  record: ["number", "the key record that made it count"],
+  epoch: ["number", "the key epoch under which new data is sealed"],
+  rewrapped: ["list of rewrapped key", "slots that a newer version of their key wraps now"],
+};
+
+const rewrappedKey: Members<RewrappedKeyOutput> = {
+  oldName: ["text", "the object of the slot that is gone"],
+  newName: ["text", "the object that took its place"],
+  type: ["text", "`customer-key` or `platform-key`"],
+  key: ["text", "the version that wraps it"],
+};
+
+const keyProof: Members<KeyProofOutput> = {
+  vaultId: ["text", "32 hexadecimal digits"],
+  slot: ["text", "the object of the slot that opened"],
+  type: ["text", "its type, as in key"],
+  record: ["number", "the newest key record; 0 where none can be read"],
+  epochs: ["list of proven epoch", "every key epoch that this key opens"],
+  failed: ["list of text", "objects that are damaged, missing or not decrypted; none is the proof"],
+  objectsRead: ["number", "objects that were looked at"],
+  survivesHost: ["boolean", "whether this key does not lie on the host that makes the backups"],
+};
+
+const provenEpoch: Members<ProvenEpochOutput> = {
+  epoch: ["number", "from 1 on"],
+  object: [
+    "text?",
+    "an object that was sealed under it and has been decrypted; absent: none found",
+  ],
+};
+
+const hostKeys: Members<HostKeysOutput> = { keys: ["list of host key", "in the order of names"] };
+
+const hostKey: Members<HostKeyOutput> = {
+  key: ["text", "its name"],
+  isDeleted: ["boolean", "whether it was deleted and can be recovered"],
+  versions: ["list of host key version", "oldest first; empty where it was deleted"],
+};
+
+const hostKeyVersion: Members<HostKeyVersionOutput> = {
+  version: ["text", "16 hexadecimal digits"],
+  isEnabled: ["boolean", "whether it wraps and unwraps"],
+};
+
+const hostKeyChanged: Members<HostKeyChangedOutput> = {
+  key: ["text", "the key, with its version where one was made"],
+  change: ["text", "`create`, `rotate`, `disable`, `enable`, `delete` or `recover`"],
 };
 
 const key: Members<KeyOutput> = {
   name: ["text", "the object of the slot"],
-  type: ["text", "`passphrase`, `recovery` or `key-file`"],
+  type: ["text", "`passphrase`, `recovery`, `key-file`, `customer-key` or `platform-key`"],
+  isValid: [
+    "boolean",
+    "whether it opens the vault; if not, it is left from a change that was cut off",
+  ],
+  survivesHost: ["boolean", "whether the key does not lie on the host that makes the backups"],
+  key: ["text?", "the version of the provider's key that wraps it"],
+  follows: ["boolean?", "whether a rotation wraps it with a newer version"],
 };
 
 const backup: Members<BackupOutput> = {
@@ -365,6 +443,17 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("prune", "`vault prune`", { ...prune }),
   toDocument("collection", "`vault collect`", { ...collection }),
   toDocument("deleted", "`image delete`", { ...deleted }),
+  toDocument("key-removed", "`vault key remove`", { ...keyRemoved }),
+  toDocument("keys-rotated", "`vault key rotate`", { ...keysRotated }),
+  toDocument("key-proof", "`vault key proof` and `rescue check`", { ...keyProof }),
+  toDocument("host-keys", "`key list`", { ...hostKeys }),
+  toDocument(
+    "host-key-changed",
+    "`key create`, `rotate`, `disable`, `enable`, `delete`, `recover`",
+    {
+      ...hostKeyChanged,
+    },
+  ),
   toDocument("backup", "`image backup` and `vm backup`", { ...backup }),
   toDocument("points", "`image list` and `rescue list`", { ...points }),
   toDocument("restore", "`image restore`, `vm restore` and `rescue restore`", { ...restore }),
@@ -381,6 +470,10 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("vm-detached", "`vm detach`", { ...vmChanged }),
   toPart("key", { ...key }),
   toPart("pruned point", { ...prunedPoint }),
+  toPart("rewrapped key", { ...rewrappedKey }),
+  toPart("proven epoch", { ...provenEpoch }),
+  toPart("host key", { ...hostKey }),
+  toPart("host key version", { ...hostKeyVersion }),
   toPart("point", { ...point }),
   toPart("point disk", { ...pointDisk }),
   toPart("unreadable point", { ...unreadable }),

@@ -32,6 +32,70 @@ export interface VaultCreatedOutput extends OutputHead<"vault-created"> {
   readonly recoveryKeyFile?: string;
 }
 
+/** `vault key remove`. */
+export interface KeyRemovedOutput extends OutputHead<"key-removed"> {
+  readonly names: readonly string[];
+  readonly record: number;
+  readonly epoch: number;
+}
+
+/** A slot that was wrapped anew. */
+export interface RewrappedKeyOutput {
+  readonly oldName: string;
+  readonly newName: string;
+  readonly type: string;
+  readonly key: string;
+}
+
+/** `vault key rotate`. */
+export interface KeysRotatedOutput extends OutputHead<"keys-rotated"> {
+  readonly record: number;
+  readonly epoch: number;
+  readonly rewrapped: readonly RewrappedKeyOutput[];
+}
+
+/** What was proven of one key epoch. */
+export interface ProvenEpochOutput {
+  readonly epoch: number;
+  readonly object?: string;
+}
+
+/** `vault key proof`, `rescue check`. */
+export interface KeyProofOutput extends OutputHead<"key-proof"> {
+  readonly vaultId: string;
+  readonly slot: string;
+  readonly type: string;
+  readonly record: number;
+  readonly epochs: readonly ProvenEpochOutput[];
+  readonly failed: readonly string[];
+  readonly objectsRead: number;
+  readonly survivesHost: boolean;
+}
+
+/** A version of a key in a folder of this host. */
+export interface HostKeyVersionOutput {
+  readonly version: string;
+  readonly isEnabled: boolean;
+}
+
+/** A key in a folder of this host. */
+export interface HostKeyOutput {
+  readonly key: string;
+  readonly isDeleted: boolean;
+  readonly versions: readonly HostKeyVersionOutput[];
+}
+
+/** `key list`. */
+export interface HostKeysOutput extends OutputHead<"host-keys"> {
+  readonly keys: readonly HostKeyOutput[];
+}
+
+/** `key create`, `key rotate`, `key disable`, `key enable`, `key delete`, `key recover`. */
+export interface HostKeyChangedOutput extends OutputHead<"host-key-changed"> {
+  readonly key: string;
+  readonly change: string;
+}
+
 /** `vault key add`. */
 export interface KeyAddedOutput extends OutputHead<"key-added"> {
   readonly name: string;
@@ -46,12 +110,19 @@ export interface KeysOutput extends OutputHead<"keys"> {
   readonly keys: readonly KeyOutput[];
   readonly damaged: readonly string[];
   readonly newer: readonly string[];
+  readonly record: number;
+  readonly epoch: number;
+  readonly missing: readonly string[];
 }
 
 /** One key slot. */
 export interface KeyOutput {
   readonly name: string;
   readonly type: string;
+  readonly isValid: boolean;
+  readonly survivesHost: boolean;
+  readonly key?: string;
+  readonly follows?: boolean;
 }
 
 /** One disk of a recovery point. */

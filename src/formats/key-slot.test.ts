@@ -31,17 +31,35 @@ const argon2: fc.Arbitrary<SlotKdf> = fc
     return { name: "argon2id", salt, memoryKib, passes, parallelism };
   });
 const hkdf: fc.Arbitrary<SlotKdf> = bytesOf(32).map((salt) => ({ name: "hkdf-sha256", salt }));
+const wrapped: fc.Arbitrary<SlotKdf> = fc
+  .tuple(
+    fc.constantFrom("RSA-OAEP-256" as const, "A256KW" as const),
+    fc.stringMatching(/^[\x21-\x7e]{1,80}$/),
+    fc.boolean(),
+    fc.uint8Array({ minLength: 40, maxLength: 512 }),
+  )
+  .map(([name, key, follow, bytes]) => ({ name, key, follow, wrapped: bytes }));
+const kdfOf: Readonly<Record<SlotType, fc.Arbitrary<SlotKdf>>> = {
+  passphrase: argon2,
+  recovery: argon2,
+  "key-file": hkdf,
+  "customer-key": wrapped,
+  "platform-key": wrapped,
+};
 const anySlot: fc.Arbitrary<KeySlot> = fc
-  .constantFrom<SlotType>("passphrase", "recovery", "key-file")
+  .constantFrom<SlotType>("passphrase", "recovery", "key-file", "customer-key", "platform-key")
   .chain((type) =>
     fc
       .tuple(
         bytesOf(16),
-        type === "key-file" ? hkdf : argon2,
+        kdfOf[type],
+        bytesOf(32),
         bytesOf(12),
         fc.uint8Array({ minLength: 17, maxLength: 400 }),
       )
-      .map(([vaultId, kdf, nonce, sealed]) => ({ vaultId, type, kdf, nonce, sealed })),
+      .map(([vaultId, kdf, publicKey, nonce, sealed]) => {
+        return { vaultId, type, kdf, publicKey, nonce, sealed };
+      }),
   );
 
 const sample: KeySlot = {
@@ -54,6 +72,7 @@ const sample: KeySlot = {
     passes: 3,
     parallelism: 4,
   },
+  publicKey: new Uint8Array(32).fill(5),
   nonce: new Uint8Array(12).fill(3),
   sealed: new Uint8Array(60).fill(4),
 };

@@ -80,6 +80,20 @@ test("store names: a point id sorts by time and bounds a clock that is wrong", (
   for (const nowMs of [-5, 0, 0.5, 2 ** 60]) assert.ok(names.isPointId(at(nowMs)));
 });
 
+test("store names: the name of a key record and of its copy says which it is", () => {
+  const vault = "0f".repeat(16);
+  for (const number of [1, 255, names.keyRecordsMax]) {
+    for (const isCopy of [false, true]) {
+      const name = names.keyRecordName({ vault, number }, { isCopy });
+      assert.deepEqual(names.parseStoreName(name), { kind: "key-record", vault, number, isCopy });
+    }
+  }
+  assert.equal(names.keyRecordName({ vault, number: 26 }), `ring/${vault}-0000001a`);
+  for (const tail of ["00000000", "00001001", "0000001", "0000001A", "00000001-cop", "ffffffff"]) {
+    assert.equal(names.parseStoreName(`ring/${vault}-${tail}`), undefined, tail);
+  }
+});
+
 test("store names: refuses every other name", () => {
   const hash = "ab".repeat(32);
   const bad = [

@@ -19,6 +19,7 @@ export const leasePrefix = "leases/";
 export const condemnedPrefix = "condemned/";
 export const decisionPrefix = "decisions/";
 export const deletedPrefix = "deleted/";
+export const keyRecordPrefix = "ring/";
 
 /** Folders of plaintext parts with a MAC: what was put, and what checks have proved. */
 export type LedgerFolder = "inventory" | "findings";
@@ -39,7 +40,19 @@ export type StoreName =
   | { readonly kind: "condemned"; readonly session: string }
   | { readonly kind: "decision"; readonly session: string }
   | { readonly kind: "beat"; readonly session: string; readonly timeMs: number }
-  | { readonly kind: LedgerFolder; readonly number: number; readonly sha256: Uint8Array };
+  | { readonly kind: LedgerFolder; readonly number: number; readonly sha256: Uint8Array }
+  | ({ readonly kind: "key-record"; readonly isCopy: boolean } & KeyRecordId);
+
+/** Which key record of which vault. */
+export interface KeyRecordId {
+  /** 32 hex digits. */
+  readonly vault: string;
+  /** From 1 to {@link keyRecordsMax}. */
+  readonly number: number;
+}
+
+/** Most key records of a vault: each is one change of its keys. */
+export const keyRecordsMax = 4096;
 
 /** `keys/<sha256>`. */
 export function slotName(sha256: Uint8Array): string {
@@ -105,6 +118,15 @@ export function decisionName(session: string): string {
   return `${decisionPrefix}${session}`;
 }
 
+/** `ring/<vault>-<number>`, and `-copy` for its copy; the number as 8 hex digits. */
+export function keyRecordName(record: KeyRecordId, options = { isCopy: false }): string {
+  const { vault, number } = record;
+  assert(vaultPattern.test(vault), "a vault id is 32 hex digits");
+  assert(number >= 1 && number <= keyRecordsMax, "the number of a key record");
+  const text = number.toString(16).padStart(8, "0");
+  return `${keyRecordPrefix}${vault}-${text}${options.isCopy ? "-copy" : ""}`;
+}
+
 /** The item of {@link pointName}: the keyed hash, 16 bytes, as text. */
 export function toItemText(itemHash: Uint8Array): string {
   assert(itemHash.byteLength === itemHashBytes, "an item hash has 16 bytes");
@@ -128,6 +150,7 @@ const folderParsers: ReadonlyMap<string, SegmentsParser> = new Map([
   ["leases", parseSessionName],
   ["condemned", parseSessionName],
   ["decisions", parseSessionName],
+  ["ring", parseRecordSegments],
   ["keys", (segments) => parseFlat("slot", segments)],
   ["index", (segments) => parseFlat("index-segment", segments)],
   ["packs", (segments) => parseFanned("pack", segments)],
@@ -171,6 +194,8 @@ const partNumberPattern = /^[0-9a-f]{12}$/;
 const itemPattern = /^[0-9a-f]{32}$/;
 const sessionPattern = /^[0-9a-f]{16}$/;
 const beatPattern = /^([0-9a-f]{16})\.([0-9a-f]{12})$/;
+const vaultPattern = itemPattern;
+const recordPattern = /^([0-9a-f]{32})-([0-9a-f]{8})(-copy)?$/;
 
 function toTimeText(nowMs: number): string {
   const timeMs = Math.min(Math.max(Math.trunc(nowMs), 0), pointTimeMsMax);
@@ -220,6 +245,15 @@ function parsePart(folder: LedgerFolder, segments: readonly string[]): StoreName
 }
 
 type HashedKind = "slot" | "pack" | "map-pack" | "index-segment";
+
+function parseRecordSegments(segments: readonly string[]): StoreName | undefined {
+  const [, text = ""] = segments;
+  const [, vault, digits, copy] = recordPattern.exec(text) ?? [];
+  if (segments.length !== 2 || vault === undefined || digits === undefined) return undefined;
+  const number = Number.parseInt(digits, 16);
+  if (number < 1 || number > keyRecordsMax) return undefined;
+  return { kind: "key-record", vault, number, isCopy: copy !== undefined };
+}
 
 function hashed(kind: HashedKind, text: string | undefined): StoreName | undefined {
   const sha256 = text?.length === sha256Bytes * 2 ? fromHex(text) : undefined;

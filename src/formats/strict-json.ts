@@ -51,6 +51,13 @@ export class JsonMembers {
     return number;
   }
 
+  /** A truth value. */
+  boolean(name: string): boolean {
+    const value = this.#own(name);
+    if (typeof value !== "boolean") throw this.corrupt(`"${name}" is not true or false`);
+    return value;
+  }
+
   /** Bytes written as lower-case hexadecimal; between `min` and `max` of them. */
   hex(name: string, min: number, max: number = min): Uint8Array {
     const bytes = fromHex(this.text(name));
@@ -64,6 +71,14 @@ export class JsonMembers {
   /** An object inside this one. */
   members(name: string): JsonMembers {
     return JsonMembers.#of(this.#own(name), this.#what);
+  }
+
+  /** A list of at most `max` objects. */
+  list(name: string, max: number): readonly JsonMembers[] {
+    const value = this.#own(name);
+    if (!Array.isArray(value)) throw this.corrupt(`"${name}" is not a list`);
+    if (value.length > max) throw this.corrupt(`"${name}" has more than ${max} items`);
+    return value.map((item) => JsonMembers.#of(item, this.#what));
   }
 
   /** The error for an object that is out of form. */

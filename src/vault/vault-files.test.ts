@@ -11,7 +11,8 @@ import { FaultyStore, injectedError } from "#testing/faulty-store.ts";
 import { RecordingStore } from "#testing/recording-store.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { createKeyFileSecret, toPassphraseSecret, toRecoverySecret } from "./key-secret.ts";
-import { addVaultKey, createVaultFiles, openVaultFiles, readVaultHeader } from "./vault-files.ts";
+import { addVaultKey } from "./key-changes.ts";
+import { createVaultFiles, openVaultFiles, readVaultHeader } from "./vault-files.ts";
 
 const random = createSeededRandom("vault files");
 const { secret } = createKeyFileSecret(random);
@@ -47,7 +48,7 @@ test("vault files: a new vault opens with every key, by default a recovery key t
     assert.deepEqual(opened.header, created.header);
   }
   const added = createKeyFileSecret(random).secret;
-  await addVaultKey(store, await openVaultFiles(store, recovery), added, { random });
+  await addVaultKey({ store, random }, await openVaultFiles(store, recovery), added);
   assert.deepEqual((await openVaultFiles(store, added)).keys, created.keys);
 });
 

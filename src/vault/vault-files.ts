@@ -11,20 +11,21 @@ import {
   encodeVaultHeader,
   parseVaultHeader,
   vaultHeaderBytesMax,
+  vaultIdBytes as idBytes,
   vaultVersion,
   type VaultHeader,
 } from "#formats/vault-header.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { createRecoveryKey, type KeySecret } from "#vault/key-secret.ts";
+import { putRecord } from "#vault/keys/change-keys.ts";
 import { createKeyRing, type KeyRing } from "#vault/keys/key-ring.ts";
-import {
-  addKeySlot,
-  listKeySlots,
-  openKeyRing,
-  putNewSlot,
-  type SlotListing,
-} from "#vault/keys/slots.ts";
+import { type OpenedRing, openKeyRing } from "#vault/keys/open-ring.ts";
+import { readKeyRecords, type RecordListing, sealKeyRecord } from "#vault/keys/records.ts";
+import { listKeySlots, type PutSlot, putSlot, type SlotListing } from "#vault/keys/slots.ts";
 import { deriveVaultKeys, type VaultKeys } from "#vault/keys/vault-keys.ts";
+
+/** Bytes of a vault's id. */
+export const vaultIdBytes = idBytes;
 
 /** How a vault is created. */
 export interface CreateVaultOptions {
@@ -33,6 +34,8 @@ export interface CreateVaultOptions {
   readonly random: RandomSource;
   /** Whether a recovery key is made and gets a slot; yes unless said otherwise. */
   readonly withRecoveryKey?: boolean;
+  /** 16 random bytes that the caller has shown already; fresh ones by default. */
+  readonly vaultId?: Uint8Array;
   readonly signal?: AbortSignal;
 }
 
@@ -47,13 +50,15 @@ export interface CreatedVault {
 /** A vault whose key has been accepted. */
 export interface OpenedVault {
   readonly header: VaultHeader;
-  readonly ring: KeyRing;
+  /** For changes of keys: see `key-changes.ts`. */
+  readonly opened: OpenedRing;
   readonly keys: VaultKeys;
 }
 
 /**
- * Makes an empty place a vault. The slots come first and `vault.json` last, whose put-if-absent is
- * the one commit: after a crash before it the place counts as empty. Of racing calls one succeeds.
+ * Makes an empty place a vault. The slots come first, then the key record, then every key is proved by
+ * opening the ring from the store with it, and `vault.json` comes last, whose put-if-absent is the one
+ * commit: after a crash before it the place counts as empty. Of racing calls one succeeds.
  *
  * Errors: StoreNotEmpty (after-change) where a vault or a part of one is there, StoreForeign
  * (after-change) where anything else is, StoreUnsuitable (after-change) where the store cannot
@@ -69,8 +74,8 @@ export async function createVaultFiles(
   assert(secrets.length > 0, "a vault is created with a key");
   await assertPlaceIsFree(store, signal);
   await store.probe(signal);
-  const ring = createKeyRing(random);
-  for (const secret of secrets) await putNewSlot(store, ring, secret, options);
+  const ring = createKeyRing(random, options.vaultId);
+  await putKeys(store, ring, secrets, options);
   const header: VaultHeader = { version: vaultVersion, vaultId: ring.vaultId };
   const bytes = encodeVaultHeader(header);
   if ((await store.put(vaultHeaderName, [bytes], signal)) === "exists") {
@@ -83,6 +88,27 @@ export async function createVaultFiles(
     keys: deriveVaultKeys(ring.vaultId, ring.epochs),
     recoveryKey: recovery?.printed,
   };
+}
+
+/** Puts the slots and record 1, and opens the ring from the store with each of the secrets. */
+async function putKeys(
+  store: ObjectStore,
+  ring: KeyRing,
+  secrets: readonly KeySecret[],
+  options: CreateVaultOptions,
+): Promise<void> {
+  const { random, signal } = options;
+  const put: PutSlot[] = [];
+  for (const secret of secrets) put.push(await putSlot(store, ring, secret, options));
+  const slots = put.map(({ hash, slot }) => ({ hash, publicKey: slot.publicKey }));
+  const bytes = sealKeyRecord(ring, { number: 1, slots }, random);
+  const isOurs = await putRecord(
+    { store, ...options },
+    { vaultId: ring.vaultId, number: 1 },
+    bytes,
+  );
+  assert(isOurs, "nobody else knows the id of a vault that is being created");
+  for (const secret of secrets) await openKeyRing(store, ring.vaultId, secret, signal);
 }
 
 /**
@@ -111,27 +137,25 @@ export async function openVaultFiles(
   signal?: AbortSignal,
 ): Promise<OpenedVault> {
   const header = await readVaultHeader(store, signal);
-  const ring = await openKeyRing(store, header.vaultId, secret, signal);
-  return { header, ring, keys: deriveVaultKeys(ring.vaultId, ring.epochs) };
+  const opened = await openKeyRing(store, header.vaultId, secret, signal);
+  return { header, opened, keys: deriveVaultKeys(header.vaultId, opened.ring.epochs) };
 }
 
-/** Adds a slot for `secret` to a vault that is open; returns the slot's name. See {@link addKeySlot}. */
-export async function addVaultKey(
-  store: ObjectStore,
-  vault: OpenedVault,
-  secret: KeySecret,
-  options: { readonly random: RandomSource; readonly signal?: AbortSignal },
-): Promise<string> {
-  return addKeySlot(store, vault.ring, secret, options);
+/** Everything about the keys of a vault that shows without one. */
+export interface VaultKeyListing {
+  readonly header: VaultHeader;
+  readonly listing: SlotListing;
+  readonly records: RecordListing;
 }
 
-/** The header and the key slots of a vault; needs no key. Errors of {@link readVaultHeader}. */
+/** The header, the key slots and the newest key record; needs no key. Errors of {@link readVaultHeader}. */
 export async function listVaultKeys(
   store: ObjectStore,
   signal?: AbortSignal,
-): Promise<{ readonly header: VaultHeader; readonly listing: SlotListing }> {
+): Promise<VaultKeyListing> {
   const header = await readVaultHeader(store, signal);
-  return { header, listing: await listKeySlots(store, header.vaultId, signal) };
+  const listing = await listKeySlots(store, header.vaultId, signal);
+  return { header, listing, records: await readKeyRecords(store, header.vaultId, signal) };
 }
 
 /** What a place without `vault.json` holds. */
@@ -176,7 +200,7 @@ async function missingHeader(
   );
 }
 
-/** Slots alone count as nothing: a creation that did not finish leaves them. */
+/** Slots and key records alone count as nothing: a creation that did not finish leaves them. */
 async function examinePlace(
   store: ObjectStore,
   signal: AbortSignal | undefined,
@@ -186,7 +210,7 @@ async function examinePlace(
     const kind = parseStoreName(name)?.kind;
     if (kind === undefined) return "foreign";
     if (kind === "vault-header") return "vault";
-    if (kind !== "slot") content = "part-of-vault";
+    if (kind !== "slot" && kind !== "key-record") content = "part-of-vault";
   }
   return content;
 }

@@ -2,21 +2,22 @@ import { toHex } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { outputFormat, type VaultCreatedOutput } from "#contract/cli-output.ts";
 import { type KeySecret, toPassphraseSecret } from "#vault/key-secret.ts";
-import { assertPlaceIsFree, createVaultFiles } from "#vault/vault-files.ts";
+import { assertPlaceIsFree, createVaultFiles, vaultIdBytes } from "#vault/vault-files.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
-import { ensureKeyFile, makeRecoveryKey, recoveryKeyLines } from "#cli/new-keys.ts";
+import { ensureKeyFile, makeRecoveryKey, recoveryKitLines } from "#cli/new-keys.ts";
 import { readPassphraseFile } from "#cli/open-vault.ts";
-import { outputOption, storeOption } from "#cli/options.ts";
+import { keyFolderOption, outputOption, storeOption } from "#cli/options.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
+import { openCustomerKey, openPlatformKey } from "#cli/provided-keys.ts";
 
 /** `kluis vault create`. */
 export const vaultCreate: CommandSpec = {
   words: ["vault", "create"],
   summary: "make an empty folder, bucket or container a vault",
   description:
-    "Creates a vault and the keys that open it: those named, and a recovery key, which is printed once or " +
-    "written to a file. The store must keep what it was told is durable; that is tried out first.",
+    "Creates a vault and the keys that open it: those named, and a recovery key, which is printed once with " +
+    "what is needed to use it, or written to a file. Each key is proved by opening the vault with it. The store must keep what it was told is durable; that is tried out first.",
   arguments: [],
   options: [
     storeOption,
@@ -30,8 +31,17 @@ export const vaultCreate: CommandSpec = {
       otherwise: "KLUIS_PASSPHRASE, where it is set",
     },
     {
+      flags: "--customer-key <key>",
+      text: "key of a provider that opens it too: https://VAULT/keys/NAME or local:NAME",
+    },
+    {
+      flags: "--platform-key",
+      text: "let the key that this host holds for its vaults open it; made where it does not exist",
+    },
+    keyFolderOption,
+    {
       flags: "--recovery-key-file <file>",
-      text: "write the recovery key to this new file instead of printing it",
+      text: "write the recovery kit to this new file instead of printing it",
     },
     outputOption,
   ],
@@ -63,11 +73,14 @@ async function runVaultCreate(input: CommandInput, environment: CliEnvironment):
   await assertPlaceIsFree(store, signal);
   const secrets = await newSecrets(input, environment);
   const recoveryKeyFile = input.text("recoveryKeyFile");
-  const recovery = await makeRecoveryKey(recoveryKeyFile, environment);
+  const vaultId = random.bytes(vaultIdBytes);
+  const kit = { place: store.location, vaultId: toHex(vaultId) };
+  const recovery = await makeRecoveryKey(recoveryKeyFile, environment, kit);
   const created = await createVaultFiles(store, {
     secrets: [...secrets, recovery.secret],
     random,
     withRecoveryKey: false,
+    vaultId,
     signal,
   });
   const document: VaultCreatedOutput = {
@@ -80,8 +93,11 @@ async function runVaultCreate(input: CommandInput, environment: CliEnvironment):
   };
   const shown =
     recoveryKeyFile === undefined
-      ? recoveryKeyLines(recovery.printed)
-      : [`The recovery key is in ${recoveryKeyFile}; keep it away from this machine.`];
+      ? recoveryKitLines(recovery.printed, kit)
+      : [
+          `The recovery kit is in ${recoveryKeyFile}; print it, prove it with kluis rescue check, and keep it`,
+          "away from this machine.",
+        ];
   printResult(environment, outputFormOf(input), {
     document,
     lines: [
@@ -98,6 +114,8 @@ function assertSomeKey(input: CommandInput, environment: CliEnvironment): void {
   const isGiven =
     input.text("keyFile") !== undefined ||
     input.text("passphraseFile") !== undefined ||
+    input.text("customerKey") !== undefined ||
+    input.flag("platformKey") ||
     environment.passphrase !== undefined;
   if (isGiven) return;
   throw new KluisError("KeyMissing", "Cannot create a vault: no key was given");
@@ -116,5 +134,12 @@ async function newSecrets(
     secrets.push(toPassphraseSecret(environment.passphrase));
   }
   if (keyFile !== undefined) secrets.push((await ensureKeyFile(keyFile, environment)).secret);
+  const customerKey = input.text("customerKey");
+  if (customerKey !== undefined) {
+    secrets.push(await openCustomerKey(customerKey, input, environment));
+  }
+  if (input.flag("platformKey")) {
+    secrets.push(await openPlatformKey(input, environment, { create: true }));
+  }
   return secrets;
 }

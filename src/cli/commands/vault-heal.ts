@@ -45,7 +45,9 @@ async function runVaultHeal(input: CommandInput, environment: CliEnvironment): P
   const form = outputFormOf(input);
   const startMs = clock.monotonicMs();
   // The keys come from the other store: those of the damaged one may be what is damaged.
-  const { store: copy, files } = await unlockPlace(input, environment, input.requiredText("copy"));
+  const { store: copy, files } = await unlockPlace(input, environment, {
+    place: input.requiredText("copy"),
+  });
   const store = await drivers.openStore(input.requiredText("store"), { create: false });
   await using display = new ProgressDisplay({ ...environment, form });
   const report = await healVault({

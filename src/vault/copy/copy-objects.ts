@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { allEnded } from "#base/all-ended.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { isKluisError } from "#base/kluis-error.ts";
+import { keyRecordDamage } from "#formats/key-record.ts";
 import { parseStoreName } from "#formats/store-names.ts";
 import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { objectBytesMax } from "#vault/limits.ts";
@@ -108,7 +109,6 @@ export async function readSound(
   name: string,
   signal?: AbortSignal,
 ): Promise<{ readonly bytes: Uint8Array } | Unsound> {
-  const expected = hashOfName(name);
   let reason = "";
   for (let attempt = 0; attempt < 2; attempt++) {
     try {
@@ -123,9 +123,9 @@ export async function readSound(
       }
       const range = { offsetBytes: 0, lengthBytes: info.sizeBytes };
       const bytes = await store.get(name, range, signal);
-      const actual = createHash("sha256").update(bytes).digest();
-      if (expected === undefined || bytesEqual(actual, expected)) return { bytes };
-      reason = `its content hashes to ${toHex(actual)}, not to its name`;
+      const damage = damageOf(name, bytes);
+      if (damage === undefined) return { bytes };
+      reason = damage;
     } catch (error) {
       if (isKluisError(error, "ObjectNotFound")) return { kind: "gone" };
       if (!isKluisError(error, "ObjectCorrupt")) throw error;
@@ -133,6 +133,16 @@ export async function readSound(
     }
   }
   return { kind: "damaged", reason };
+}
+
+/** What is wrong with an object, as far as it shows without a key. */
+function damageOf(name: string, bytes: Uint8Array): string | undefined {
+  const parsed = parseStoreName(name);
+  if (parsed?.kind === "key-record") return keyRecordDamage(bytes, parsed);
+  const expected = hashOfName(name);
+  const actual = createHash("sha256").update(bytes).digest();
+  if (expected === undefined || bytesEqual(actual, expected)) return undefined;
+  return `its content hashes to ${toHex(actual)}, not to its name`;
 }
 
 function hashOfName(name: string): Uint8Array | undefined {

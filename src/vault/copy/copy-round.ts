@@ -76,9 +76,12 @@ export class CopyRound {
     return this.#left;
   }
 
-  /** Key slots, and what else keeps keys. */
+  /** Key slots, then the records that list them. */
   async copyKeys(): Promise<void> {
-    await this.#copy(this.#plan.missing.keys);
+    const { keys } = this.#plan.missing;
+    const isSlot = ({ name }: ObjectInfo): boolean => parseStoreName(name)?.kind === "slot";
+    await this.#copy(keys.filter(isSlot));
+    await this.#copy(keys.filter((object) => !isSlot(object)));
   }
 
   /** Packs and map packs. */

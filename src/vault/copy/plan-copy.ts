@@ -8,6 +8,7 @@ import { tombstoneBytes } from "#formats/control-record.ts";
 import {
   deletedPrefix,
   indexPrefix,
+  keyRecordPrefix,
   mapPackPrefix,
   packPrefix,
   parseStoreName,
@@ -30,7 +31,8 @@ export type CopyStep = (typeof copySteps)[number];
 export type CopyListing = Readonly<Record<CopyStep, readonly ObjectInfo[]>>;
 
 const prefixes: Readonly<Record<CopyStep, readonly string[]>> = {
-  keys: [slotPrefix],
+  // Records before slots: those that a record lists are listed after it.
+  keys: [keyRecordPrefix, slotPrefix],
   data: [packPrefix, mapPackPrefix],
   index: [indexPrefix],
   points: [pointPrefix],
@@ -38,6 +40,7 @@ const prefixes: Readonly<Record<CopyStep, readonly string[]>> = {
 
 const stepKinds: Readonly<Partial<Record<StoreName["kind"], CopyStep>>> = {
   slot: "keys",
+  "key-record": "keys",
   pack: "data",
   "map-pack": "data",
   "index-segment": "index",

@@ -9,7 +9,8 @@ import type { KeyEpoch } from "#vault/keys/vault-keys.ts";
 /** Most epochs of a ring: a rotation a month for 20 years. */
 export const keyEpochsMax = 256;
 
-const masterKeyBytes = 32;
+/** Bytes of a master key. */
+export const masterKeyBytes = 32;
 const epochMax = 2 ** 32 - 1;
 
 /** The master keys of one vault. A secret: never logged, never stored unsealed. */
@@ -20,10 +21,10 @@ export interface KeyRing {
   readonly epochs: readonly KeyEpoch[];
 }
 
-/** A ring for a new vault: a fresh id and one fresh master key. */
-export function createKeyRing(random: RandomSource): KeyRing {
+/** A ring for a new vault: a fresh id, unless one is given, and one fresh master key. */
+export function createKeyRing(random: RandomSource, vaultId?: Uint8Array): KeyRing {
   return {
-    vaultId: random.bytes(vaultIdBytes),
+    vaultId: vaultId ?? random.bytes(vaultIdBytes),
     epochs: [{ epoch: 1, masterKey: random.bytes(masterKeyBytes) }],
   };
 }

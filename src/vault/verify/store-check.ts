@@ -6,6 +6,7 @@ import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { type Inventory, readInventory } from "#vault/inventory/inventory.ts";
 import type { LedgerPlace } from "#vault/inventory/ledger.ts";
 import { type Damage, verdictOf } from "#vault/verify/damage.ts";
+import { checkKeyRecords } from "#vault/verify/key-record-check.ts";
 
 /** Times that the inventory is read again because an object is missing. */
 const rereadsMax = 16;
@@ -32,6 +33,7 @@ export async function checkStore(place: LedgerPlace, damage: Damage): Promise<St
   const removals = new Removals(place);
   const inventory = await removals.read();
   noteParts(inventory, damage);
+  await checkKeyRecords(place, listed.keys(), damage);
   const resized = new Set<string>();
   for (const { name, sizeBytes } of inventory.expected.values()) {
     if (listed.get(name) === sizeBytes) continue;

@@ -35,6 +35,7 @@ import {
   parsePackFooter,
 } from "#formats/index-segment.ts";
 import { encodeKeyFile, parseKeyFile } from "#formats/key-file.ts";
+import { encodeKeyRecord, parseKeyRecord } from "#formats/key-record.ts";
 import { encodeKeySlot, parseKeySlot } from "#formats/key-slot.ts";
 import {
   encodeLedgerBody,
@@ -54,6 +55,8 @@ import {
   deletedName,
   indexSegmentName,
   leaseName,
+  keyRecordName,
+  keyRecordPrefix,
   ledgerName,
   mapPackName,
   packName,
@@ -134,6 +137,7 @@ const formats: readonly Fuzzer[] = [
     inputs: ({ plain }) => [
       ...[...plain].flatMap(([name, bytes]) => (name.startsWith("keys/") ? [bytes] : [])),
       passphraseSlot(),
+      providedSlot(),
     ],
     parse: (bytes) => encodeKeySlot(parseKeySlot(bytes)),
   },
@@ -147,6 +151,26 @@ const formats: readonly Fuzzer[] = [
         return encodeSecondaryMarker({ role, vaultId: new Uint8Array(16).fill(7) });
       }),
     parse: (bytes) => encodeSecondaryMarker(parseSecondaryMarker(bytes)),
+  },
+  {
+    name: "key record",
+    covers: ["parseKeyRecord"],
+    errors: ofStore,
+    isText: true,
+    inputs: ({ plain }) => keyRecords(plain),
+    parse: (bytes) => encodeKeyRecord(parseKeyRecord(bytes)),
+  },
+  {
+    name: "key record whose checksum is right",
+    covers: ["parseKeyRecord"],
+    errors: ofStore,
+    isText: true,
+    inputs: ({ plain }) => keyRecords(plain),
+    parse: (bytes) => {
+      const record = withChecksum(bytes);
+      assert.deepEqual(encodeKeyRecord(parseKeyRecord(record)), record);
+      return undefined;
+    },
   },
   {
     name: "key ring",
@@ -368,9 +392,26 @@ function passphraseSlot(): Uint8Array {
     vaultId: new Uint8Array(16).fill(7),
     type: "passphrase",
     kdf: { name: "argon2id", salt, memoryKib: 65_536, passes: 3, parallelism: 4 },
+    publicKey: salt,
     nonce: new Uint8Array(12),
     sealed: new Uint8Array(50),
   });
+}
+
+function providedSlot(): Uint8Array {
+  const key = "https://localhost/keys/name/version";
+  return encodeKeySlot({
+    vaultId: new Uint8Array(16).fill(7),
+    type: "customer-key",
+    kdf: { name: "RSA-OAEP-256", key, follow: true, wrapped: new Uint8Array(256) },
+    publicKey: salt,
+    nonce: new Uint8Array(12),
+    sealed: new Uint8Array(50),
+  });
+}
+
+function keyRecords(plain: Corpus["plain"]): readonly Uint8Array[] {
+  return [...plain].flatMap(([name, bytes]) => (name.startsWith(keyRecordPrefix) ? [bytes] : []));
 }
 
 function keyRing(count: number): Uint8Array {
@@ -392,6 +433,7 @@ function parseName(text: string): Uint8Array | undefined {
   assert.ok(isObjectName(text), "drivers take every name of a vault");
   if (name.kind === "vault-header") return bytesOf(vaultHeaderName);
   if (name.kind === "secondary-marker") return bytesOf(secondaryMarkerName);
+  if (name.kind === "key-record") return bytesOf(keyRecordName(name, name));
   if (name.kind === "manifest") return bytesOf(pointName(name.item, name.point));
   if (name.kind === "deleted") return bytesOf(deletedName(pointName(name.item, name.point)));
   if (name.kind === "beat") return bytesOf(beatName(name.session, name.timeMs));
