@@ -93,12 +93,9 @@ async function readFolder(folder: string): Promise<Place[]> {
 /** Runs a command and keeps what it printed and the arguments of every process meanwhile. */
 async function runWatched(world: CliWorld, words: readonly string[], seen: Place[]): Promise<void> {
   const child = world.start(words, { variables: { TMPDIR: world.at("tmp") } });
-  let isOver = false;
-  const result = collect(child).finally(() => {
-    isOver = true;
-  });
+  const result = collect(child);
   const lines = new Set<string>();
-  while (!isOver) {
+  while (child.exitCode === null && child.signalCode === null) {
     for (const pid of await readdir("/proc")) {
       if (!/^\d+$/.test(pid)) continue;
       // A process that ended meanwhile has no arguments.
