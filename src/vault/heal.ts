@@ -238,6 +238,10 @@ class Healing {
     const walk = new PointWalk({ store: copy, keys, vault: other, signal });
     await walk.walk(manifest, undefined, (pack) => needed.add(pack));
     if ((await this.#putMissing(new Set(needed))) !== undefined) return false;
+    // Segments that waited for these packs; what they name need not be named anew.
+    await this.#bringSegments();
+    vault.locator.expectMore();
+    await vault.locator.refresh();
     async function* packs(): AsyncGenerator<IndexPack> {
       for await (const pack of other.index.packs()) if (needed.has(objectOfPack(pack))) yield pack;
     }
