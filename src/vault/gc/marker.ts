@@ -15,7 +15,7 @@ import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { markFramesAhead } from "#vault/limits.ts";
-import { frameKeyOf, objectNameOf } from "#vault/reader/locate.ts";
+import { objectNameOf } from "#vault/reader/locate.ts";
 
 /** What a marker reads. */
 export interface MarkerDeps {
@@ -114,12 +114,12 @@ export class Marker {
   /** Some frames at a time, each with its nodes. */
   *#framesOf(nodes: Float64Array): Generator<readonly NodeFrame[]> {
     let frames: NodeFrame[] = [];
-    let key = "";
     for (const number of nodes) {
       const location = this.#deps.index.locationOf(number);
       const last = frames.at(-1);
-      const frameKey = frameKeyOf(location);
-      if (last !== undefined && frameKey === key) {
+      // The index gives neighbours one and the same head of their pack.
+      const isSame = last?.location.pack === location.pack;
+      if (last !== undefined && isSame && last.location.frame === location.frame) {
         last.nodes.push({ location, number });
         continue;
       }
@@ -127,7 +127,6 @@ export class Marker {
         yield frames;
         frames = [];
       }
-      key = frameKey;
       frames.push({ location, nodes: [{ location, number }] });
     }
     if (frames.length > 0) yield frames;
