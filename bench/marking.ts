@@ -15,7 +15,7 @@ import { testKeys } from "#testing/memory-vault.ts";
 import { SeededRandom } from "#testing/seeded-random.ts";
 import { syntheticIds, syntheticKey, syntheticSegment } from "#testing/synthetic-index.ts";
 import { Marker } from "#vault/gc/marker.ts";
-import { computeId } from "#vault/hashing.ts";
+import { computeId, computeName } from "#vault/hashing.ts";
 import { type BlockIndex, openIndex } from "#vault/index/block-index.ts";
 import { type FrameBlock, PackBuilder } from "#vault/pack/pack-builder.ts";
 
@@ -133,8 +133,9 @@ class NodePacks {
   async #finish(): Promise<void> {
     if (this.#builder === undefined) return;
     const { bytes, table } = this.#builder.finish();
-    await this.#place.store.put(mapPackName(table.name), [bytes]);
-    this.#tables.push(table);
+    const name = computeName(bytes);
+    await this.#place.store.put(mapPackName(name), [bytes]);
+    this.#tables.push({ ...table, name });
     this.#builder = undefined;
   }
 }
