@@ -66,7 +66,7 @@ export async function measureCollection(
   };
   const costs: PointCost[] = [];
   for (const count of counts) {
-    while (number < count) await next();
+    for (let left = count - number; left > 0; left--) await next();
     const increments: number[] = [];
     for (let at = 0; at < repeats; at++) increments.push(await next());
     costs.push({
