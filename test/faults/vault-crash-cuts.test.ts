@@ -35,6 +35,10 @@ const isLong = process.env["KLUIS_LONG"] === "1";
 /** Puts take a few turns of the event loop, so that several are under way at once. */
 class SlowStore extends FaultyStore {
   readonly #random: SeededRandom;
+  readonly #secondPack = Promise.withResolvers<void>();
+  #packs = 0;
+  /** Whether the put of the first pack returns only when that of the second has begun. */
+  holdsFirstPack = false;
 
   constructor(inner: ObjectStore, random: SeededRandom) {
     super(inner);
@@ -42,7 +46,10 @@ class SlowStore extends FaultyStore {
   }
 
   override async put(...args: Parameters<ObjectStore["put"]>): Promise<PutOutcome> {
+    const packs = args[0].startsWith("packs/") ? ++this.#packs : 0;
+    if (packs === 2) this.#secondPack.resolve();
     const outcome = await super.put(...args);
+    if (packs === 1 && this.holdsFirstPack) await this.#secondPack.promise;
     for (let turns = this.#random.integer(1, 40); turns > 0; turns--) {
       await new Promise(setImmediate);
     }
@@ -60,8 +67,14 @@ interface Recorded {
 const random = createSeededRandom("crash cuts");
 const { secret } = createKeyFileSecret(random);
 
-async function createVault(): Promise<{ store: RecordingStore; keys: VaultKeys; vault: Vault }> {
-  const store = await RecordingStore.open(new SlowStore(createMemoryStore(), random));
+async function createVault({ holdsFirstPack = false } = {}): Promise<{
+  store: RecordingStore;
+  keys: VaultKeys;
+  vault: Vault;
+}> {
+  const slow = new SlowStore(createMemoryStore(), random);
+  slow.holdsFirstPack = holdsFirstPack;
+  const store = await RecordingStore.open(slow);
   const options = { secrets: [secret], random, withRecoveryKey: false };
   const { keys } = await createVaultFiles(store, options);
   return { store, keys, vault: await openTestVault({ store, keys, workers: 2 }) };
@@ -248,7 +261,7 @@ test("vault crash cuts: a backup that flushes all the time, with disks side by s
 });
 
 test("vault crash cuts: several packs under way at once leave nothing that harms", async () => {
-  const { store, keys, vault } = await createVault();
+  const { store, keys, vault } = await createVault({ holdsFirstPack: true });
   const large = new MemoryDisk((isLong ? 200 : 72) * mib);
   for (let at = 0; at < large.sizeBytes; at += mib) large.write(at, random.bytes(mib));
   const points: KeptPoint[] = [];
