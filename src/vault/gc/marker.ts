@@ -35,6 +35,8 @@ interface NodeFrame {
 export class Marker {
   readonly #deps: MarkerDeps;
   #bits = new Uint8Array(0);
+  /** The entry that was followed last: blocks of a disk lie one after the other. */
+  #last = -2;
   #references = 0;
   #nodes = 0;
 
@@ -99,7 +101,7 @@ export class Marker {
   /** Marks what one id names, and notes it as a node to read if it was new. */
   #follow(ids: Uint8Array, at: number, nodes: number[] | undefined): void {
     this.#references++;
-    const number = this.#deps.index.numberOf(ids, at);
+    const number = this.#deps.index.numberOf(ids, at, this.#last + 1);
     if (number < 0) {
       const block = toHex(ids.subarray(at, at + idBytes));
       throw new KluisError(
@@ -108,6 +110,7 @@ export class Marker {
         { details: { block } },
       );
     }
+    this.#last = number;
     if (this.mark(number)) nodes?.push(number);
   }
 

@@ -270,10 +270,12 @@ export class BlockIndex implements AsyncDisposable {
   /**
    * Number of an entry with the id at `ids[at]`, from 0 and below the count of entries: one that may
    * be built on if there is any; -1 where no segment names the id. For tables of bits over the index.
+   * `guess` is returned if it is such an entry: who asks in disk order finds the next one there.
    * Throws what {@link lookup} throws.
    */
-  numberOf(ids: Uint8Array, at: number): number {
+  numberOf(ids: Uint8Array, at: number, guess = -1): number {
     try {
+      if (this.#isTrustedEntry(guess, ids, at)) return guess;
       const number = this.#find(ids, at, "trusted");
       return number >= 0 ? number : this.#find(ids, at, "any");
     } catch (error) {
@@ -454,6 +456,12 @@ export class BlockIndex implements AsyncDisposable {
       `Cannot look a block up: the cache of index segment "${toHex(segment.name)}" is damaged and being rebuilt`,
       { cause: error },
     );
+  }
+
+  #isTrustedEntry(number: number, ids: Uint8Array, at: number): boolean {
+    if (number < 0 || number >= this.#entries.numbers) return false;
+    if (this.#distrusted.holds(number) || this.#isLate(number)) return false;
+    return this.#entries.hasId(number, ids, at);
   }
 
   #isLate(number: number): boolean {
