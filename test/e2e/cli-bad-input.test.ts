@@ -76,7 +76,8 @@ test("cli errors: values that make no sense", async () => {
       /disk "vdz".*has the disks/,
     ],
     [["image", "list", ...vault, "--passphrase-file", "p"], /both given/],
-    [["image", "list", "--store", "s3://bucket", "--key-file", "key"], /"s3" are not known/],
+    [["image", "list", "--store", "ftp://bucket", "--key-file", "key"], /"ftp" are not known/],
+    [["image", "list", "--store", "s3://bucket", "--key-file", "key"], /no region is named/],
   ];
   for (const [words, reason] of cases) {
     assertFailure(await world.run(words), "ArgumentInvalid", reason);
@@ -177,7 +178,7 @@ test("cli errors: no key, a wrong key, half a key, a key that others can read", 
   const wrong = await world.run(["image", "list", ...store], {
     variables: { KLUIS_PASSPHRASE: "correct horse" },
   });
-  assertFailure(wrong, "KeyWrong", /no passphrase slot/);
+  assertFailure(wrong, "KeyWrong", /no slot for this passphrase/);
   assert.doesNotMatch(wrong.stderr, /correct horse/);
   await writeFile(world.at("half"), (await readFile(world.at("key"))).subarray(0, 40), {
     mode: 0o600,

@@ -57,7 +57,8 @@ function damage(folder: string, random: SeededRandom): void {
     const kind = random.integer(0, 2);
     if (kind === 0) rmSync(path);
     else if (kind === 1) truncateSync(path, at);
-    else writeFileSync(path, bytes.fill(random.integer(0, 255), at, at + 100));
+    else
+      writeFileSync(path, bytes.fill(random.integer(0, 255), at, Math.min(at + 100, bytes.length)));
   } catch (error) {
     assert((error as NodeJS.ErrnoException).code === "ENOENT", String(error));
   }
