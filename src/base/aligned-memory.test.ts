@@ -9,7 +9,7 @@ import { createTempFolder } from "#testing/temp-folder.ts";
 import { alignmentBytes, allocateAligned, isAligned } from "./aligned-memory.ts";
 
 test("aligned memory: is zeroed, has the size asked for, and the kernel takes it for direct I/O", async () => {
-  const memory = allocateAligned(3 * alignmentBytes);
+  const memory = allocateAligned(3 * alignmentBytes, "private");
   assert.equal(memory.byteLength, 3 * alignmentBytes);
   assert.ok(memory.every((byte) => byte === 0));
   assert.ok(isAligned(memory, 0));
@@ -31,7 +31,7 @@ test("aligned memory: is zeroed, has the size asked for, and the kernel takes it
 });
 
 test("aligned memory: a view that begins or ends inside a page, an odd offset, and ordinary memory are not aligned", () => {
-  const memory = allocateAligned(2 * alignmentBytes);
+  const memory = allocateAligned(2 * alignmentBytes, "shared");
   assert.ok(isAligned(memory.subarray(alignmentBytes), 5 * alignmentBytes));
   assert.ok(!isAligned(memory.subarray(512), 0));
   assert.ok(!isAligned(memory.subarray(0, 512), 0));

@@ -12,21 +12,28 @@ declare const WebAssembly: {
   readonly Memory: new (limits: {
     readonly initial: number;
     readonly maximum: number;
-    readonly shared: true;
-  }) => { readonly buffer: SharedArrayBuffer };
+    readonly shared: boolean;
+  }) => { readonly buffer: ArrayBufferLike };
 };
 
 const wasmPageBytes = 64 * 1024;
 const made = new WeakSet<ArrayBufferLike>();
 
 /**
- * Zeroed memory of `sizeBytes` that begins on a page. A message lends it to another thread, without
- * a copy. Where the address space is too small for it, ordinary memory: {@link isAligned} tells.
+ * Zeroed memory of `sizeBytes` that begins on a page. Where the address space is too small for it,
+ * ordinary memory: {@link isAligned} tells.
+ *
+ * @param sharing `shared`: a message lends it to another thread without a copy; filling it with
+ *   zeros is slow. `private`: a message copies it.
  */
-export function allocateAligned(sizeBytes: number): Uint8Array {
+export function allocateAligned(sizeBytes: number, sharing: "private" | "shared"): Uint8Array {
   const pages = Math.ceil(sizeBytes / wasmPageBytes);
   try {
-    const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+    const { buffer } = new WebAssembly.Memory({
+      initial: pages,
+      maximum: pages,
+      shared: sharing === "shared",
+    });
     made.add(buffer);
     return new Uint8Array(buffer, 0, sizeBytes);
   } catch (error) {

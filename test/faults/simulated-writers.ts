@@ -42,7 +42,7 @@ export async function openSimulatedStore(process: SimulatedProcess): Promise<Obj
 /** Sizes around 512 bytes, some above, and a few that are written past the page cache. */
 function makeContent(random: SeededRandom): Uint8Array {
   if (random.chance(0.01)) {
-    const content = allocateAligned(1024 * 1024 + random.integer(0, 5000));
+    const content = allocateAligned(1024 * 1024 + random.integer(0, 5000), "shared");
     content.set(random.bytes(content.byteLength));
     return content;
   }

@@ -30,7 +30,7 @@ export class FileWrites {
   #isDirect = true;
   readonly #endPages = new Pool({
     size: directFilesMax,
-    make: () => allocateAligned(alignmentBytes),
+    make: () => allocateAligned(alignmentBytes, "private"),
   });
 
   constructor(files: FileSystem) {

@@ -84,7 +84,7 @@ export function testDiskWriter(name: string, suite: DiskWriterSuite): void {
     const prng = createPrng(testSeed());
     const model = new MemoryDisk(SIZE_BYTES);
     await using fixture = await suite.open(SIZE_BYTES);
-    const memory = allocateAligned(256 * 1024);
+    const memory = allocateAligned(256 * 1024, "private");
     memory.set(prng.bytes(memory.byteLength));
     for (let at = 0; at < 24; at++) {
       // A part of what was written before is written again, the other way.

@@ -119,7 +119,7 @@ function declareObjectTests(name: string, suite: ObjectStoreSuite): void {
   test(`${name}: takes large content in page-aligned memory, whatever its length`, async () => {
     await using fixture = await suite.open();
     const { store } = fixture;
-    const memory = allocateAligned(2 * 1024 * 1024);
+    const memory = allocateAligned(2 * 1024 * 1024, "shared");
     memory.set(createSeededRandom(`${name} aligned`).bytes(memory.byteLength));
     const mib = 1024 * 1024;
     for (const lengthBytes of [mib, mib + 1, mib + 4095, mib + 4096, 2 * mib - 512]) {

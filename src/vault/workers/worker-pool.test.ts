@@ -12,7 +12,7 @@ test("worker pool: names an object alike in shared memory, in a part of it, and 
   await using pool = new WorkerPool({ start: { keys: testKeys, verify: true }, size: 2 });
   const content = createSeededRandom("names").bytes(300_000);
   const expected = createHash("sha256").update(content).digest("hex");
-  const shared = allocateAligned(512 * 1024);
+  const shared = allocateAligned(512 * 1024, "shared");
   const part = shared.subarray(77, 77 + content.byteLength);
   part.set(content);
   for (const bytes of [content, part]) {

@@ -52,7 +52,7 @@ export class PackAssembler {
   readonly #onPack: (pack: FinishedPack) => void;
   readonly #buffers = new Pool({
     size: packBuffers,
-    make: () => allocateAligned(packBufferBytes + footerBytesMax),
+    make: () => allocateAligned(packBufferBytes + footerBytesMax, "shared"),
   });
   #open: Promise<OpenPack> | undefined;
   /** Sealed bytes for each plain byte, of late; to foresee when a pack is full. */
