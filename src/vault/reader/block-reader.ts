@@ -66,9 +66,10 @@ export class BlockReader {
   }
 
   /**
-   * Copies pieces into `target`; where a pack fails, from another that has the blocks. Every block was decrypted and its id checked before a byte of it
-   * is copied; when it rejects nothing is written into `target` any more. Errors: BlockMissing,
-   * ObjectNotFound, ObjectCorrupt (never), those of the store.
+   * Copies pieces into `target`; where a pack fails, from another that has the blocks. Every block
+   * was decrypted and its id checked before a byte of it is copied; when it rejects nothing is
+   * written into `target` any more. Errors: BlockMissing, ObjectNotFound, ObjectCorrupt (never),
+   * those of the store.
    */
   async read(
     pieces: readonly BlockPiece[],

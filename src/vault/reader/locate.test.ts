@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { isKluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import { indexPrefix, indexSegmentName, parseStoreName } from "#formats/store-names.ts";
 import { flipObjectBit } from "#testing/damage.ts";
@@ -13,7 +13,7 @@ import { createSeededRandom } from "#testing/seeded-random.ts";
 import { backUp } from "#testing/vault-points.ts";
 import { openIndex } from "#vault/index/block-index.ts";
 import { readIndexSegment } from "#vault/vault.ts";
-import { Locator } from "./locate.ts";
+import { Locator, withCopies } from "./locate.ts";
 
 const random = createSeededRandom("locate");
 const store = createMemoryStore();
@@ -94,6 +94,37 @@ test("locate: names a lost index segment to who misses a block", async () => {
       isKluisError(error, "BlockMissing") &&
       fresh.includes(String(error.details["object"])) &&
       error.message.includes("cannot be read"),
+  );
+  await index.close();
+});
+
+test("locate: who begins to read while a damaged pack is only about to be avoided looks again too", async () => {
+  const listing = Promise.withResolvers<void>();
+  const index = await openIndex({
+    segmentNames: [],
+    readSegment: () => Promise.reject(new Error("nothing is read")),
+  });
+  const locator = new Locator(index, async () => {
+    await listing.promise;
+    return [];
+  });
+  const object = `packs/ab/${"ab".repeat(32)}`;
+  const readOnce = (): (() => Promise<string>) => {
+    let reads = 0;
+    return () =>
+      reads++ === 0
+        ? Promise.reject(new KluisError("ObjectNotFound", "Cannot read", { details: { object } }))
+        : Promise.resolve("read");
+  };
+  const first = withCopies(locator, readOnce());
+  await new Promise(setImmediate);
+  const second = withCopies(locator, readOnce());
+  await new Promise(setImmediate);
+  listing.resolve();
+  assert.deepEqual(await Promise.all([first, second]), ["read", "read"]);
+  // Who begins now has been told: the pack is avoided, and no other has the block.
+  await assert.rejects(withCopies(locator, readOnce()), (error) =>
+    isKluisError(error, "ObjectNotFound"),
   );
   await index.close();
 });

@@ -37,6 +37,7 @@ export class Locator {
   readonly #listSegments: () => Promise<Iterable<Uint8Array>>;
   /** Packs that could not be read, by name. */
   readonly #avoided = new Map<string, Avoidance>();
+  #inEffect = 0;
   #isCurrent = false;
   #refreshing: Promise<void> = Promise.resolve();
 
@@ -77,9 +78,9 @@ export class Locator {
     });
   }
 
-  /** How many packs are avoided. */
+  /** How many packs the index avoids by now; those that it is about to avoid do not count yet. */
   get avoided(): number {
-    return this.#avoided.size;
+    return this.#inEffect;
   }
 
   /**
@@ -99,10 +100,15 @@ export class Locator {
       if (this.#avoided.size >= avoidedMax) return false;
       const last = [...this.#avoided.values()].at(-1);
       const order = this.#avoided.size;
-      const done = this.#startToAvoid(last?.done).catch((failure: unknown) => {
-        this.#avoided.delete(object);
-        throw failure;
-      });
+      const done = this.#startToAvoid(last?.done).then(
+        () => {
+          this.#inEffect = order + 1;
+        },
+        (failure: unknown) => {
+          this.#avoided.delete(object);
+          throw failure;
+        },
+      );
       avoidance = { pack: parsed.sha256, order, done };
       this.#avoided.set(object, avoidance);
     }
