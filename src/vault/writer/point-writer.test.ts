@@ -145,3 +145,30 @@ test("point writer: refuses a point that could not be read back, before it reads
   }
   assert.deepEqual(await vault.listPoints(), []);
 });
+
+for (const [from, to] of [
+  [1, 40],
+  [20, 600],
+] as const) {
+  test(`point writer: a disk that grew from ${from} MiB to ${to} MiB, by two levels of its map`, async () => {
+    await using vault = await openTestVault();
+    const small = new MemoryDisk(from * mib);
+    small.write(0, random.bytes(mib));
+    const { manifest } = await backUp(vault, { itemId: "vm", number: 1, disks: [small] });
+    const grown = new MemoryDisk(to * mib);
+    const bytes = new Uint8Array(small.sizeBytes);
+    small.read(0, bytes);
+    grown.write(0, bytes);
+    for (const at of [0, from, to / 2, to - 2]) grown.write(at * mib, random.bytes(pageBytes));
+    const reader = createMemoryReader(grown);
+    const [disk] = manifest.disks;
+    assert.ok(disk);
+    const { changes } = await vault.findChanges(reader, disk, { name: "disk0" });
+    const increment = { base: { disk, reader: createMemoryReader(small) }, changes };
+    const next = await vault.writePoint({
+      point: { ...pointOf("vm"), pointId: pointIdOf(2), basePointId: manifest.pointId },
+      disks: [{ name: "disk0", reader, tracking: "checksum", increment }],
+    });
+    await assertPointReads(vault, { manifest: next.manifest, disks: [grown] });
+  });
+}
