@@ -1,12 +1,14 @@
 /**
  * Goal: whatever moment a copy dies at, every recovery point whose manifest has got over restores from
  * the secondary alone, nothing is overwritten, and the same command goes on to the end.
+ * Its own inventory raises no alarm after any of these crashes, and names every object in the end.
  * Method: record every put of a replication and of a copy of chosen points; rebuild the secondary for
  * a crash before each event, with all or none of the puts under way; read every point; run again.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { systemClock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import { parseStoreName, secondaryMarkerName } from "#formats/store-names.ts";
@@ -15,6 +17,7 @@ import { type RecordedEvent, RecordingStore } from "#testing/recording-store.ts"
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { copyVault, promoteVault, replicateVault } from "#vault/replicate.ts";
 import type { PointName } from "#vault/vault.ts";
+import { verifyStore } from "#vault/verify-store.ts";
 import {
   assertCopyReads,
   assertCopySound,
@@ -39,6 +42,21 @@ async function* crashesOf(store: RecordingStore): AsyncGenerator<ObjectStore> {
       seen.add(key);
     }
   }
+}
+
+/** Parts of the inventory tell what each run has brought, so they differ. */
+function isCopied(name: string): boolean {
+  return !name.startsWith("inventory/");
+}
+
+/** What a check without a key says: no alarm, and this many objects that the inventory does not name. */
+async function assertNoAlarm(store: ObjectStore, { keys }: CopyWorld): Promise<number> {
+  const { vaultId } = keys;
+  const options = { store, vaultId, depth: "structure", clock: systemClock } as const;
+  const { badObjects, objectsUnnamed } = await verifyStore(options);
+  const alarms = badObjects.filter(({ name }) => !name.startsWith("ring/"));
+  assert.deepEqual(alarms, []);
+  return objectsUnnamed;
 }
 
 /** The order of kinds in a log: what a reader needs first was put first. */
@@ -78,15 +96,17 @@ test("copy crash cuts: a replication that dies anywhere leaves points that resto
   assert.deepEqual([report.points, report.heldBack, report.lag.bytes], [1, [], 0]);
   assertOrder(recorded.events.slice(0, firstEvents));
   assertOrder(recorded.events.slice(firstEvents));
-  const whole = await contentOf(recorded);
+  const whole = await contentOf(recorded, isCopied);
   let cuts = 0;
   let restored = 0;
   for await (const left of crashesOf(recorded)) {
     cuts++;
     restored += (await assertCopyWhole(left, world, cuts % 6 === 0)).length;
+    await assertNoAlarm(left, world);
     const { heldBack, lag } = await replicateVault(copyOptions(world, left));
     assert.deepEqual([heldBack, lag.points, lag.bytes, lag.ageMs], [[], 0, 0, 0]);
-    assert.deepEqual(await contentOf(left), whole);
+    assert.deepEqual(await contentOf(left, isCopied), whole);
+    assert.equal(await assertNoAlarm(left, world), 0);
   }
   assert.deepEqual(await assertCopyReads(recorded, world), idsOf(world.points));
   await assertCopySound(recorded, world);
@@ -112,6 +132,7 @@ test("copy crash cuts: a copy of chosen points that dies anywhere goes on to a v
       chosen.map(({ pointId }) => pointId),
     );
     await assertCopySound(left, world);
+    assert.equal(await assertNoAlarm(left, world), 0);
     assert.equal(await left.stat(secondaryMarkerName), undefined);
   }
   console.log(`${cuts} crashes of a copy of chosen points`);

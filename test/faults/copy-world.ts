@@ -121,10 +121,14 @@ export async function assertCopyWhole(
   return ids.sort();
 }
 
-/** Everything that a store holds, by name, in arrays of their own. */
-export async function contentOf(store: ObjectStore): Promise<Map<string, Uint8Array>> {
+/** Everything that a store holds, or what of it is wanted, by name, in arrays of their own. */
+export async function contentOf(
+  store: ObjectStore,
+  isWanted: (name: string) => boolean = () => true,
+): Promise<Map<string, Uint8Array>> {
   const content = new Map<string, Uint8Array>();
   for await (const { name } of store.list("")) {
+    if (!isWanted(name)) continue;
     content.set(name, new Uint8Array(await store.get(name)));
   }
   return content;

@@ -33,16 +33,30 @@ export async function buildSmallVault(random: SeededRandom): Promise<Objects> {
   return objects;
 }
 
-/** Damages every object in every way, and checks without a key. */
+/** Damages every object of a small vault in every way, and checks without a key. */
 export async function countKeyless(seed: string): Promise<KeylessCount> {
   const random = createSeededRandom(seed);
   const objects = await buildSmallVault(random);
+  return await countDamage(objects, { vaultId: testKeys.vaultId, random });
+}
+
+/** Damages every object that `isHarmed` in every way, and checks without a key. */
+export async function countDamage(
+  objects: Objects,
+  options: {
+    readonly vaultId: Uint8Array;
+    readonly random: SeededRandom;
+    readonly isHarmed?: (name: string) => boolean;
+  },
+): Promise<KeylessCount> {
+  const { vaultId, random, isHarmed = () => true } = options;
   const newest = [...objects.keys()]
     .filter((name) => name.startsWith("inventory/"))
     .sort()
     .at(-1);
   const count: KeylessCount = { cases: 0, unnamed: [] };
   for (const [name, bytes] of objects) {
+    if (!isHarmed(name)) continue;
     for (const way of ways) {
       // Nothing names the newest part of the inventory; see docs/design/verify-and-heal.md.
       if (way === "removed" && name === newest) continue;
@@ -52,16 +66,16 @@ export async function countKeyless(seed: string): Promise<KeylessCount> {
       if (damaged === undefined) changed.delete(name);
       else changed.set(name, damaged);
       count.cases++;
-      if (!(await isNamed(changed, name))) count.unnamed.push(`${name} ${way}`);
+      if (!(await isNamed(changed, name, vaultId))) count.unnamed.push(`${name} ${way}`);
     }
   }
   return count;
 }
 
-async function isNamed(objects: Objects, name: string): Promise<boolean> {
+async function isNamed(objects: Objects, name: string, vaultId: Uint8Array): Promise<boolean> {
   const report = await verifyStore({
     store: createMemoryStore(objects),
-    vaultId: testKeys.vaultId,
+    vaultId,
     depth: "objects",
     clock: systemClock,
   });

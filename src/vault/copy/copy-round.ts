@@ -1,4 +1,6 @@
 /** The steps of one round of a copy, in the order in which a reader needs what they put. */
+import { createHash } from "node:crypto";
+
 import { assert } from "#base/assert.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import {
@@ -13,6 +15,7 @@ import type { ObjectInfo } from "#ports/object-store.ts";
 import { openContainer } from "#vault/container/container-reader.ts";
 import { openManifest } from "#vault/open-manifest.ts";
 import { type PointName, readIndexSegment, type Vault } from "#vault/vault.ts";
+import type { CopyInventory } from "./copy-inventory.ts";
 import {
   copyObject,
   copyObjects,
@@ -30,6 +33,8 @@ import { objectOfPack, writeMissingSegments } from "./write-segments.ts";
 export class CopyRound {
   readonly #options: CopyRunOptions;
   readonly #plan: CopyPlan;
+  readonly #there: CopyListing;
+  readonly #inventory: CopyInventory;
   readonly #onCopied: (object: ObjectInfo) => void;
   /** Packs and map packs that the secondary holds, by name. */
   readonly #packs: Set<string>;
@@ -39,15 +44,23 @@ export class CopyRound {
   readonly #pointsThere: readonly PointName[];
   readonly #whole = new Map<string, Manifest>();
   readonly #left: ObjectInfo[] = [];
+  /** SHA-256 of the manifests that were looked at, hexadecimal. */
+  readonly #manifestHashes = new Map<string, string>();
   #isGone = false;
 
   constructor(
     options: CopyRunOptions,
-    state: { readonly plan: CopyPlan; readonly there: CopyListing },
+    state: {
+      readonly plan: CopyPlan;
+      readonly there: CopyListing;
+      readonly inventory: CopyInventory;
+    },
     onCopied: (object: ObjectInfo) => void,
   ) {
     this.#options = options;
     this.#plan = state.plan;
+    this.#there = state.there;
+    this.#inventory = state.inventory;
     this.#onCopied = onCopied;
     this.#pointsThere = state.there.points.flatMap(({ name }) => {
       const parsed = parseStoreName(name);
@@ -84,9 +97,15 @@ export class CopyRound {
     await this.#copy(keys.filter((object) => !isSlot(object)));
   }
 
-  /** Packs and map packs. */
+  /** Packs and map packs; the inventory names them before a segment does, as a writer's does. */
   async copyPacks(): Promise<void> {
-    await this.#copy(this.#plan.missing.data);
+    const { differing, missing } = this.#plan;
+    const isDiffering = new Set(differing.map(({ name }) => name));
+    for (const object of [...this.#there.data, ...this.#there.index]) {
+      if (!isDiffering.has(object.name)) this.#inventory.note(object);
+    }
+    await this.#copy(missing.data);
+    await this.#inventory.write();
   }
 
   /**
@@ -110,7 +129,8 @@ export class CopyRound {
   async writeSegments(packs: AsyncIterable<IndexPack>): Promise<void> {
     const { secondary: store, keys, random, signal } = this.#options;
     await using vault = await this.#openSecondary();
-    const target = { store, keys, random, signal, index: vault.index };
+    const onWritten = (segment: ObjectInfo): void => this.#inventory.note(segment);
+    const target = { store, keys, random, signal, index: vault.index, onWritten };
     await writeMissingSegments(target, this.#here(packs));
   }
 
@@ -148,6 +168,7 @@ export class CopyRound {
     const kind = parseStoreName(name)?.kind;
     if (outcome.kind === "copied") {
       if (kind === "pack" || kind === "map-pack") this.#packs.add(name);
+      this.#noteInInventory(object);
       this.#onCopied(object);
     } else if (outcome.kind === "gone") {
       // A manifest that is gone was deleted, a key slot removed: nothing rests on either.
@@ -157,6 +178,38 @@ export class CopyRound {
       if (outcome.kind === "damaged") this.#damaged.set(name, outcome.reason);
       this.#holdBack(name, outcome.reason);
     }
+  }
+
+  #noteInInventory(object: ObjectInfo): void {
+    const { name } = object;
+    const kind = parseStoreName(name)?.kind;
+    if (kind === "slot" || kind === "key-record") return;
+    const sha256 = this.#manifestHashes.get(name);
+    this.#inventory.note(sha256 === undefined ? object : { ...object, sha256 });
+  }
+
+  /**
+   * Names segments and manifests in the inventory, also those that an earlier run put before it broke off.
+   * Call it last. Errors: those of the secondary.
+   */
+  async finishInventory(): Promise<void> {
+    const { secondary, signal } = this.#options;
+    for (const { name } of this.#there.points) {
+      if (this.#inventory.knows(name)) continue;
+      const parsed = parseStoreName(name);
+      assert(parsed?.kind === "manifest", "points are listed by their manifests");
+      try {
+        const bytes = await secondary.get(name, undefined, signal);
+        openManifest(this.#options.keys, bytes, { item: parsed.item, pointId: parsed.point });
+        this.#inventory.note({ name, sizeBytes: bytes.byteLength, sha256: toSha256(bytes) });
+      } catch (error) {
+        const isBad = isKluisError(error, "ObjectCorrupt") || isKluisError(error, "ObjectNotFound");
+        // Whoever verifies with a key is told; what is damaged must not be what is expected.
+        if (!isBad) throw error;
+      }
+    }
+    await this.#inventory.write();
+    await this.#inventory.compact();
   }
 
   /** Notes a point that is not copied, where `name` is that of a manifest. */
@@ -193,6 +246,7 @@ export class CopyRound {
     let manifest: Manifest;
     try {
       manifest = openManifest(this.#options.keys, bytes, point);
+      this.#manifestHashes.set(name, toSha256(bytes));
     } catch (error) {
       return damagedBy(error);
     }
@@ -244,6 +298,10 @@ export class CopyRound {
   async #openSecondary(): Promise<Vault> {
     return await openVaultOf(this.#options, this.#options.secondary);
   }
+}
+
+function toSha256(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }
 
 /** The verdict on an object that did not open. Rethrows what says nothing about its bytes. */

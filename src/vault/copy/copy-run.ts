@@ -12,6 +12,7 @@ import type { ObjectInfo } from "#ports/object-store.ts";
 import type { PointName } from "#vault/vault.ts";
 import { ChosenPoints } from "./chosen-points.ts";
 import type { CopyReport, CopyRunOptions } from "#vault/copy-report.ts";
+import { CopyInventory } from "./copy-inventory.ts";
 import { CopyRound } from "./copy-round.ts";
 import { lagOf, listForCopy, planCopy, readHidden } from "./plan-copy.ts";
 import { claimSecondary, putVaultHeader } from "./secondary.ts";
@@ -45,8 +46,9 @@ export class CopyRun {
       "the keys are those of the vault that is copied",
     );
     await claimSecondary(secondary, { role: this.#role, vaultId: keys.vaultId }, signal);
+    const inventory = await CopyInventory.open({ store: secondary, keys, signal });
     for (let round = 0; round < copyRoundsMax; round++) {
-      const report = await this.#round(header, round);
+      const report = await this.#round(header, { number: round, inventory });
       if (report !== undefined) return report;
     }
     throw new KluisError(
@@ -56,7 +58,10 @@ export class CopyRun {
   }
 
   /** `undefined` where something that was listed is gone. */
-  async #round(header: Uint8Array, number: number): Promise<CopyReport | undefined> {
+  async #round(
+    header: Uint8Array,
+    { number, inventory }: { readonly number: number; readonly inventory: CopyInventory },
+  ): Promise<CopyReport | undefined> {
     const { primary, secondary, clock, signal } = this.#options;
     const measuredAtMs = clock.nowMs();
     const isHidden = await readHidden({ ...this.#options, store: primary });
@@ -68,7 +73,7 @@ export class CopyRun {
     if (heldBack.length > 0 && number === 0) return undefined;
     const there = await listForCopy(secondary, () => false, signal);
     const plan = planCopy(chosen?.narrow(listing) ?? listing, there);
-    const round = new CopyRound(this.#options, { plan, there }, (object) => {
+    const round = new CopyRound(this.#options, { plan, there, inventory }, (object) => {
       this.#count(object, plan.missingBytes);
     });
     await round.copyKeys();
@@ -78,6 +83,7 @@ export class CopyRun {
     await (chosen === undefined ? round.copySegments() : round.writeSegments(chosen.packs()));
     if (round.isGone) return undefined;
     heldBack.push(...(await round.copyManifests()));
+    await round.finishInventory();
     const { damaged, left } = round;
     return { ...this.#copied, heldBack, damaged, lag: lagOf(left, measuredAtMs) };
   }

@@ -2,7 +2,7 @@
 import type { RandomSource } from "#base/random.ts";
 import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
 import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
-import type { ObjectStore } from "#ports/object-store.ts";
+import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
@@ -16,6 +16,8 @@ export interface SegmentTarget {
   /** The index of that store; takes in what is written. */
   readonly index: BlockIndex;
   readonly signal: AbortSignal | undefined;
+  /** Told each segment that was put. */
+  readonly onWritten?: ((segment: ObjectInfo) => void) | undefined;
 }
 
 /** The object of a pack that an index names. */
@@ -54,7 +56,10 @@ export async function writeMissingSegments(
 async function writeSegment(target: SegmentTarget, packs: readonly IndexPack[]): Promise<number> {
   target.signal?.throwIfAborted();
   const sealed = buildContainer("indexSegment", encodeIndexSegment(packs), target);
-  await target.store.put(indexSegmentName(sealed.name), [sealed.bytes], target.signal);
+  const name = indexSegmentName(sealed.name);
+  const sizeBytes = sealed.bytes.byteLength;
+  await target.store.put(name, [sealed.bytes], target.signal);
+  target.onWritten?.({ name, sizeBytes });
   await target.index.addSegment(sealed.name, packs);
-  return sealed.bytes.byteLength;
+  return sizeBytes;
 }
