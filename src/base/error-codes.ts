@@ -189,6 +189,14 @@ export const errorRegistry = {
     title: "The collection would free more of the vault than seems right",
     action: "Check what was deleted; say --allow-mass-deletion if it is meant.",
   },
+  // Immutability: exit 17.
+  ObjectLocked: {
+    http: 423,
+    exit: 17,
+    retry: "after-change",
+    title: "It is locked and cannot be removed yet",
+    action: "Wait until the lock that the message names has ended; nobody can shorten it.",
+  },
   // Images and disks: exit 20 to 24.
   ImageNotFound: {
     http: 404,

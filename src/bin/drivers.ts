@@ -10,9 +10,9 @@ import type { StoreHost } from "./open-store.ts";
 /** Drivers for the paths and the environment of one call of the command. */
 export function createDrivers(host: StoreHost): CliDrivers {
   return {
-    openStore: async (place, { create }) => {
+    openStore: async (place, wish) => {
       const { openStore } = await import("./open-store.ts");
-      return await openStore(place, { ...host, create });
+      return await openStore(place, { ...host, ...wish });
     },
     openKeyProvider: async (key, folders) => {
       if (!key.startsWith("https:")) return await openFolderKeys(key, folders);

@@ -1,7 +1,8 @@
 /** Opens the store that a user names, with the credentials that the host has for it. */
 import { KluisError } from "#base/kluis-error.ts";
 import type { S3Credentials } from "#drivers/store/s3-store.ts";
-import type { AzureLocation, S3Location } from "#drivers/store/store-location.ts";
+import type { AzureLocation, S3Location, StoreLocation } from "#drivers/store/store-location.ts";
+import type { LockPolicy } from "#formats/lock-policy.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 
 /** What a store takes from the process. */
@@ -14,13 +15,18 @@ export interface StoreHost {
 
 type Variables = Readonly<Record<string, string | undefined>>;
 
+/** What is asked of a store. */
+export interface StoreWish {
+  readonly create: boolean;
+  /** With `create`: lock what is put for so many days. */
+  readonly immutabilityDays?: number | undefined;
+}
+
 /** Opens the store at `place`, as the user wrote it. Errors: ArgumentInvalid, Store*. */
-export async function openStore(
-  place: string,
-  host: StoreHost & { readonly create: boolean },
-): Promise<ObjectStore> {
+export async function openStore(place: string, host: StoreHost & StoreWish): Promise<ObjectStore> {
   const { parseStoreLocation } = await import("#drivers/store/store-location.ts");
   const location = parseStoreLocation(place, host.workingFolder);
+  assertCanLock(location, host);
   if (location.kind === "file") {
     const { openFileStore } = await import("#drivers/store/file-store.ts");
     return await openFileStore(location.path, { create: host.create });
@@ -32,7 +38,10 @@ export async function openStore(
     const region = regionOf(location, variables);
     const credentials = s3CredentialsOf(location, variables);
     const named = region === undefined ? location : { ...location, region };
-    return await openS3Store(named, { create, signal, ...(credentials && { credentials }) });
+    const options = { create, signal, ...(credentials && { credentials }) };
+    if (named.control === undefined) return await openS3Store(named, options);
+    const { openWormStore } = await import("#drivers/store/s3-worm-store.ts");
+    return await openWormStore(named, { ...options, policy: policyOf(host.immutabilityDays) });
   }
   const { openAzureStore } = await import("#drivers/store/azure-store.ts");
   const credentials = {
@@ -41,6 +50,32 @@ export async function openStore(
     sasToken: variables["AZURE_STORAGE_SAS_TOKEN"],
   };
   return await openAzureStore(location, { create, signal, credentials });
+}
+
+const dayMs = 24 * 3600 * 1000;
+/** Objects of ten days share the end of their lock. */
+const generationMs = 10 * dayMs;
+
+function policyOf(days: number | undefined): LockPolicy | undefined {
+  return days === undefined ? undefined : { periodMs: days * dayMs, generationMs };
+}
+
+/** Immutability is an S3 bucket's with object lock and a control place beside it. */
+function assertCanLock(location: StoreLocation, wish: StoreWish): void {
+  const isWorm = location.kind === "s3" && location.control !== undefined;
+  if (wish.immutabilityDays !== undefined && location.kind !== "s3") {
+    const kind = location.kind === "file" ? "a folder" : "Azure Blob Storage";
+    throw new KluisError(
+      "StoreUnsuitable",
+      `Cannot create an immutable vault in ${kind}: only S3 with object lock has been proven`,
+    );
+  }
+  if (wish.create && isWorm !== (wish.immutabilityDays !== undefined)) {
+    throw new KluisError(
+      "ArgumentInvalid",
+      "Cannot create an immutable vault: it takes both --immutability-days and control=s3://BUCKET/PREFIX in --store",
+    );
+  }
 }
 
 /** The environment, or a file that stands in for it. */

@@ -60,8 +60,14 @@ export interface KeyFolders {
 
 /** Opens drivers when a command asks for them, so that none is loaded in vain. */
 export interface CliDrivers {
-  /** `place` as the user wrote it. With `create` the folder is made where it is missing. */
-  openStore(place: string, options: { readonly create: boolean }): Promise<ObjectStore>;
+  /**
+   * `place` as the user wrote it. With `create` the folder is made where it is missing; with
+   * `immutabilityDays`, too, what is put is locked for so long.
+   */
+  openStore(
+    place: string,
+    options: { readonly create: boolean; readonly immutabilityDays?: number | undefined },
+  ): Promise<ObjectStore>;
   /** The provider of `key`, by what its name starts with. ArgumentInvalid (after-change). */
   openKeyProvider(key: string, folders: KeyFolders): Promise<KeyProvider>;
   /** The same for keys that are managed through Kluis: `local:…` and `platform:…`. */

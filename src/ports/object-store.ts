@@ -24,6 +24,22 @@ export interface ByteRange {
 }
 
 /**
+ * What a store adds whose objects nobody can remove before a time (docs/adr/0009-immutability.md).
+ * Times are milliseconds since 1970 by the clock of the store, which no host can turn.
+ */
+export interface ObjectLocks {
+  readonly policy: { readonly periodMs: number; readonly generationMs: number };
+  nowMs(signal?: AbortSignal): Promise<number>;
+  /**
+   * Whether the lock of an object ends before that time; also where it has none, and where there is
+   * no such object. Costs a request only for what was put generations ago.
+   */
+  endsBefore(name: string, timeMs: number, signal?: AbortSignal): Promise<boolean>;
+  /** Locks an object until that time at least; a lock is never shortened. ObjectNotFound (never). */
+  extend(name: string, untilMs: number, signal?: AbortSignal): Promise<void>;
+}
+
+/**
  * The store port.
  *
  * All methods may be called concurrently and from several processes and hosts at once. Errors are
@@ -33,6 +49,8 @@ export interface ByteRange {
 export interface ObjectStore {
   /** Where the store is, for messages; holds no credential. */
   readonly location: string;
+  /** Only where objects are locked: then `remove` and deletion marks may be refused with ObjectLocked (after-change). */
+  readonly locks?: ObjectLocks;
   /**
    * Writes the object if none of that name exists, atomically: of any number of racing calls one
    * returns `created`. On return the object and its name are durable, in both outcomes. A failed

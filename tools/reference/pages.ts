@@ -29,6 +29,7 @@ export const exitMeanings: Readonly<Record<number, string>> = {
   14: "Something in the vault is missing or damaged",
   15: "The vault cannot be opened with the key that was given",
   16: "The recovery point is not there, or is there already",
+  17: "It is locked, and cannot be removed before the lock ends",
   20: "The image is not there or cannot be read",
   21: "The image is written by another program",
   22: "Reading the disk failed",

@@ -11,6 +11,9 @@ import { keyFolderOption, outputOption, storeOption } from "#cli/options.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
 import { openCustomerKey, openPlatformKey } from "#cli/provided-keys.ts";
 
+/** Ten years: whoever asks for more has mistyped, and nobody could undo it. */
+const immutabilityDaysMax = 3650;
+
 /** `kluis vault create`. */
 export const vaultCreate: CommandSpec = {
   words: ["vault", "create"],
@@ -40,6 +43,10 @@ export const vaultCreate: CommandSpec = {
     },
     keyFolderOption,
     {
+      flags: "--immutability-days <days>",
+      text: "lock what is stored for so many days; --store names a bucket with object lock, and control= another",
+    },
+    {
       flags: "--recovery-key-file <file>",
       text: "write the recovery kit to this new file instead of printing it",
     },
@@ -58,6 +65,10 @@ export const vaultCreate: CommandSpec = {
       line: "kluis vault create --store s3://backups/vm --key-file /etc/kluis/key",
       text: "A vault in a bucket of S3, with the credentials that the AWS command line has.",
     },
+    {
+      line: "kluis vault create --store 's3://locked/vm?control=s3://control/vm' --immutability-days 30 --key-file /etc/kluis/key",
+      text: "A vault whose recovery points nobody can delete for 30 days.",
+    },
   ],
   exits: [10, 11, 12, 13, 15],
   outputKind: "vault-created",
@@ -68,7 +79,10 @@ async function runVaultCreate(input: CommandInput, environment: CliEnvironment):
   const { signal, random } = environment;
   const place = input.requiredText("store");
   assertSomeKey(input, environment);
-  const store = await environment.drivers.openStore(place, { create: true });
+  const store = await environment.drivers.openStore(place, {
+    create: true,
+    immutabilityDays: input.count("immutabilityDays", { min: 1, max: immutabilityDaysMax }),
+  });
   // Before any key file is made: a place that cannot become a vault must not cost a key.
   await assertPlaceIsFree(store, signal);
   const secrets = await newSecrets(input, environment);

@@ -42,7 +42,16 @@ export async function openS3Store(
   location: S3Location,
   options: S3StoreOptions = {},
 ): Promise<ObjectStore> {
-  const { bucket, prefix, text, profile, endpoint } = location;
+  const { bucket, prefix, text } = location;
+  const service = new S3Service(createS3Client(location, options), { location: text, bucket });
+  const store = new CloudStore({ service, prefix, ...options });
+  if (options.create === true) await store.assertNoForeignBlobs(options.signal);
+  return store;
+}
+
+/** A client for the bucket at `location`, without retries of its own. */
+export function createS3Client(location: S3Location, options: S3StoreOptions): S3Client {
+  const { profile, endpoint } = location;
   // A server that is not Amazon's has one region, mostly, and that by this name.
   const region = location.region ?? (endpoint === undefined ? undefined : "us-east-1");
   const agentOptions = { keepAlive: true, maxSockets: requestsInFlightMax };
@@ -63,10 +72,7 @@ export async function openS3Store(
     ...(region === undefined ? {} : { region }),
     ...(endpoint === undefined ? {} : { endpoint }),
   };
-  const service = new S3Service(new S3Client(config), { location: text, bucket });
-  const store = new CloudStore({ service, prefix, ...options });
-  if (options.create === true) await store.assertNoForeignBlobs(options.signal);
-  return store;
+  return new S3Client(config);
 }
 
 /** The SDK would write warnings of its own to the terminal; errors say all that matters. */

@@ -23,6 +23,35 @@ test("store location: paths and file URLs become absolute paths", () => {
   }
 });
 
+test("store location: the locked bucket of a WORM store names its control place", () => {
+  const endpoint = "endpoint=http://127.0.0.1:9000";
+  const text = `s3://locked/vm?${endpoint}&control=s3://beside/x&credentials=k`;
+  const location = parseStoreLocation(text, "/w");
+  assert.ok(location.kind === "s3" && typeof location.control === "object");
+  assert.equal(location.text, `s3://locked/vm?${endpoint}&control=s3://beside/x`);
+  const { bucket, prefix, credentialsFile, control } = location.control;
+  assert.deepEqual([bucket, prefix, credentialsFile, control], ["beside", "x/", "/w/k", undefined]);
+  assert.equal(location.control.text, `s3://beside/x?${endpoint}`);
+  const gone = parseStoreLocation("s3://locked?control=none", "/w");
+  assert.ok(gone.kind === "s3" && gone.control === "none");
+  assert.equal(gone.text, "s3://locked?control=none");
+  for (const bad of [
+    "",
+    "x",
+    "s3://locked",
+    "s3://locked/y",
+    "/srv",
+    "s3://a@b.c",
+    "s3://b.c?x=y",
+  ]) {
+    const control = `s3://locked/x?control=${encodeURIComponent(bad)}`;
+    assert.throws(
+      () => parseStoreLocation(control, "/w"),
+      (error) => isKluisError(error, "ArgumentInvalid"),
+    );
+  }
+});
+
 test("store location: buckets and containers with their prefix and parameters", () => {
   assert.deepEqual(parseStoreLocation("s3://my-bucket", "/w"), {
     kind: "s3",

@@ -31,6 +31,11 @@ export interface S3Location extends CloudLocation {
   readonly profile: string | undefined;
   /** `undefined`: as the endpoint suggests. */
   readonly isPathStyle: boolean | undefined;
+  /**
+   * Only where this is the locked place of a WORM store: its control place, `"none"` where that is
+   * gone.
+   */
+  readonly control?: S3Location | "none";
 }
 
 /** A container of Azure Blob Storage, or a part of it. */
@@ -95,13 +100,14 @@ function parseS3(text: string, workingFolder: string): S3Location {
     "profile",
     "path-style",
     "credentials",
+    "control",
   ]);
   const pathStyle = parameters.get("path-style");
   if (pathStyle !== undefined && pathStyle !== "true" && pathStyle !== "false") {
     throw invalid(text, "path-style is true or false");
   }
   const endpoint = parseEndpoint(text, parameters.get("endpoint"));
-  return {
+  const place: S3Location = {
     kind: "s3",
     text: showUrl(`s3://${authority}/${prefix}`, { endpoint }),
     bucket: authority,
@@ -112,6 +118,34 @@ function parseS3(text: string, workingFolder: string): S3Location {
     isPathStyle: pathStyle === undefined ? undefined : pathStyle === "true",
     credentialsFile: parseFile(text, parameters.get("credentials"), workingFolder),
   };
+  const control = parameters.get("control");
+  return control === undefined ? place : withControl(place, { text, control });
+}
+
+/** The control place of a WORM store: another bucket of the same service, with the same credentials. */
+function withControl(
+  place: S3Location,
+  { text, control }: { readonly text: string; readonly control: string },
+): S3Location {
+  const shown = `${place.text}${place.endpoint === undefined ? "?" : "&"}control=${control}`;
+  if (control === "none") return { ...place, text: shown, control };
+  const isPlain = /^s3:\/\/[^?#]*$/i.test(control);
+  const parts = isPlain ? splitUrl(control) : undefined;
+  if (parts === undefined || !bucketPattern.test(parts.authority)) {
+    throw invalid(text, "its control is neither s3://BUCKET/PREFIX nor none");
+  }
+  if (parts.authority === place.bucket) {
+    throw invalid(text, "its control must be another bucket, without object lock");
+  }
+  const prefix = parsePrefix(text, parts.path);
+  const { endpoint } = place;
+  const location = {
+    ...place,
+    text: showUrl(`s3://${parts.authority}/${prefix}`, { endpoint }),
+    bucket: parts.authority,
+    prefix,
+  };
+  return { ...place, text: shown, control: location };
 }
 
 function parseAzure(text: string, workingFolder: string): AzureLocation {

@@ -44,6 +44,7 @@ import {
   parseLedgerPart,
 } from "#formats/ledger-part.ts";
 import { encodeManifest, parseManifest } from "#formats/manifest.ts";
+import { encodeLockPolicy, parseLockPolicy } from "#formats/lock-policy.ts";
 import { encodeInner, encodeLeaf, parseInner, parseLeaf } from "#formats/map-node.ts";
 import { isObjectName } from "#formats/object-name.ts";
 import { formatRecoveryKey, parseRecoveryKey } from "#formats/recovery-key.ts";
@@ -151,6 +152,14 @@ const formats: readonly Fuzzer[] = [
         return encodeSecondaryMarker({ role, vaultId: new Uint8Array(16).fill(7) });
       }),
     parse: (bytes) => encodeSecondaryMarker(parseSecondaryMarker(bytes)),
+  },
+  {
+    name: "immutability policy",
+    covers: ["parseLockPolicy"],
+    errors: ["ObjectCorrupt", "StoreFormatNewer"],
+    isText: true,
+    inputs: () => [encodeLockPolicy({ periodMs: 2_592_000_000, generationMs: 864_000_000 })],
+    parse: (bytes) => encodeLockPolicy(parseLockPolicy(bytes)),
   },
   {
     name: "key record",

@@ -66,6 +66,61 @@ export interface BlobService {
   removeVersions(key: string, attempt: Attempt): Promise<void>;
 }
 
+/** One version of a blob; a delete marker holds nothing. */
+export interface BlobVersion {
+  readonly name: string;
+  readonly versionId: string;
+  readonly sizeBytes: number;
+  readonly isMarker: boolean;
+  /** When the service took it, by its clock; milliseconds since 1970. */
+  readonly putMs: number;
+}
+
+/** One page of a listing of versions: ascending by key, the newest of a key first. */
+export interface VersionPage {
+  readonly versions: readonly BlobVersion[];
+  readonly next: VersionToken | undefined;
+}
+
+/** Where the next page of a listing of versions begins. */
+export interface VersionToken {
+  readonly key: string;
+  readonly versionId: string | undefined;
+}
+
+/** Names one version. */
+export interface VersionId {
+  readonly key: string;
+  readonly versionId: string;
+}
+
+/** One bucket that keeps all versions, and locks them. Times are milliseconds since 1970. */
+export interface LockService {
+  readonly location: string;
+  /** Whether objects of the bucket can be locked. */
+  hasLocks(attempt: Attempt): Promise<boolean>;
+  /** The service's time. */
+  readClock(attempt: Attempt): Promise<number>;
+  /** Puts one more version, locked until then in a mode that nobody can undo; returns its id. */
+  putLocked(
+    key: string,
+    content: { readonly body: UploadBody; readonly untilMs: number },
+    attempt: Attempt,
+  ): Promise<string>;
+  getVersion(at: VersionId, range: HttpRange | undefined, attempt: Attempt): Promise<BlobRead>;
+  listVersions(
+    prefix: string,
+    token: VersionToken | undefined,
+    attempt: Attempt,
+  ): Promise<VersionPage>;
+  /** When its lock ends; 0 where it has none of that mode. Failure `missing`. */
+  lockEnd(at: VersionId, attempt: Attempt): Promise<number>;
+  /** Failure `denied` where the lock ends later already, `missing`. */
+  extendLock(at: VersionId, untilMs: number, attempt: Attempt): Promise<void>;
+  /** Failure `locked`; no error where there is none. */
+  removeVersion(at: VersionId, attempt: Attempt): Promise<void>;
+}
+
 /** What a failed request means. */
 export type FailureKind =
   /** No answer, a broken one, or one that asks to try again. */
@@ -77,6 +132,8 @@ export type FailureKind =
   /** The range starts past the end. */
   | "range"
   | "denied"
+  /** The blob is locked against removal. */
+  | "locked"
   | "no-space"
   /** The user named the wrong region or bucket. */
   | "argument"

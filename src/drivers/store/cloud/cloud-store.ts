@@ -13,14 +13,9 @@ import {
   reservedSegment,
 } from "#formats/object-name.ts";
 import type { ByteRange, ObjectInfo, ObjectStore, PutOutcome } from "#ports/object-store.ts";
-import {
-  assertRange,
-  measureParts,
-  objectBytesMax,
-  objectNotFound,
-  rangePastEnd,
-} from "../store-arguments.ts";
-import { RequestFailure, type BlobPage, type BlobRead, type BlobService } from "./blob-service.ts";
+import { assertRange, measureParts, objectNotFound, rangePastEnd } from "../store-arguments.ts";
+import { RequestFailure, type BlobPage, type BlobService } from "./blob-service.ts";
+import { collect, isAfter } from "./collect.ts";
 import { probeStore } from "./probe.ts";
 import { isUnavailable, Requests, type Call } from "./requests.ts";
 import { UploadBody } from "./upload-body.ts";
@@ -256,42 +251,4 @@ export class CloudStore implements ObjectStore {
     const below = this.#keyOf(prefix);
     return this.#requests.send(call, (one) => this.#service.listPage(below, token, one));
   }
-}
-
-/** As services order keys: by their UTF-8 bytes. */
-function isAfter(key: string, last: string): boolean {
-  return last === "" || Buffer.compare(Buffer.from(key), Buffer.from(last)) > 0;
-}
-
-/** The bytes of an answer, exactly as many as were asked for. */
-async function collect(
-  name: string,
-  read: BlobRead,
-  range: ByteRange | undefined,
-): Promise<Uint8Array> {
-  const asked = range ?? { offsetBytes: 0, lengthBytes: read.sizeBytes };
-  if (range === undefined && read.sizeBytes > objectBytesMax) {
-    throw new KluisError(
-      "ObjectCorrupt",
-      `Cannot read object "${name}": with ${read.sizeBytes} bytes it is larger than any object`,
-      { details: { object: name } },
-    );
-  }
-  if (asked.offsetBytes + asked.lengthBytes > read.sizeBytes) {
-    throw rangePastEnd(name, asked, read.sizeBytes);
-  }
-  if (read.offsetBytes !== asked.offsetBytes || read.lengthBytes !== asked.lengthBytes) {
-    throw new RequestFailure("unavailable", "the store answered with another range");
-  }
-  const bytes = new Uint8Array(asked.lengthBytes);
-  let doneBytes = 0;
-  for await (const chunk of read.chunks) {
-    if (doneBytes + chunk.byteLength > bytes.byteLength) {
-      throw new RequestFailure("unavailable", "the answer is longer than it said");
-    }
-    bytes.set(chunk, doneBytes);
-    doneBytes += chunk.byteLength;
-  }
-  if (doneBytes === bytes.byteLength) return bytes;
-  throw new RequestFailure("unavailable", "the answer broke off");
 }

@@ -17,6 +17,7 @@ const codes: Readonly<Record<FailureKind, ErrorCode>> = {
   "no-store": "StoreNotFound",
   range: "ObjectCorrupt",
   denied: "StoreDenied",
+  locked: "ObjectLocked",
   "no-space": "StoreNoSpace",
   argument: "ArgumentInvalid",
   unsupported: "StoreUnsuitable",

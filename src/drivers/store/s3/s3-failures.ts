@@ -50,6 +50,10 @@ export function isHeadNotFound(error: unknown): boolean {
 export function toS3Failure(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof RequestFailure) return error;
   const status = statusOf(error);
+  // Both Amazon and radosgw say it in words alone.
+  if (error.name === "AccessDenied" && /object lock/i.test(error.message)) {
+    return new RequestFailure("locked", "it is locked");
+  }
   const known = kinds[error.name];
   if (known !== undefined) return new RequestFailure(...known, retryAfterOf(error));
   if (error.message === "Region is missing") {

@@ -11,7 +11,6 @@ import {
 } from "@aws-sdk/client-s3";
 import type { Readable } from "node:stream";
 
-import { toHex } from "#base/bytes.ts";
 import type {
   Attempt,
   BlobInfo,
@@ -24,6 +23,7 @@ import { RequestFailure } from "../cloud/blob-service.ts";
 import { openRead } from "../cloud/read-chunks.ts";
 import type { UploadBody } from "../cloud/upload-body.ts";
 import { isConditionFailure, isHeadNotFound, toS3Failure } from "./s3-failures.ts";
+import { signContent } from "./sign-content.ts";
 
 const pageKeysMax = 1000;
 const putIdName = "kluis-put";
@@ -57,15 +57,7 @@ export class S3Service implements BlobService {
       IfNoneMatch: "*",
       Metadata: { [putIdName]: putId },
     });
-    // Signed with the request: the one checksum that every S3 verifies.
-    command.middlewareStack.add(
-      (next) => (args) => {
-        const { headers } = args.request as { headers: Record<string, string> };
-        headers["x-amz-content-sha256"] = toHex(digest);
-        return next(args);
-      },
-      { step: "build", name: "signedContentDigest" },
-    );
+    signContent(command, digest);
     try {
       await this.#client.send(command, { abortSignal: signal });
       return true;
