@@ -4,62 +4,73 @@ import {
   collect,
   type CollectionChoice,
   type CollectionInput,
+  type CollectionPolicy,
   type CollectionWork,
 } from "#vault/gc/collect-protocol.ts";
 import {
-  deletePoint,
   endSession,
   listDeleted,
-  listNames,
   openBackup,
   readLostCommit,
   toCollection,
   type TrustView,
 } from "#vault/gc/session-protocol.ts";
 import { get, list, put, type Steps } from "#vault/gc/steps.ts";
-import { contentOf, type SimPack, type SimSegment, type SimWorld } from "./gc-world.ts";
-
-/** Blocks of the simulated disks are numbers below this. */
-const blockKinds = 9;
+import { contentOf, type SimPack, type SimSegment } from "./gc-store.ts";
 
 /** Counts sessions, packs and segments of a world. */
 export interface Names {
   next: number;
 }
 
+/** One backup of toy content. */
+export interface BackupPlan {
+  readonly item: number;
+  /** Whether it has no base even where there is one. */
+  readonly isFull: boolean;
+  /** Whether it carries this block of its base over. */
+  keeps(block: number): boolean;
+  /** Blocks that it refers to besides; each round is a pack of those that are not there. */
+  readonly rounds: readonly (readonly number[])[];
+}
+
+/** What somebody has to choose packs from. */
+export interface PacksToChoose {
+  readonly input: CollectionInput;
+  readonly entries: readonly Entry[];
+  /** Blocks that an existing point refers to. */
+  readonly marked: ReadonlySet<number>;
+}
+
+/** One collection of toy content. */
+export interface CollectionPlan extends CollectionPolicy {
+  choosePacks(state: PacksToChoose): readonly string[];
+}
+
+/** A pack, as a segment names it. */
+export type Entry = SimSegment["packs"][number] & { readonly segment: string };
+
 function hex(value: number, digits: number): string {
   return value.toString(16).padStart(digits, "0");
 }
 
-/** So many backups of one item, each an increment of the newest point, some of them full. */
-export function* backUpOften(
-  world: SimWorld,
-  names: Names,
-  options: { readonly item: number; readonly backups: number },
-): Steps<void> {
-  for (let at = 0; at < options.backups; at++) yield* backUp(world, names, options.item);
-}
-
-function* backUp(world: SimWorld, names: Names, item: number): Steps<void> {
+/** A backup, from its lease to the end of it; notes in `acknowledged` what it committed. */
+export function* backUp(names: Names, plan: BackupPlan, acknowledged: Set<string>): Steps<void> {
   const number = names.next++;
   const id = hex(number, 16);
-  const commitKey = `${pointPrefix}${hex(item, 32)}/${hex(number, 12)}-${id}`;
+  const commitKey = `${pointPrefix}${hex(plan.item, 32)}/${hex(number, 12)}-${id}`;
   const session = { id, purpose: "backup", commitKey } as const;
-  const base = world.oneIn(4) ? undefined : yield* findNewest(item);
+  const base = plan.isFull ? undefined : yield* findNewest(plan.item);
   const view = yield* openBackup(session, base === undefined ? [] : [base.name]);
   if (view === undefined) {
     yield* endSession(id);
     return;
   }
   const trusted = yield* readTrusted(view);
-  const blocks = (base?.blocks ?? []).filter(() => !world.oneIn(3));
-  for (let round = world.random.below(2); round >= 0; round--) {
-    const stored: number[] = [];
-    for (let count = world.random.below(4); count > 0; count--) {
-      const block = world.random.below(blockKinds);
-      blocks.push(block);
-      if (!trusted.has(block)) stored.push(block);
-    }
+  const blocks = (base?.blocks ?? []).filter((block) => plan.keeps(block));
+  for (const round of plan.rounds) {
+    blocks.push(...round);
+    const stored = round.filter((block) => !trusted.has(block));
     if (stored.length === 0) continue;
     yield* store(names, id, stored);
     for (const block of stored) trusted.add(block);
@@ -68,7 +79,7 @@ function* backUp(world: SimWorld, names: Names, item: number): Steps<void> {
   const outcome = yield* put("commit-if-absent", commitKey, manifest);
   // A put that was repeated finds what it put.
   const isMine = outcome === "created" || (yield* get("commit-if-absent", commitKey)) === manifest;
-  if (isMine) world.acknowledged.add(commitKey);
+  if (isMine) acknowledged.add(commitKey);
   else if ((yield* readLostCommit(session)) === "taken") throw new Error("a commit key came twice");
   yield* endSession(id);
 }
@@ -107,8 +118,6 @@ function* readTrusted(view: TrustView): Steps<Set<number>> {
   return trusted;
 }
 
-type Entry = SimSegment["packs"][number] & { readonly segment: string };
-
 function* readEntries(segments: readonly string[]): Steps<readonly Entry[]> {
   const entries: Entry[] = [];
   for (const segment of segments) {
@@ -119,36 +128,13 @@ function* readEntries(segments: readonly string[]): Steps<readonly Entry[]> {
   return entries;
 }
 
-/** Deletes so many points, any of any item. */
-export function* deleteOften(world: SimWorld, deletions: number): Steps<void> {
-  for (let at = 0; at < deletions; at++) {
-    const names = yield* list("choose", pointPrefix);
-    const choice = names[world.random.below(Math.max(1, names.length))];
-    if (choice !== undefined && !choice.isTombstone) yield* deletePoint(choice.name);
-  }
+/** A collection, from its lease to the end of it. */
+export function* collectOnce(names: Names, plan: CollectionPlan): Steps<void> {
+  const session = toCollection(hex(names.next++, 16));
+  yield* collect(session, createWork(names, session.id, plan), plan);
 }
 
-/** So many collections; with `isThorough` nobody counts as alive, and nothing is left to chance. */
-export function* collectOften(
-  world: SimWorld,
-  names: Names,
-  options: { readonly collections: number; readonly isThorough?: true },
-): Steps<void> {
-  for (let at = 0; at < options.collections; at++) {
-    const isThorough = options.isThorough === true;
-    const session = toCollection(hex(names.next++, 16));
-    yield* collect(session, createWork(world, names, { session: session.id, isThorough }), {
-      isSilent: () => isThorough || world.oneIn(6),
-      givesUp: () => world.oneIn(20),
-    });
-  }
-}
-
-function createWork(
-  world: SimWorld,
-  names: Names,
-  run: { readonly session: string; readonly isThorough: boolean },
-): CollectionWork {
+function createWork(names: Names, session: string, plan: CollectionPlan): CollectionWork {
   const marked = new Set<number>();
   const seen = new Set<string>();
   let entries: readonly Entry[] = [];
@@ -165,8 +151,8 @@ function createWork(
     *choose(input: CollectionInput): Steps<CollectionChoice> {
       entries = yield* readEntries(input.segments);
       yield* mark(input.manifests);
-      const chosen = new Set(choosePacks(world, { input, entries, marked, run }));
-      const segments = entries.filter(({ name, segment }) => chosen.has(name) || segment === "");
+      const chosen = new Set(plan.choosePacks({ input, entries, marked }));
+      const segments = entries.filter(({ name }) => chosen.has(name));
       return { packs: [...chosen], segments: [...new Set(segments.map((one) => one.segment))] };
     },
     *announce() {
@@ -192,63 +178,14 @@ function createWork(
         }
       }
       if (copies.size > 0) {
-        const name = `packs/${hex(names.next++, 8)}-${run.session}`;
+        const name = `packs/${hex(names.next++, 8)}-${session}`;
         const blocks = [...copies];
-        yield* put("copy-out", name, {
-          kind: "content",
-          content: { pack: blocks } satisfies SimPack,
-        });
-        yield* putSegment(names, run.session, { packs: [{ name, blocks }] });
+        const content: SimPack = { pack: blocks };
+        yield* put("copy-out", name, { kind: "content", content });
+        yield* putSegment(names, session, { packs: [{ name, blocks }] });
       }
       const packs = fresh.filter((entry) => old.has(entry.segment) && isKept(entry));
-      if (packs.length > 0) yield* putSegment(names, run.session, { packs });
+      if (packs.length > 0) yield* putSegment(names, session, { packs });
     },
   };
-}
-
-function choosePacks(
-  world: SimWorld,
-  state: {
-    readonly input: CollectionInput;
-    readonly entries: readonly Entry[];
-    readonly marked: ReadonlySet<number>;
-    readonly run: { readonly isThorough: boolean };
-  },
-): string[] {
-  const { input, entries, marked, run } = state;
-  const held = new Map<string, readonly number[]>();
-  for (const { name, blocks } of entries) held.set(name, blocks);
-  // One copy of a marked block is kept: that of the first pack which holds it.
-  const kept = new Set<number>();
-  const names = input.packs.map(({ name }) => name);
-  return names.filter((name) => {
-    if (input.condemned.has(name)) return true;
-    const isLive = input.live.has(name.slice(name.lastIndexOf("-") + 1));
-    if (isLive && !run.isThorough && !world.oneIn(4)) return false;
-    const blocks = (held.get(name) ?? []).filter((block) => marked.has(block));
-    if (!run.isThorough && world.oneIn(4)) return true;
-    const isGarbage = blocks.every((block) => kept.has(block));
-    const isRepacked = run.isThorough && (held.get(name) ?? []).some((block) => !marked.has(block));
-    if (isGarbage || isRepacked) return true;
-    for (const block of blocks) kept.add(block);
-    return false;
-  });
-}
-
-/** Names of packs that hold a block to which no existing point refers. */
-export function* findGarbage(): Steps<readonly string[]> {
-  const deleted = yield* listDeleted();
-  const needed = new Set<number>();
-  for (const { name, isTombstone } of yield* list("choose", pointPrefix)) {
-    const body = isTombstone || deleted.has(name) ? undefined : yield* get("choose", name);
-    if (body?.kind !== "content") continue;
-    for (const block of contentOf(body).blocks) needed.add(block);
-  }
-  const garbage: string[] = [];
-  for (const name of yield* listNames("choose", "packs/")) {
-    const body = yield* get("choose", name);
-    if (body === undefined) continue;
-    if (contentOf(body).pack.some((block) => !needed.has(block))) garbage.push(name);
-  }
-  return garbage;
 }

@@ -1,7 +1,9 @@
 /** One schedule of the simulation of collections: who takes part, and what must hold in the end. */
 import type { Rule } from "#vault/gc/steps.ts";
-import { backUpOften, collectOften, deleteOften, findGarbage, type Names } from "./gc-parties.ts";
-import { LossFound, type Party, SimWorld } from "./gc-world.ts";
+import { backUpOften, collectAll, collectOften, deleteOften } from "./gc-chance.ts";
+import type { Names } from "./gc-parties.ts";
+import { LossFound } from "./gc-store.ts";
+import { type Party, SimWorld } from "./gc-world.ts";
 
 /** What a schedule came to. */
 export interface ScheduleEnd {
@@ -17,22 +19,16 @@ export function runSchedule(seed: number, broken?: Rule): ScheduleEnd {
   const names = { next: 1 };
   try {
     world.run(partiesOf(world, names));
-    world.assertNothingLost();
-    world.run([
-      {
-        steps: collectOften(world, names, { collections: 2, isThorough: true }),
-        startsAt: 0,
-        isSteady: true,
-      },
-    ]);
-    world.assertNothingLost();
+    world.store.assertNothingLost();
+    world.run([{ steps: collectAll(world, names), startsAt: 0, isSteady: true }]);
+    world.store.assertNothingLost();
   } catch (error) {
     if (error instanceof LossFound) return { problem: error.message, commits: 0 };
     throw error;
   }
-  const [garbage] = readGarbage(world);
-  const problem = garbage === undefined ? undefined : `${garbage} holds garbage`;
-  return { problem, commits: world.acknowledged.size };
+  const [garbage] = world.store.findGarbage();
+  const problem = garbage === undefined ? undefined : `${garbage} stays for ever`;
+  return { problem, commits: world.store.acknowledged.size };
 }
 
 /** Who takes part: a few of each kind, or many collections, or many deletions. */
@@ -54,13 +50,4 @@ function partiesOf(world: SimWorld, names: Names): readonly Party[] {
     parties.push({ steps: deleteOften(world, deletions), startsAt: late() });
   }
   return parties;
-}
-
-function readGarbage(world: SimWorld): readonly string[] {
-  let garbage: readonly string[] = [];
-  function* read() {
-    garbage = yield* findGarbage();
-  }
-  world.run([{ steps: read(), startsAt: 0, isSteady: true }]);
-  return garbage;
 }

@@ -23,67 +23,73 @@ export interface ListedName {
   readonly isTombstone: boolean;
 }
 
-/** One request. `why` names the rule that it carries out. */
+/** One request, and why it is made. */
 export type Step =
-  | { readonly op: "put"; readonly why: Rule; readonly name: string; readonly body: ObjectBody }
-  | { readonly op: "get"; readonly why: Rule; readonly name: string }
-  | { readonly op: "list"; readonly why: Rule; readonly prefix: string }
-  | { readonly op: "remove"; readonly why: Rule; readonly name: string }
-  | { readonly op: "pause"; readonly why: Rule }
-  | { readonly op: "work"; readonly why: Rule; readonly run: () => Promise<unknown> };
+  | { readonly op: "put"; readonly why: Why; readonly name: string; readonly body: ObjectBody }
+  | { readonly op: "get"; readonly why: Why; readonly name: string }
+  | { readonly op: "list"; readonly why: Why; readonly prefix: string }
+  | { readonly op: "remove"; readonly why: Why; readonly name: string }
+  | { readonly op: "pause"; readonly why: Why }
+  | { readonly op: "work"; readonly why: Why; readonly run: () => Promise<unknown> };
 
 /** Rules of the protocol; the simulation breaks them one by one. */
-export type Rule =
-  | "lease-first"
-  | "condemned-is-absent"
-  | "trust-listed-packs"
-  | "base-exists"
-  | "commit-if-absent"
-  | "end-session"
-  | "delete-by-mark"
-  | "marks-before-leases"
-  | "adopt-records"
-  | "choose"
-  | "condemn-first"
-  | "wait-for-leases"
-  | "fence"
-  | "records-again"
-  | "roots-again"
-  | "copy-out"
-  | "decide-if-absent"
-  | "mark-stays"
-  | "remove-in-order"
-  | "owner-removes-record";
+export const protocolRules = [
+  "lease-first",
+  "condemned-is-absent",
+  "trust-listed-packs",
+  "base-exists",
+  "commit-if-absent",
+  "end-session",
+  "delete-by-mark",
+  "marks-before-leases",
+  "adopt-records",
+  "condemn-first",
+  "wait-for-leases",
+  "fence",
+  "records-again",
+  "roots-again",
+  "copy-out",
+  "decide-if-absent",
+  "mark-stays",
+  "remove-in-order",
+  "owner-removes-record",
+] as const;
+
+/** See {@link protocolRules}. */
+export type Rule = (typeof protocolRules)[number];
+
+/** Why a request is made: for a rule, or to choose what to do, where safety rests on no answer. */
+export type Why = Rule | "choose";
 
 /** A part of the protocol that comes to a `T`. */
 export type Steps<T> = Generator<Step, T, unknown>;
 
 /** Puts an object if none is there. */
-export function* put(why: Rule, name: string, body: ObjectBody): Steps<PutOutcome> {
+export function* put(why: Why, name: string, body: ObjectBody): Steps<PutOutcome> {
   return (yield { op: "put", why, name, body }) as PutOutcome;
 }
 
 /** What a name holds; `undefined` where there is nothing. */
-export function* get(why: Rule, name: string): Steps<ObjectBody | undefined> {
+export function* get(why: Why, name: string): Steps<ObjectBody | undefined> {
   return (yield { op: "get", why, name }) as ObjectBody | undefined;
 }
 
 /** All names below a prefix; no snapshot. */
-export function* list(why: Rule, prefix: string): Steps<readonly ListedName[]> {
+export function* list(why: Why, prefix: string): Steps<readonly ListedName[]> {
   return (yield { op: "list", why, prefix }) as readonly ListedName[];
 }
 
 /** Removes an object, if it is there. */
-export function* remove(why: Rule, name: string): Steps<void> {
+export function* remove(why: Why, name: string): Steps<void> {
   yield { op: "remove", why, name };
 }
 
 /** Lets time go by. */
-export function* pause(why: Rule): Steps<void> {
+export function* pause(why: Why): Steps<void> {
   yield { op: "pause", why };
 }
 
 /** Runs what is no part of the protocol: reading the index, marking, copying. */
-export function* work<T>(why: Rule, run: () => Promise<T>): Steps<T> {
+export function* work<T>(why: Why, run: () => Promise<T>): Steps<T> {
   return (yield { op: "work", why, run }) as T;
 }
