@@ -91,7 +91,9 @@ test("cli keys: local and platform keys open a vault, are wrapped anew, and clos
   const rewrap = ["vault", "key", "rotate", ...customer, "--rewrap", "platform", "--keep-data-key"];
   const rotated = await world.json<KeysRotatedOutput>(rewrap);
   assert.deepEqual([rotated.epoch, rotated.rewrapped.length], [1, 2]);
-  assert.equal((await world.json<KeysRotatedOutput>(rewrap)).rewrapped.length, 0);
+  // What a timer runs every day changes nothing on all other days.
+  const { rewrapped, record } = await world.json<KeysRotatedOutput>(rewrap);
+  assert.deepEqual([rewrapped, record], [[], rotated.record]);
   const { keys } = await world.json<HostKeysOutput>(["key", "list", ...folder]);
   assert.deepEqual(
     keys.map(({ key, versions }) => [key, versions.length]),

@@ -43,7 +43,8 @@ export interface CloudLogin {
 }
 
 const MiB = 1024 * 1024;
-const passingFaults: readonly ProxyFault[] = [
+/** Faults that a command gets over. */
+export const passingFaults: readonly ProxyFault[] = [
   { kind: "status", status: 500 },
   { kind: "status", status: 503, retryAfterS: 0 },
   { kind: "drop" },

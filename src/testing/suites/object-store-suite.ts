@@ -347,6 +347,9 @@ function declareArgumentTests(name: string, suite: ObjectStoreSuite): void {
     const parts = Array.from({ length: 64 }, () => mib);
     await assert.rejects(store.put("a", [...parts, Uint8Array.of(1)]), /at most 64 MiB/);
     assert.equal(await store.stat("a"), undefined);
+    assert.equal(await store.put("b", parts), "created");
+    assert.equal((await store.stat("b"))?.sizeBytes, 64 * MIB);
+    assert.equal((await store.get("b")).byteLength, 64 * MIB);
     await store.put("a", [mib]);
     for (const [offsetBytes, lengthBytes] of [
       [-1, 1],

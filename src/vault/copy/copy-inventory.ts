@@ -58,7 +58,7 @@ export class CopyInventory {
     this.#parts += (await putInventoryPart(this.#deps, { added })).length;
   }
 
-  /** Puts the parts together where there are many. Errors: those of the store, but StoreDenied. */
+  /** Puts the parts together where there are many. Errors: those of the store, but StoreDenied and ObjectLocked. */
   async compact(): Promise<void> {
     let due = copyPartsMin;
     while (due <= partsOf(this.#before)) due *= 2;
@@ -67,7 +67,8 @@ export class CopyInventory {
       await compactInventory(this.#deps, { partsMin: copyPartsMin });
     } catch (error) {
       // Who may only add keeps the parts, which say the same and cost reading them.
-      if (!isKluisError(error, "StoreDenied")) throw error;
+      const isKept = isKluisError(error, "StoreDenied") || isKluisError(error, "ObjectLocked");
+      if (!isKept) throw error;
     }
   }
 }

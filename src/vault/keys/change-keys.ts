@@ -33,9 +33,11 @@ export interface KeyState {
   readonly valid: readonly (ListedSlot & { readonly slot: KeySlot | undefined })[];
   /** Slots of this vault that it does not list. */
   readonly strays: readonly PutSlot[];
+  /** Whether the newest record and its copy are both whole. */
+  readonly isTwofold: boolean;
 }
 
-/** What is to change; nothing at all is a change too: it tidies up. */
+/** What is to change. Nothing at all tidies up where there is anything to tidy. */
 export interface KeyChange {
   /** Slots that were put since the state was read. */
   readonly add: readonly PutSlot[];
@@ -100,7 +102,8 @@ export interface ChangeDeps {
  * Changes the keys of a vault. `prepare` is called for each try, after the state was read: what it
  * puts then cannot be among what a change of another host deletes.
  *
- * The change counts when this returns, and from one moment before it; what it makes superfluous is
+ * Where nothing is to change and nothing to tidy, nothing is put, and the plan is what is there. Else the
+ * change counts when this returns, and from one moment before it; what it makes superfluous is
  * deleted last, and by a later change where this one is cut off.
  *
  * Errors: those of {@link planKeyChange}, Busy (backoff) where others keep coming first, KeyWrong
@@ -115,7 +118,12 @@ export async function changeKeys(
   const { store, random, signal } = deps;
   for (let tries = changeTriesMax; tries > 0; tries--) {
     const state = await readKeyState(store, opened, signal);
-    const plan = planKeyChange(state, await prepare(state));
+    const change = await prepare(state);
+    if (isNothing(state, change)) {
+      const { ring, number, valid: slots } = state;
+      return { ring, number, slots, deletions: [] };
+    }
+    const plan = planKeyChange(state, change);
     const bytes = sealKeyRecord(plan.ring, plan, random);
     if (!(await putRecord(deps, { vaultId: plan.ring.vaultId, number: plan.number }, bytes)))
       continue;
@@ -123,6 +131,12 @@ export async function changeKeys(
     return plan;
   }
   throw new KluisError("Busy", "Cannot change the keys: other hosts keep changing them");
+}
+
+/** Then no record is put: their number is bounded, and timers ask every day whether there is anything to do. */
+function isNothing(state: KeyState, { add, remove, newMasterKey }: KeyChange): boolean {
+  const isWanted = add.length > 0 || remove.length > 0 || newMasterKey !== undefined;
+  return !isWanted && state.strays.length === 0 && state.isTwofold;
 }
 
 /**
@@ -153,7 +167,7 @@ async function readKeyState(
 ): Promise<KeyState> {
   const { slot, unsealed } = opened;
   const { vaultId } = opened.ring;
-  const { newest, highest, damaged } = await readKeyRecords(store, vaultId, signal);
+  const { newest, highest, damaged, missing } = await readKeyRecords(store, vaultId, signal);
   if (newest === undefined || highest !== newest.number) {
     const names = damaged.length === 0 ? "there is none" : damaged.join(", ");
     const reason = `the newest key record cannot be read (${names})`;
@@ -171,7 +185,9 @@ async function readKeyState(
     const object = slots.find((candidate) => bytesEqual(candidate.hash, hash));
     return { hash, publicKey, slot: object?.slot };
   });
-  return { ring, number: newest.number, valid, strays: slots.filter(({ hash }) => !isValid(hash)) };
+  const strays = slots.filter(({ hash }) => !isValid(hash));
+  const isTwofold = damaged.length === 0 && missing.length === 0;
+  return { ring, number: newest.number, valid, strays, isTwofold };
 }
 
 function full(reason: string): KluisError {
