@@ -4,10 +4,16 @@ import { join } from "node:path";
 
 import { systemRandom } from "#base/random.ts";
 import { openFileStore } from "#drivers/store/file-store.ts";
+import { toHex } from "#base/bytes.ts";
+import { encodeManifest, type ManifestDisk } from "#formats/manifest.ts";
+import { pointName } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
-import { openTestVault } from "#testing/memory-vault.ts";
+import { openTestVault, testKeys } from "#testing/memory-vault.ts";
+import { buildContainer } from "#vault/container/build-container.ts";
+import { toItemName } from "#vault/item-name.ts";
 import { newPointId, type CommittedPoint, type NewDisk } from "#vault/recovery-point.ts";
 import type { Vault } from "#vault/vault.ts";
+import type { WriteSession } from "#vault/writer/write-session.ts";
 
 const item = "bench";
 
@@ -48,4 +54,24 @@ export async function writeOneDisk(
     { point, disks: [{ name: "disk", tracking, ...disk }] },
     { signal },
   );
+}
+
+/**
+ * Commits a recovery point of a disk whose map `session` has stored and flushed, as the writer does:
+ * the manifest, then its line in the inventory.
+ */
+export async function commitOneDisk(
+  { store }: BenchVault,
+  disk: ManifestDisk,
+  { session, signal }: { readonly session: WriteSession; readonly signal: AbortSignal },
+): Promise<void> {
+  const takenAtMs = Date.now();
+  const pointId = newPointId(takenAtMs, systemRandom);
+  const point = { pointId, itemId: item, itemName: item, takenAtMs, committedAtMs: takenAtMs };
+  const plain = encodeManifest({ ...point, consistency: "crash", disks: [disk] });
+  const sealed = buildContainer("manifest", plain, { keys: testKeys, random: systemRandom });
+  const name = pointName(toItemName(testKeys, item), pointId);
+  await store.put(name, [sealed.bytes], signal);
+  const sizeBytes = sealed.bytes.byteLength;
+  await session.sink.writeInventory([{ name, sizeBytes, sha256: toHex(sealed.name) }]);
 }

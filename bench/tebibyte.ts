@@ -3,7 +3,7 @@
  * over, through the real engine and a store of files. Growth counts every byte of every file: pack,
  * map packs, index segments, manifest.
  *
- * The disk's content is computed, and of its first recovery point only the map is made: 4 Mi
+ * The disk's content is computed, and of its first recovery point only map and manifest are made: 4 Mi
  * windows, each a block of its own with a random id, in real map packs and index segments. That is
  * all that an increment reads of an earlier point. Half a minute, 1.2 GiB of memory.
  *
@@ -21,7 +21,7 @@ import { createSeededRandom } from "#testing/seeded-random.ts";
 import { createMapBuilder } from "#vault/map/map-builder.ts";
 import { WriteSession } from "#vault/writer/write-session.ts";
 
-import { openBenchVault, writeOneDisk } from "./bench-vault.ts";
+import { commitOneDisk, openBenchVault, writeOneDisk } from "./bench-vault.ts";
 import { createStamp, writeFigures } from "./figures.ts";
 import { withRunFolder } from "./folders.ts";
 import { storedBytesOf } from "./stored-bytes.ts";
@@ -104,7 +104,7 @@ async function measureIn(
   };
 }
 
-/** Stores the map of a disk of which every window is a block of its own. */
+/** Commits a point of a disk of which every window is a block of its own; of it only the map is there. */
 async function buildBase(
   folder: string,
   sizeBytes: number,
@@ -144,7 +144,7 @@ async function buildBase(
   }
   const map = await builder.finish();
   await session.flush();
-  return {
+  const disk: ManifestDisk = {
     name: "disk",
     root: map.root,
     level: map.level,
@@ -156,6 +156,8 @@ async function buildBase(
     newBytes: sizeBytes,
     storedBytes: sizeBytes,
   };
+  await commitOneDisk(bench, disk, { session, signal });
+  return disk;
 }
 
 /** The figures as lines of text. */
