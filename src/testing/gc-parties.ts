@@ -108,7 +108,7 @@ function* findNewest(item: number): Steps<{ name: string; blocks: readonly numbe
 
 /** Blocks that a backup may build on. */
 function* readTrusted(view: TrustView): Steps<Set<number>> {
-  const packs = new Set(view.packs);
+  const packs = new Set(view.packs.map(({ name }) => name));
   for (const { body } of view.records) for (const name of body.packs) packs.delete(name);
   const gone = new Set(view.records.flatMap(({ body }) => body.segments));
   const trusted = new Set<number>();

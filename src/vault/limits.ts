@@ -64,6 +64,10 @@ export const mergedSegmentEntries = 256 * 1024;
 export const smallSegmentEntries = 16 * 1024;
 /** Small segments that a collection leaves as they are. */
 export const smallSegmentsMax = 16;
+/** Packs of fewer bytes are merged by a collection, once there are {@link smallPacksMax}. */
+export const smallPackBytes = 4 * 1024 * 1024;
+/** Small packs that a collection leaves as they are. */
+export const smallPacksMax = 64;
 /** Share of unused entries from which a pack is worth copying what it still holds. */
 export const repackShareMin = 0.1;
 /** Share of the packs' bytes that a collection leaves unused rather than copy. */

@@ -24,6 +24,7 @@ import type { DiskReader } from "#ports/disk.ts";
 import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { assertContentName, openContainer } from "#vault/container/container-reader.ts";
 import { examineVault, type VaultHealth } from "#vault/health/examine.ts";
+import type { PackListing } from "#vault/health/pack-listing.ts";
 import { type BlockIndex, openIndex } from "#vault/index/block-index.ts";
 import { BackupSession } from "#vault/gc/backup-session.ts";
 import {
@@ -167,15 +168,16 @@ export class Vault implements AsyncDisposable {
 
   /**
    * Looks which packs can be relied on now, and builds on no other from here on; what others put
-   * meanwhile is taken in first. See {@link examineVault}.
+   * meanwhile is taken in first, unless packs were listed just now, after what the index holds. See
+   * {@link examineVault}.
    */
-  async examine(signal?: AbortSignal): Promise<VaultHealth> {
+  async examine(signal?: AbortSignal, listing?: PackListing): Promise<VaultHealth> {
     const { store, keys } = this.#options;
     this.#locator.expectMore();
-    await this.#locator.refresh();
+    if (listing === undefined) await this.#locator.refresh();
     // What others commit from here on is looked for when it is missed.
     this.#locator.expectMore();
-    const health = await examineVault({ store, keys, index: this.#index, signal });
+    const health = await examineVault({ store, keys, index: this.#index, signal, listing });
     await this.#index.setDistrusted("defect", health.packs);
     return health;
   }
@@ -197,7 +199,8 @@ export class Vault implements AsyncDisposable {
     await using session = await BackupSession.open(pointName(item, point.pointId), bases, deps);
     return await writeHealing(input, {
       ...deps,
-      examine: () => this.examine(signal),
+      // Where a point is begun anew, packs are listed anew.
+      examine: () => this.examine(signal, session.takeListing()),
       write: (planned) =>
         writePoint(planned, {
           ...deps,

@@ -4,6 +4,7 @@ import { fromHex, toHex } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
 import { mapPackName, packName, parseStoreName } from "#formats/store-names.ts";
+import { PackListing } from "#vault/health/pack-listing.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { runSteps, type StepDeps } from "./run-steps.ts";
@@ -43,6 +44,7 @@ export class BackupSession implements AsyncDisposable {
   readonly session: Session;
   readonly #deps: BackupSessionDeps;
   readonly #heartbeat: Heartbeat;
+  #listing: PackListing | undefined;
   #isEndKnown = true;
 
   private constructor(session: Session, deps: BackupSessionDeps) {
@@ -67,7 +69,7 @@ export class BackupSession implements AsyncDisposable {
     try {
       const view = await runSteps(openBackup(session.session, bases), deps);
       if (view === undefined) throw fenced("the recovery point it builds on was deleted");
-      await trust(view, deps);
+      session.#listing = await trust(view, deps);
       return session;
     } catch (error) {
       await session[Symbol.asyncDispose]();
@@ -78,6 +80,16 @@ export class BackupSession implements AsyncDisposable {
   /** Where the salts of everything this session puts come from. */
   get salts(): RandomSource {
     return createSaltSource(this.#deps.random, this.session.id);
+  }
+
+  /**
+   * The packs that were listed under the lease, after the segments that the index holds; once, since
+   * the caller takes packs from it.
+   */
+  takeListing(): PackListing | undefined {
+    const listing = this.#listing;
+    this.#listing = undefined;
+    return listing;
   }
 
   /** Runs the put of the manifest; while its outcome is not known the lease stays. */
@@ -103,7 +115,7 @@ export function fenced(reason: string): KluisError {
 }
 
 /** Tells the index what may be built on: listed segments and packs that nobody condemns. */
-async function trust(view: TrustView, deps: BackupSessionDeps): Promise<void> {
+async function trust(view: TrustView, deps: BackupSessionDeps): Promise<PackListing> {
   const { index, signal } = deps;
   const condemned = new Set(view.records.flatMap(({ body }) => body.segments));
   const segments = view.segments.filter((name) => !condemned.has(name)).flatMap(toSha256);
@@ -111,14 +123,18 @@ async function trust(view: TrustView, deps: BackupSessionDeps): Promise<void> {
   await index.refresh(segments, signal);
   index.retire(segments);
   index.trustUntilNow();
-  const packs = new Set(view.packs);
-  for (const { body } of view.records) for (const name of body.packs) packs.delete(name);
+  const listing = new PackListing();
+  for (const { name, sizeBytes } of view.packs) {
+    for (const sha256 of toSha256(name)) listing.add(sha256, sizeBytes);
+  }
+  const condemnedPacks = new Set(view.records.flatMap(({ body }) => body.packs));
   const distrusted: Uint8Array[] = [];
   for await (const { head } of index.packExtents()) {
     const name = head.type === "pack" ? packName(head.name) : mapPackName(head.name);
-    if (!packs.has(name)) distrusted.push(head.name);
+    if (!listing.has(head.name) || condemnedPacks.has(name)) distrusted.push(head.name);
   }
   await index.setDistrusted("condemned", distrusted);
+  return listing;
 }
 
 /** The hash that an object is named by; nothing where the name is of another kind. */

@@ -87,7 +87,7 @@ async function runCollection(
   try {
     const end = await runSteps(steps, deps);
     const { store, keys, signal } = deps;
-    if (end === "done") await compactInventory({ store, keys, signal });
+    if (end === "done" || end === "nothing-to-do") await compactInventory({ store, keys, signal });
     return end;
   } catch (error) {
     // What was decided another collection takes up; what was not is taken back, as far as that goes.

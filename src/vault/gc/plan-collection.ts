@@ -4,6 +4,8 @@ import {
   breakerBytesMin,
   breakerShare,
   repackShareMin,
+  smallPackBytes,
+  smallPacksMax,
   unusedShareDefault,
 } from "#vault/limits.ts";
 
@@ -42,7 +44,8 @@ export interface CollectionPlan {
 
 /**
  * Chooses all garbage, and of the packs that are partly unused those with the least to copy, until no
- * more than the allowed share of the vault stays unused or the budget is spent.
+ * more than the allowed share of the vault stays unused or the budget is spent; then small packs, if
+ * many stay: so their number, which every backup lists, does not grow with that of recovery points.
  *
  * CollectionRefused (after-change) where more than half of the vault would be freed.
  */
@@ -66,6 +69,13 @@ export function planCollection(
     left -= unusedBytes(use);
     chosen.push(use);
   }
+  for (const use of smallPacksOf(rest, new Set(chosen))) {
+    const copyBytes = use.sizeBytes - unusedBytes(use);
+    if (copyBytes > budget) break;
+    budget -= copyBytes;
+    left -= unusedBytes(use);
+    chosen.push(use);
+  }
   const freed = sum(chosen, unusedBytes);
   if (limits.allowMassDeletion !== true && freed >= breakerBytesMin) {
     assertModest(freed, vaultBytes);
@@ -77,6 +87,12 @@ export function planCollection(
     repackedBytes: sum(chosen, (use) => (use.marked === 0 ? 0 : use.sizeBytes)),
     unusedBytesLeft: left,
   };
+}
+
+/** Small packs that stay and are worth merging, smallest first. */
+function smallPacksOf(uses: readonly PackUse[], chosen: ReadonlySet<PackUse>): readonly PackUse[] {
+  const small = uses.filter((use) => use.sizeBytes < smallPackBytes && !chosen.has(use));
+  return small.length > smallPacksMax ? small.sort((a, b) => a.sizeBytes - b.sizeBytes) : [];
 }
 
 function assertModest(freedBytes: number, vaultBytes: number): void {

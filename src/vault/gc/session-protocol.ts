@@ -33,7 +33,7 @@ export interface TrustView {
   readonly records: readonly CondemnedRecord[];
   readonly segments: readonly string[];
   /** Data packs and map packs. */
-  readonly packs: readonly string[];
+  readonly packs: readonly ListedName[];
 }
 
 /** A session that collects: its commit key is its decision. */
@@ -55,7 +55,7 @@ export function* openBackup(
   yield* putLease(session);
   const records = yield* readCondemned("condemned-is-absent");
   const segments = yield* listNames("choose", indexPrefix);
-  const packs = (yield* listPacks("trust-listed-packs")).map(({ name }) => name);
+  const packs = yield* listPacks("trust-listed-packs");
   for (const base of bases) if (!(yield* pointExists(base))) return undefined;
   return { records, segments, packs };
 }

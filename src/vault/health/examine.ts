@@ -7,7 +7,7 @@ import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { leafWindows } from "#formats/geometry.ts";
 import { indexPrefix, mapPackName, packName } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
-import { listPacks } from "#vault/health/pack-listing.ts";
+import { listPacks, type PackListing } from "#vault/health/pack-listing.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import { readFindings } from "#vault/inventory/findings.ts";
 import { readInventory } from "#vault/inventory/inventory.ts";
@@ -36,16 +36,18 @@ export interface ExamineDeps {
   readonly keys: VaultKeys;
   readonly index: BlockIndex;
   readonly signal?: AbortSignal | undefined;
+  /** Packs that were listed after the segments that the index holds, none of them taken. */
+  readonly listing?: PackListing | undefined;
 }
 
 /**
- * Compares the index with the packs that the store lists now and with what checks have found. The
- * listing is read after the index, so a pack that was collected before is never taken for present,
- * whoever names it. Errors: those of the store: without an answer nothing is known.
+ * Compares the index with the packs that the store lists now, or with `listing`, and with what checks
+ * have found. The listing is read after the index, so a pack that was collected before is never taken
+ * for present, whoever names it. Errors: those of the store: without an answer nothing is known.
  */
 export async function examineVault(deps: ExamineDeps): Promise<VaultHealth> {
   const { store, keys, index, signal } = deps;
-  const listing = await listPacks(store, signal);
+  const listing = deps.listing ?? (await listPacks(store, signal));
   const place = { store, keys, vaultId: keys.vaultId, signal };
   const { damaged } = await readFindings(place);
   const defects = new Map<string, PackDefect>();

@@ -29,6 +29,12 @@ export class PackListing {
     if (this.#insert(keyOf(name), sizeBytes)) this.#count++;
   }
 
+  /** Whether the store listed a pack. */
+  has(name: Uint8Array): boolean {
+    const key = keyOf(name);
+    return this.#keys[this.#find(key)] === key;
+  }
+
   /** The size of a pack, which is known from now on; `undefined` where the store did not list it. */
   take(name: Uint8Array): number | undefined {
     const key = keyOf(name);

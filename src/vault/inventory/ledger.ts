@@ -202,8 +202,15 @@ function toContent(
   return { parts, bad, missing: [...named].filter((sha256) => !accounted.has(sha256)) };
 }
 
+/** Keys of MACs by epoch: thousands of parts are read with one. */
+const macKeys = new WeakMap<VaultKeys, Map<number, Uint8Array>>();
+
 function computeMac(keys: VaultKeys, epoch: number, body: Uint8Array): Uint8Array {
-  return createHmac("sha256", deriveLedgerKey(keys, epoch)).update(body).digest();
+  const known = macKeys.get(keys) ?? new Map<number, Uint8Array>();
+  macKeys.set(keys, known);
+  const key = known.get(epoch) ?? deriveLedgerKey(keys, epoch);
+  known.set(epoch, key);
+  return createHmac("sha256", key).update(body).digest();
 }
 
 function partError(name: string, reason: string): KluisError {
