@@ -14,6 +14,10 @@ const benchmarks: Readonly<
     what: "each stage of a backup and a restore against the limit of the machine",
     load: async () => (await import("./engine.ts")).runEngineBench,
   },
+  vault: {
+    what: "60 recovery points: restore, full verification, prune and collect, beside restic",
+    load: async () => (await import("./vault.ts")).runVaultBench,
+  },
   increments: {
     what: "60 increments of workload P: growth of the store, restore of first and newest point",
     load: async () => (await import("./increments.ts")).runIncrementsBench,

@@ -28,6 +28,7 @@ import type { Peer, PeerRun, PeerSource } from "./peers/peer.ts";
 import { qemuImg } from "./peers/qemu-img.ts";
 import { describePeers } from "./peers/report.ts";
 import { restic } from "./peers/restic.ts";
+import { assertRestored } from "./peers/restored.ts";
 import { storedBytesOf } from "./stored-bytes.ts";
 import { openWorkloadD } from "./workloads/workload-d.ts";
 import { openWorkloadP } from "./workloads/workload-p.ts";
@@ -190,30 +191,10 @@ async function restoreNewest(
   await mkdir(target);
   await syncFileSystem(run.scratch, signal);
   const cost = await peer.restore(run, target);
-  if (expected !== undefined) await assertRestored(peer, run, { target, expected });
+  if (expected !== undefined) await assertRestored(peer.name, { target, expected }, signal);
   await rm(target, { recursive: true });
   await syncFileSystem(run.scratch, signal);
   return cost;
-}
-
-/** Throws unless the one file below `target` holds what is in `expected`. */
-async function assertRestored(
-  peer: Peer,
-  run: PeerRun,
-  places: { readonly target: string; readonly expected: string },
-): Promise<void> {
-  const { target, expected } = places;
-  const options = { timeoutMs: compareTimeoutMs, signal: run.signal };
-  const found = await runTool("find", [target, "-type", "f"], options);
-  assertToolSucceeded("find", found);
-  const files = found.stdout.trim().split("\n");
-  const [file] = files;
-  if (files.length !== 1 || file === undefined || file === "") {
-    throw new Error(`Cannot compare what ${peer.name} restored: it wrote ${files.length} files`);
-  }
-  const compared = await runTool("cmp", [file, expected], options);
-  if (compared.exitCode === 0) return;
-  throw new Error(`${peer.name} restored something else than it backed up: ${compared.stdout}`);
 }
 
 /** Reads all that will be read, holes too, so that no program reads from the disk. */

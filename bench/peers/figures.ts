@@ -62,7 +62,8 @@ export function summarize(runs: readonly PeerRuns[]): PeerDiskFigures {
   };
 }
 
-function summarizeStep(runs: readonly Cost[]): StepFigures {
+/** The medians of several runs of one step. */
+export function summarizeStep(runs: readonly Cost[]): StepFigures {
   return {
     wallMs: median(runs.map(({ wallMs }) => wallMs)),
     cpuMs: median(runs.map(({ cpuMs }) => cpuMs)),

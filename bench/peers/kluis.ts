@@ -6,8 +6,8 @@ import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import type { BackupOutput } from "#contract/cli-output.ts";
 
 import { benchFolder, repositoryFolder } from "../folders.ts";
-import { type Cost, measureProcess } from "../measured-process.ts";
-import type { Peer, PeerRun } from "./peer.ts";
+import { addCosts, type Cost, measureProcess } from "../measured-process.ts";
+import { type Peer, type PeerRun, unusedPercent, type Upkeep } from "./peer.ts";
 
 const program = join(repositoryFolder, "bin/kluis.mjs");
 const item = "bench";
@@ -38,6 +38,22 @@ export const kluis: Peer = {
     return (await measure(run, ["image", "restore", item, target], targetFolder)).cost;
   },
   storeOf: (run) => join(run.folder, "store"),
+};
+
+/** Increments come from a comparison by checksum, as nothing tells what changed in a raw image. */
+export const kluisUpkeep: Upkeep = {
+  peer: kluis,
+  backUpCurrent: async (run) => {
+    await measure(run, ["image", "backup", run.currentPath, "--item", item], run.folder);
+  },
+  verify: async (run) => (await measure(run, ["image", "verify"], run.folder)).cost,
+  collect: async (run, keep) => {
+    const prune = ["vault", "prune", "--keep-last", String(keep)];
+    const collect = ["vault", "collect", "--max-unused", String(unusedPercent)];
+    const pruned = await measure(run, prune, run.folder);
+    const collected = await measure(run, collect, run.folder);
+    return addCosts([pruned.cost, collected.cost]);
+  },
 };
 
 async function backUpAs(run: PeerRun, image: string, tracking: string): Promise<Cost> {

@@ -25,6 +25,20 @@ export interface PeerRun {
   readonly signal: AbortSignal;
 }
 
+/** What a program does with a vault of many backups. */
+export interface Upkeep {
+  readonly peer: Peer;
+  /** Backs `currentPath` up, in full or by its own comparison with the last backup; not measured. */
+  backUpCurrent(run: PeerRun): Promise<void>;
+  /** Reads, decrypts and hashes all that was stored; fails where anything is wrong. */
+  verify(run: PeerRun): Promise<Cost>;
+  /** Deletes all but the newest `keep` backups and frees their space, but for the allowed share. */
+  collect(run: PeerRun, keep: number): Promise<Cost>;
+}
+
+/** Share of a store that may stay unused, in percent, for every program. */
+export const unusedPercent = 5;
+
 /** A program that backs up and restores a disk. Each step is one process, as a user would run it. */
 export interface Peer {
   readonly name: string;

@@ -1,0 +1,11 @@
+/** Times a restore of the newest point of a vault of 60 recovery points, next to restic. */
+import type { Evidence } from "../tools/evidence/evidence.ts";
+import { createVaultBar } from "../tools/evidence/vault-bar.ts";
+
+/** Whole processes, durable on both sides; see bench/vault.ts. */
+export const evidence: Evidence = createVaultBar({
+  name: "vault-restore-wall",
+  claim: "a restore from a vault of 60 points takes less than half of restic's time",
+  step: "restore",
+  most: 0.4,
+});
