@@ -29,6 +29,11 @@ export const packBufferBytes = 60 * 1024 * 1024;
 export const packEntriesMax = 32 * 1024;
 /** No object is larger: stores take no more in one put. */
 export const objectBytesMax = 64 * 1024 * 1024;
+/**
+ * Most plaintext of a container that is opened as a whole: more than the largest index segment or
+ * condemned record takes, far less than what 64 MiB of compressed zeros would come to.
+ */
+export const containerPlainBytesMax = 256 * 1024 * 1024;
 /** Packs that are being put at once. */
 export const putsInFlight = 4;
 /** What may wait in a session before it is made durable. */

@@ -174,11 +174,11 @@ test("cli errors: no key, a wrong key, half a key, a key that others can read", 
   const list = (...words: string[]) => world.run(["image", "list", ...store, ...words]);
   assertFailure(await list(), "KeyMissing", /no key was given/);
   await world.ok(["vault", "create", "--store", "other", "--key-file", world.at("other-key")]);
-  assertFailure(await list("--key-file", "other-key"), "KeyWrong", /key-file slots opens/);
+  assertFailure(await list("--key-file", "other-key"), "KeyWrong", /key file opens none of its key slots/);
   const wrong = await world.run(["image", "list", ...store], {
     variables: { KLUIS_PASSPHRASE: "correct horse" },
   });
-  assertFailure(wrong, "KeyWrong", /no slot for this passphrase/);
+  assertFailure(wrong, "KeyWrong", /no key slot for this passphrase/);
   assert.doesNotMatch(wrong.stderr, /correct horse/);
   await writeFile(world.at("half"), (await readFile(world.at("key"))).subarray(0, 40), {
     mode: 0o600,

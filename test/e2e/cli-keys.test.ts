@@ -112,7 +112,7 @@ test("cli keys: local and platform keys open a vault, are wrapped anew, and clos
   await world.ok(["key", "recover", "local:backups", ...folder]);
   await world.ok(["image", "list", ...customer]);
   const other = ["image", "list", "--store", "vault", "--customer-key", "local:other", ...folder];
-  assertFailure(await world.run(other), "KeyWrong", /no slot for this customer-key/);
+  assertFailure(await world.run(other), "KeyWrong", /no key slot for this customer key/);
 });
 
 test("cli keys: a key in a key vault opens a vault until its owner disables it", async () => {

@@ -24,6 +24,7 @@ import {
   deriveContainerKey,
   type VaultKeys,
 } from "#vault/keys/vault-keys.ts";
+import { containerPlainBytesMax } from "#vault/limits.ts";
 
 /** A container as read: its plain content and footer, and where its frames lie. */
 export interface OpenedContainer {
@@ -59,7 +60,7 @@ export function assertContentName(bytes: Uint8Array, name: Uint8Array, objectNam
 }
 
 /**
- * Opens a whole container of the expected type.
+ * Opens a whole container of the expected type, of at most {@link containerPlainBytesMax} of plaintext.
  *
  * Frames that were left out at the end are not noticed here but by who parses the text: no text of
  * ours is the start of another.
@@ -78,10 +79,13 @@ export function openContainer(
   const frames: FrameHeader[] = [];
   const content: Uint8Array[] = [];
   const footer: Uint8Array[] = [];
+  let plainBytes = 0;
   for (const { header, sealed } of cutFrames(object)) {
     const isFooter = header.kind === "footer";
     frames.push(header);
     if (!isFooter && options.footerOnly === true) continue;
+    plainBytes += header.plainBytes;
+    if (plainBytes > containerPlainBytesMax) throw corrupt(name, "it holds too much");
     (isFooter ? footer : content).push(openFrame(seal, header, sealed, name));
   }
   assertNumbers(frames, object);

@@ -17,6 +17,7 @@ import {
 import { frameBytesMax } from "#formats/geometry.ts";
 import { testKeys } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { containerPlainBytesMax } from "#vault/limits.ts";
 import { type ContainerType, deriveVaultKeys } from "#vault/keys/vault-keys.ts";
 import { buildContainer } from "./build-container.ts";
 import { ContainerBuilder } from "./container-builder.ts";
@@ -325,4 +326,15 @@ test("frame: refuses to seal nothing, too much, or without room", () => {
   const small = new Uint8Array(100);
   const place = { target: new Uint8Array(131), at: 0 };
   assert.throws(() => sealFrame(seal, small, options, place), assertion);
+});
+
+test("container: one that would unpack to more than any object of ours is refused before memory runs out", () => {
+  const frame = new Uint8Array(frameBytesMax);
+  const most = Array.from({ length: containerPlainBytesMax / frameBytesMax }, () => frame);
+  const bomb = build([...most, frame.subarray(0, 1)], { type: "pack", footer: frame });
+  assert.ok(bomb.bytes.byteLength < frameBytesMax, "it is small in the store");
+  const object = { name, bytes: bomb.bytes, type: "pack" } as const;
+  assert.throws(() => openContainer(testKeys, object), isCorrupt);
+  const { footer } = openContainer(testKeys, object, { footerOnly: true });
+  assert.equal(footer.byteLength, frameBytesMax);
 });

@@ -1,6 +1,7 @@
 /** From a secret to the key ring of now: slot, then key record; docs/design/keys.md. */
 import { bytesEqual } from "#base/bytes.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import type { SlotType } from "#formats/key-slot.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import type { KeySecret } from "#vault/key-secret.ts";
 import type { KeyRing } from "#vault/keys/key-ring.ts";
@@ -94,8 +95,17 @@ async function opensAny(
   return false;
 }
 
+/** How messages call the key of a slot. */
+const keyWords: Readonly<Record<SlotType, string>> = {
+  passphrase: "passphrase",
+  recovery: "recovery key",
+  "key-file": "key file",
+  "customer-key": "customer key",
+  "platform-key": "platform key",
+};
+
 function removedError({ type }: KeySecret): KluisError {
-  const reason = `this ${type} key was removed from it, or adding it did not finish`;
+  const reason = `this ${keyWords[type]} was removed from it, or adding it did not finish`;
   return new KluisError("KeyWrong", `Cannot open the vault: ${reason}`, {
     details: { slotType: type },
   });
@@ -106,7 +116,7 @@ function openingError(listing: SlotListing, secret: KeySecret, tried: number): K
   const details = { slotType: secret.type, tried, damaged: damaged.length, newer: newer.length };
   const also = damaged.length === 0 ? "" : ` (key slots that are damaged: ${damaged.length})`;
   if (tried > 0) {
-    const reason = `none of its ${secret.type} slots opens with this key${also}`;
+    const reason = `this ${keyWords[secret.type]} opens none of its key slots${also}`;
     return new KluisError("KeyWrong", `Cannot open the vault: ${reason}`, { details });
   }
   if (newer.length > 0) {
@@ -118,7 +128,7 @@ function openingError(listing: SlotListing, secret: KeySecret, tried: number): K
     return new KluisError("ObjectCorrupt", `Cannot open the vault: ${reason}`, { details });
   }
   if (slots.length > 0) {
-    const reason = `it has no slot for this ${secret.type} key`;
+    const reason = `it has no key slot for this ${keyWords[secret.type]}`;
     return new KluisError("KeyWrong", `Cannot open the vault: ${reason}`, { details });
   }
   return new KluisError("ObjectNotFound", "Cannot open the vault: it has no key slot", { details });
