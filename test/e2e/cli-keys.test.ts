@@ -51,7 +51,7 @@ test("cli keys: the kit of the first day restores what is written after every ch
   const removed = await world.json<KeyRemovedOutput>(["vault", "key", "remove", digits, ...vault]);
   assert.deepEqual([removed.names, removed.epoch], [[added.name], 3]);
   const gone = ["image", "list", "--store", "vault", "--key-file", world.at("second")];
-  assertFailure(await world.run(gone), "KeyWrong", /none of its key-file slots/);
+  assertFailure(await world.run(gone), "KeyWrong", /none of its key slots/);
 
   const recovery = (await keysOf(world)).keys.find(({ type }) => type === "recovery");
   assert.deepEqual([recovery?.isValid, recovery?.survivesHost], [true, true]);
