@@ -87,7 +87,11 @@ export interface PointName {
   readonly pointId: string;
 }
 
-/** An open vault. Calls may overlap; several processes may have the same vault open. */
+/**
+ * An open vault. Several processes may have the same vault open. Calls may overlap, but for
+ * {@link Vault.writePoint} and {@link Vault.collect}: what the index may be built on is that of one of
+ * them, so a further one takes a further object.
+ */
 export class Vault implements AsyncDisposable {
   readonly #options: VaultOptions;
   readonly #index: BlockIndex;
@@ -96,6 +100,8 @@ export class Vault implements AsyncDisposable {
   readonly #nodes: NodeReader;
   /** What all open disks share: threads and opened frames. */
   #reading: Reading | undefined;
+  /** Whether a backup or a collection has the trust of the index for itself. */
+  #isTaken = false;
 
   private constructor(options: VaultOptions, index: BlockIndex) {
     this.#options = options;
@@ -187,6 +193,10 @@ export class Vault implements AsyncDisposable {
    * StoreIsSecondary (after-change).
    */
   async writePoint(input: PointInput, options: WriteOptions = {}): Promise<WrittenPoint> {
+    return await this.#alone(() => this.#writePoint(input, options));
+  }
+
+  async #writePoint(input: PointInput, options: WriteOptions): Promise<WrittenPoint> {
     const { signal } = options;
     await assertNotSecondary(this.#options.store, signal);
     const { point, disks } = input;
@@ -223,8 +233,12 @@ export class Vault implements AsyncDisposable {
     await runDeletion(steps, { ...this.#options, signal }, point.pointId);
   }
 
-  /** Frees what no recovery point needs; see {@link collectVault}. No backup of this vault may run. */
+  /** Frees what no recovery point needs; see {@link collectVault}. StoreIsSecondary (after-change). */
   async collect(options: CollectionOptions = {}, signal?: AbortSignal): Promise<CollectionReport> {
+    return await this.#alone(() => this.#collect(options, signal));
+  }
+
+  async #collect(options: CollectionOptions, signal?: AbortSignal): Promise<CollectionReport> {
     await assertNotSecondary(this.#options.store, signal);
     const deps = { ...this.#options, index: this.#index, signal };
     const readRoots = async (name: string): Promise<readonly Uint8Array[]> => {
@@ -277,6 +291,16 @@ export class Vault implements AsyncDisposable {
   /** Closes what the index holds open. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#index.close();
+  }
+
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    assert(!this.#isTaken, "a vault object writes one point, or collects, at a time");
+    this.#isTaken = true;
+    try {
+      return await work();
+    } finally {
+      this.#isTaken = false;
+    }
   }
 
   /** Manifests below a prefix that were deleted. */

@@ -4,7 +4,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { systemClock } from "#base/clock.ts";
+import { systemRandom } from "#base/random.ts";
 import { isKluisError } from "#base/kluis-error.ts";
+import { beatName } from "#formats/store-names.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
@@ -13,6 +15,8 @@ import { createSeededRandom } from "#testing/seeded-random.ts";
 import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
 import type { Vault } from "#vault/vault.ts";
 import { verifyVault } from "#vault/verify.ts";
+import { runSteps } from "./run-steps.ts";
+import { putLease } from "./session-protocol.ts";
 
 const mib = 1024 * 1024;
 const page = 4096;
@@ -137,4 +141,35 @@ test("collect vault: an increment whose base was deleted is told to run again", 
   await assert.rejects(vault.deletePoint(point), (error) =>
     isKluisError(error, "RecoveryPointNotFound"),
   );
+});
+
+test("collect vault: a session whose host had its clock ahead is ended too once it is dead", async () => {
+  const store = createMemoryStore();
+  await using vault = await openTestVault({ store });
+  const kept = await writeChain(vault, "vm", 2);
+  const [first] = kept.splice(0, 1);
+  assert.ok(first);
+  await deletePoint(vault, first);
+  const id = "00000000000000aa";
+  const commitKey = `points/${"0".repeat(32)}/000000000001-0000000000000001`;
+  const deps = { store, keys: testKeys, clock: systemClock, random: systemRandom };
+  await runSteps(putLease({ id, purpose: "backup", commitKey }), deps);
+  const yearMs = 365 * 24 * 60 * 60 * 1000;
+  await store.put(beatName(id, systemClock.nowMs() + 10 * yearMs), [new Uint8Array([1])]);
+  const report = await vault.collect({ allowMassDeletion: true, unusedShare: 0 });
+  assert.equal(report.end, "done");
+  await assertSound(store, kept);
+});
+
+test("collect vault: a collection on the object that backs up is refused, not let loose", async () => {
+  const store = createMemoryStore();
+  await using vault = await openTestVault({ store });
+  const disk = new MemoryDisk(mib);
+  disk.write(0, random.bytes(mib));
+  const backup = backUp(vault, { itemId: "vm", number: 1, disks: [disk] });
+  await assert.rejects(vault.collect(), /one point, or collects, at a time/);
+  await assert.rejects(backUp(vault, { itemId: "vm", number: 2, disks: [disk] }), /at a time/);
+  const kept = [await backup];
+  assert.equal((await vault.collect()).end, "nothing-to-do");
+  await assertSound(store, kept);
 });

@@ -113,7 +113,8 @@ function createPolicy(deps: CollectionDeps, options: CollectionOptions): Collect
   const silentMs = options.abandonAfterMs ?? silentMsDefault;
   const deadlineMs = deps.clock.monotonicMs() + (options.waitMs ?? 0);
   return {
-    isSilent: ({ lastSignMs }) => deps.clock.nowMs() - lastSignMs > silentMs,
+    // Also where the sign is from the future: a host whose clock ran ahead may be dead all the same.
+    isSilent: ({ lastSignMs }) => Math.abs(deps.clock.nowMs() - lastSignMs) > silentMs,
     givesUp: () => deps.clock.monotonicMs() >= deadlineMs,
   };
 }

@@ -10,6 +10,7 @@ import { bytesEqual, toHex } from "#base/bytes.ts";
 import { systemClock, type Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { systemRandom, type RandomSource } from "#base/random.ts";
+import { Semaphore } from "#base/semaphore.ts";
 import { idBytes } from "#formats/geometry.ts";
 import { fromIndexColumns, type IndexPack, toIndexColumns } from "#formats/index-segment.ts";
 import { PageCache } from "#vault/cache/page-cache.ts";
@@ -142,6 +143,7 @@ export class BlockIndex implements AsyncDisposable {
   readonly #late: { readonly start: number; readonly end: number }[] = [];
   #isTrustClosed = false;
   readonly #distrust = new Map<Distrust, readonly Uint8Array[]>();
+  readonly #distrusting = new Semaphore(1);
   #strangers = 0;
   #savedEntries: number;
   #savedSegments: number;
@@ -208,12 +210,14 @@ export class BlockIndex implements AsyncDisposable {
   /**
    * From now on blocks in these packs (32-byte names) count as absent: {@link has} does not find them,
    * {@link lookup} and {@link locate} only where they lie nowhere else. Replaces what an earlier call
-   * said for the same reason; holds for segments that are added later too. Calls do not overlap.
-   * Errors: those of reading the vault.
+   * said for the same reason; holds for segments that are added later too. Calls take effect one
+   * after the other, in their order. Errors: those of reading the vault.
    */
   async setDistrusted(reason: Distrust, packNames: readonly Uint8Array[]): Promise<void> {
-    this.#distrust.set(reason, packNames);
-    await this.#distrusted.replace([...this.#distrust.values()].flat());
+    await this.#distrusting.run(async () => {
+      this.#distrust.set(reason, packNames);
+      await this.#distrusted.replace([...this.#distrust.values()].flat());
+    });
   }
 
   /**

@@ -92,3 +92,22 @@ test("distrusted packs: count as absent wherever another copy is not", async () 
   }
   assert.ok(extents >= packs.length);
 });
+
+test("distrusted packs: of calls that overlap the last one counts", async () => {
+  const random = createSeededRandom("overlapping calls");
+  const id = random.bytes(idBytes);
+  const pack = createPack(random, [id]);
+  const readSegment = (): Promise<IndexPackColumns[]> => Promise.resolve([toIndexColumns(pack)]);
+  await using index = await openIndex({ segmentNames: [random.bytes(32)], readSegment });
+  await Promise.all([
+    index.setDistrusted("condemned", [pack.name]),
+    index.setDistrusted("condemned", []),
+  ]);
+  assert.equal(index.has(id), true);
+  await Promise.all([
+    index.setDistrusted("condemned", []),
+    index.setDistrusted("unread", [pack.name]),
+    index.setDistrusted("defect", []),
+  ]);
+  assert.equal(index.has(id), false);
+});
