@@ -2,6 +2,7 @@
 import { constants } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 
+import { allEnded } from "#base/all-ended.ts";
 import { isAligned } from "#base/aligned-memory.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { lastLine, runTool } from "#drivers/process/run-tool.ts";
@@ -47,7 +48,8 @@ export async function createRawFile(options: RawTargetOptions): Promise<DiskWrit
   return new FreshTargetWriter(sizeBytes, {
     ...file.actions(),
     commit: async () => {
-      await file.close();
+      // By the handle that wrote: once it is closed the kernel may forget that a write was lost.
+      await file.syncAndClose();
       await target.commit();
     },
     close: async () => {
@@ -134,8 +136,7 @@ class OpenTarget {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     try {
-      await this.#direct?.close();
-      await this.#handle.close();
+      await allEnded([this.#direct, this.#handle].map(async (one) => await one?.close()));
     } catch (error) {
       // Network file systems tell only now that there was no space.
       throw toTargetError(this.#path, error);
@@ -158,7 +159,7 @@ class OpenTarget {
       await writeAll(this.#direct, offsetBytes, bytes);
       return true;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
+      if (!isNotDirect(error)) throw error;
       return false;
     }
   }
@@ -178,10 +179,15 @@ async function openDirect(path: string): Promise<FileHandle | undefined> {
   try {
     return await open(path, constants.O_WRONLY | constants.O_DIRECT);
   } catch (error) {
-    // The file system has no direct I/O.
-    if ((error as NodeJS.ErrnoException).code === "EINVAL") return undefined;
+    if (isNotDirect(error)) return undefined;
     throw error;
   }
+}
+
+/** Whether an error says that the file system, or this place of a file, has no direct I/O. */
+function isNotDirect(error: unknown): boolean {
+  const { code = "" } = error as NodeJS.ErrnoException;
+  return code === "EINVAL" || code === "ENOTSUP" || code === "EOPNOTSUPP";
 }
 
 async function openTarget(path: string): Promise<OpenTarget> {

@@ -6,6 +6,7 @@ import {
   link,
   lstat,
   open,
+  readdir,
   realpath,
   rename,
   rm,
@@ -14,13 +15,27 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 
 import { toHex } from "#base/bytes.ts";
+import { systemClock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { systemRandom } from "#base/random.ts";
+import {
+  createPartName,
+  foreignPartAgeMs,
+  isAbandoned,
+  parsePartName,
+  type PartSelf,
+  readPartWriter,
+} from "#drivers/process/part-name.ts";
 import { isImageWritten } from "./image-lock.ts";
 
 /** Longest base name that still leaves room for what a temporary name adds (NAME_MAX is 255). */
 const NAME_BYTES_MAX = 200;
 const TEMP_TOKEN_BYTES = 8;
+/** What a temporary name shows of the name that the file shall have: there is room for no more. */
+const SHOWN_CHARS = 40;
+/** A part file of a writer that has ended is removed at once, of one that cannot be looked up later. */
+const PART_AGES = { deadMs: 0, foreignMs: foreignPartAgeMs };
+const PART_PATTERN = /^\..*\.([0-9a-f-]+)\.kluis-part$/s;
 
 /** A target under its temporary name, beside the place where it shall be. */
 export class TargetFile {
@@ -31,16 +46,21 @@ export class TargetFile {
   /** The file that is replaced; its owner and mode stay. */
   readonly #before: Stats | undefined;
 
-  private constructor(path: string, overwrite: boolean, before: Stats | undefined) {
+  private constructor(
+    path: string,
+    choice: { readonly overwrite: boolean; readonly token: string },
+    before: Stats | undefined,
+  ) {
     this.path = path;
-    this.#overwrite = overwrite;
+    this.#overwrite = choice.overwrite;
     this.#before = before;
-    const token = toHex(systemRandom.bytes(TEMP_TOKEN_BYTES));
-    this.tempPath = join(dirname(path), `.${basename(path)}.${token}.kluis-part`);
+    const shown = basename(path).slice(0, SHOWN_CHARS);
+    this.tempPath = join(dirname(path), `.${shown}.${choice.token}.kluis-part`);
   }
 
   /**
-   * Chooses a temporary name for `place`.
+   * Chooses a temporary name for `place`, and removes what restores to the same folder left that were
+   * killed.
    *
    * Errors: TargetExists (after-change) unless `overwrite`; ImageInUse (after-change) where a VM has
    * what is there open for writing.
@@ -55,7 +75,13 @@ export class TargetFile {
     const before = await unlessAbsent(path, () => lstat(path));
     if (before !== undefined && !overwrite) throw targetExists(path);
     if (before?.isFile() === true) await assertNotWritten(path);
-    return new TargetFile(path, overwrite, before);
+    const self = await readPartWriter();
+    if (self !== undefined) await sweepParts(dirname(path), self);
+    const token =
+      self === undefined
+        ? toHex(systemRandom.bytes(TEMP_TOKEN_BYTES))
+        : createPartName(self, systemRandom);
+    return new TargetFile(path, { overwrite, token }, before);
   }
 
   /** Makes what is under the temporary name durable and gives it its name, atomically. */
@@ -139,6 +165,25 @@ export function targetTooSmall(
     "TargetTooSmall",
     `Cannot write "${place}": it has ${String(haveBytes)} bytes, the disk ${String(needBytes)}`,
     { details: { haveBytes, needBytes } },
+  );
+}
+
+/**
+ * Removes part files of restores that have ended without doing so. Only one's own: where processes of
+ * others are hidden (hidepid) they cannot be told from dead ones. No restore fails because of it.
+ */
+async function sweepParts(folder: string, self: PartSelf): Promise<void> {
+  const names = await readdir(folder).catch((): string[] => []);
+  await Promise.allSettled(
+    names.map(async (name) => {
+      const writer = parsePartName(PART_PATTERN.exec(name)?.[1] ?? "");
+      if (writer === undefined) return;
+      const path = join(folder, name);
+      const info = await lstat(path);
+      if (!info.isFile() || info.uid !== process.getuid?.()) return;
+      const ageMs = systemClock.nowMs() - info.mtimeMs;
+      if (await isAbandoned({ writer, ageMs }, self, PART_AGES)) await rm(path, { force: true });
+    }),
   );
 }
 

@@ -15,7 +15,9 @@ import {
 import { test } from "node:test";
 import { promisify } from "node:util";
 
+import { present } from "#base/assert.ts";
 import { isKluisError } from "#base/kluis-error.ts";
+import { createPartName, type PartWriter, readPartWriter } from "#drivers/process/part-name.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { listAll, testObjectStore } from "#testing/suites/object-store-suite.ts";
@@ -23,7 +25,6 @@ import { createTempFolder } from "#testing/temp-folder.ts";
 import { openFileStore } from "./file-store.ts";
 import { systemFiles, type FileSystem } from "./file-system.ts";
 import { foreignTempAgeMs, staleTempAgeMs } from "./temp-files.ts";
-import { createTempName, readTempWriter, type TempWriter } from "./temp-names.ts";
 
 const one = Uint8Array.of(1);
 
@@ -160,13 +161,13 @@ test("file store: the first put sweeps temporary files of dead writers, and thos
   await using folder = await createTempFolder();
   const tmp = `${folder.path}/tmp`;
   await mkdir(tmp);
-  const self = await readTempWriter();
+  const self = present(await readPartWriter(), "/proc is mounted");
   const random = createSeededRandom("sweep");
   const clock = new ManualClock(Date.UTC(2030, 0, 1));
   const hourOld = staleTempAgeMs + 1000;
   const weekOld = foreignTempAgeMs + 1000;
   const other = "0123456789abcdef";
-  const files: [TempWriter, number, boolean][] = [
+  const files: [PartWriter, number, boolean][] = [
     // The pid of this process, but used by an earlier one.
     [{ ...self, startTicks: self.startTicks - 1 }, hourOld, true],
     [{ ...self, startTicks: self.startTicks - 1 }, staleTempAgeMs - 1000, false],
@@ -179,7 +180,7 @@ test("file store: the first put sweeps temporary files of dead writers, and thos
   for (const name of kept) await writeFile(`${tmp}/${name}`, "");
   const goneNames: string[] = [];
   for (const [writer, ageMs, isSwept] of files) {
-    const name = createTempName(writer, random);
+    const name = createPartName(writer, random);
     await writeFile(`${tmp}/${name}`, "");
     const writtenAt = (clock.nowMs() - ageMs) / 1000;
     await utimes(`${tmp}/${name}`, writtenAt, writtenAt);

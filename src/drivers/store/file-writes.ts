@@ -22,6 +22,9 @@ const directFilesMax = 16;
 /** Content below this is written through the page cache. */
 const directBytesMin = 1024 * 1024;
 
+/** What file systems without direct I/O answer. */
+const noDirectIo: ReadonlySet<string> = new Set(["EINVAL", "ENOTSUP", "EOPNOTSUPP"]);
+
 const newFile = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
 
 /** Writes the files of one store; remembers whether its file system takes direct I/O. */
@@ -71,7 +74,7 @@ export class FileWrites {
       await handle.sync();
       return true;
     } catch (error) {
-      if (errnoOf(error) !== "EINVAL") throw error;
+      if (!noDirectIo.has(errnoOf(error) ?? "")) throw error;
       // Some file systems refuse only after they made the file.
       await removeFile(this.#files, path);
       this.#isDirect = false;

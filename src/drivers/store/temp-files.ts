@@ -2,20 +2,27 @@
 import { join } from "node:path";
 
 import type { Clock } from "#base/clock.ts";
+import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
-import { isProcessAlive } from "#drivers/process/process-identity.ts";
+import {
+  createPartName,
+  foreignPartAgeMs,
+  isAbandoned,
+  parsePartName,
+  type PartSelf,
+  readPartWriter,
+} from "#drivers/process/part-name.ts";
 import { reservedSegment } from "#formats/object-name.ts";
 import { errnoOf } from "./file-errors.ts";
 import type { FileSystem } from "./file-system.ts";
 import { makeDirectory } from "./store-directories.ts";
-import { createTempName, parseTempName, readTempWriter } from "./temp-names.ts";
 
 /** Age from which the temporary file of a dead writer on this machine is removed. */
 export const staleTempAgeMs = 60 * 60 * 1000;
 /** The same where the writer cannot be looked up: another machine, boot or container. */
-export const foreignTempAgeMs = 7 * 24 * 60 * 60 * 1000;
+export const foreignTempAgeMs = foreignPartAgeMs;
 
-type Self = Awaited<ReturnType<typeof readTempWriter>>;
+const ages = { deadMs: staleTempAgeMs, foreignMs: foreignTempAgeMs };
 
 /** Writes and removes the temporary files of one store. */
 export class TempFiles {
@@ -24,7 +31,7 @@ export class TempFiles {
   readonly #files: FileSystem;
   readonly #clock: Clock;
   readonly #random: RandomSource;
-  #writer: Promise<Self> | undefined;
+  #writer: Promise<PartSelf> | undefined;
 
   constructor(
     root: string,
@@ -41,16 +48,19 @@ export class TempFiles {
   async createPath(): Promise<string> {
     this.#writer ??= this.#prepare();
     try {
-      return join(this.folder, createTempName(await this.#writer, this.#random));
+      return join(this.folder, createPartName(await this.#writer, this.#random));
     } catch (error) {
       this.#writer = undefined;
       throw error;
     }
   }
 
-  async #prepare(): Promise<Self> {
+  async #prepare(): Promise<PartSelf> {
     await makeDirectory(this.#files, this.folder);
-    const writer = await readTempWriter();
+    const writer = await readPartWriter();
+    if (writer === undefined) {
+      throw new KluisError("StoreUnavailable", "Cannot write to the store: /proc is not mounted");
+    }
     for (const { name } of await this.#files.readdir(this.folder, { withFileTypes: true })) {
       if (!(await this.#isStale(name, writer))) continue;
       await removeFile(this.#files, join(this.folder, name));
@@ -62,13 +72,11 @@ export class TempFiles {
    * Whether nobody can be writing this file. Should that be wrong all the same, its writer's link(2)
    * fails and it reports an error: no object is ever harmed by a sweep.
    */
-  async #isStale(name: string, self: Self): Promise<boolean> {
-    const writer = parseTempName(name);
+  async #isStale(name: string, self: PartSelf): Promise<boolean> {
+    const writer = parsePartName(name);
     if (writer === undefined) return false;
     const ageMs = await this.#ageMs(join(this.folder, name));
-    if (ageMs === undefined) return false;
-    if (writer.scope !== self.scope) return ageMs > foreignTempAgeMs;
-    return ageMs > staleTempAgeMs && !(await isProcessAlive({ ...writer, bootId: self.bootId }));
+    return ageMs !== undefined && (await isAbandoned({ writer, ageMs }, self, ages));
   }
 
   async #ageMs(path: string): Promise<number | undefined> {
