@@ -95,5 +95,9 @@ export function createSecretFiles(signal: AbortSignal): SecretFiles {
       const { createSecretFile } = await import("#drivers/secret-file/secret-file.ts");
       await createSecretFile(kind, path, content);
     },
+    replace: async (kind, path, content) => {
+      const { replaceSecretFile } = await import("#drivers/secret-file/secret-file.ts");
+      await replaceSecretFile(kind, path, content);
+    },
   };
 }

@@ -32,6 +32,8 @@ export interface SecretFiles {
   read(kind: SecretKind, path: string): Promise<Uint8Array>;
   /** Makes a file of mode 0600, durable on return; refuses a path that exists. */
   create(kind: SecretKind, path: string, content: Uint8Array): Promise<void>;
+  /** Puts other content into a file that is there, at once; durable on return. */
+  replace(kind: SecretKind, path: string, content: Uint8Array): Promise<void>;
 }
 
 /** Where descriptions of VMs are. */

@@ -6,6 +6,7 @@ import {
   createRecoveryKey,
   type KeySecret,
   toKeyFileSecret,
+  toRecoverySecret,
 } from "#vault/key-secret.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { toSecretPath } from "#cli/open-vault.ts";
@@ -46,6 +47,12 @@ export interface KitPlace {
   readonly vaultId?: string;
 }
 
+/** A recovery key and how it is shown to the user. */
+interface MadeKey {
+  readonly secret: KeySecret;
+  readonly printed: string;
+}
+
 /**
  * A new recovery key; `file` gets the kit before any vault gets the key, so that it cannot be lost.
  * The key is the file's first line.
@@ -54,14 +61,52 @@ export async function makeRecoveryKey(
   file: string | undefined,
   environment: Pick<CliEnvironment, "secrets" | "workingFolder" | "random">,
   kit: KitPlace,
-): Promise<{ readonly secret: KeySecret; readonly printed: string }> {
+): Promise<MadeKey> {
   const made = createRecoveryKey(environment.random);
-  if (file !== undefined) {
-    const lines = [made.printed, "", ...recoveryKitLines(made.printed, kit)];
-    const text = new TextEncoder().encode(lines.map((line) => `${line}\n`).join(""));
-    await environment.secrets.create("recovery key file", toSecretPath(file, environment), text);
-  }
+  if (file === undefined) return made;
+  const path = toSecretPath(file, environment);
+  await environment.secrets.create("recovery key file", path, kitText(made.printed, kit));
   return made;
+}
+
+/**
+ * {@link makeRecoveryKey} for a place that holds no vault. Where the file holds a kit for this very
+ * place, a creation did not come to its end: its key is used, and the kit gets the vault's new id.
+ */
+export async function makeFirstRecoveryKey(
+  file: string | undefined,
+  environment: Pick<CliEnvironment, "secrets" | "workingFolder" | "random">,
+  kit: KitPlace,
+): Promise<MadeKey> {
+  try {
+    return await makeRecoveryKey(file, environment, kit);
+  } catch (error) {
+    if (file === undefined || !isKluisError(error, "ArgumentInvalid")) throw error;
+    if (!error.message.endsWith("it exists")) throw error;
+    const { secrets } = environment;
+    const path = toSecretPath(file, environment);
+    const lines = new TextDecoder()
+      .decode(await secrets.read("recovery key file", path))
+      .split("\n");
+    const [printed = ""] = lines;
+    if (!lines.includes(placeLine(kit.place)) || !lines.includes(keyLine(printed))) throw error;
+    const secret = toRecoverySecret(printed);
+    await secrets.replace("recovery key file", path, kitText(printed, kit));
+    return { secret, printed };
+  }
+}
+
+function kitText(printed: string, kit: KitPlace): Uint8Array {
+  const lines = [printed, "", ...recoveryKitLines(printed, kit)];
+  return new TextEncoder().encode(lines.map((line) => `${line}\n`).join(""));
+}
+
+function keyLine(printed: string): string {
+  return `    Recovery key  ${printed}`;
+}
+
+function placeLine(place: string): string {
+  return `    Store         ${place}`;
 }
 
 /** The recovery kit, shown once: the key, what it is for, and how to prove and use it. */
@@ -70,8 +115,8 @@ export function recoveryKitLines(printed: string, kit: KitPlace): readonly strin
   return [
     "Recovery kit",
     "",
-    `    Recovery key  ${printed}`,
-    `    Store         ${place}`,
+    keyLine(printed),
+    placeLine(place),
     ...(vaultId === undefined ? [] : [`    Vault         ${vaultId}`]),
     "",
     "Print it and keep it away from this machine. With the key and the store everything can be restored;",

@@ -174,7 +174,11 @@ test("cli errors: no key, a wrong key, half a key, a key that others can read", 
   const list = (...words: string[]) => world.run(["image", "list", ...store, ...words]);
   assertFailure(await list(), "KeyMissing", /no key was given/);
   await world.ok(["vault", "create", "--store", "other", "--key-file", world.at("other-key")]);
-  assertFailure(await list("--key-file", "other-key"), "KeyWrong", /key file opens none of its key slots/);
+  assertFailure(
+    await list("--key-file", "other-key"),
+    "KeyWrong",
+    /key file opens none of its key slots/,
+  );
   const wrong = await world.run(["image", "list", ...store], {
     variables: { KLUIS_PASSPHRASE: "correct horse" },
   });

@@ -1,10 +1,10 @@
 /**
  * Goal: keys are added, removed, rotated and proved from the command line; a key in a key vault opens a
  * vault as long as its owner lets it; the recovery kit of the first day restores what was written after
- * every change. Method: the real command, keys in folders, and the emulator of a key vault.
+ * every change; a creation that was killed is run again. Method: the real command, keys in folders, and the emulator of a key vault.
  */
 import assert from "node:assert/strict";
-import { readFile, stat } from "node:fs/promises";
+import { readdir, readFile, rm, stat } from "node:fs/promises";
 import { test } from "node:test";
 
 import type {
@@ -15,6 +15,7 @@ import type {
   KeysOutput,
   KeysRotatedOutput,
   RestoreOutput,
+  VaultCreatedOutput,
 } from "#contract/cli-output.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
 import { createPrng, testSeed } from "#testing/seed.ts";
@@ -142,4 +143,24 @@ test("cli keys: a key in a key vault opens a vault until its owner disables it",
   assertFailure(await world.run(["image", "list", ...vault], call), "KeyDenied", /KeyDisabled/);
   // The kit needs neither the key vault nor its owner.
   await world.ok(["rescue", "verify", "--store", "vault", "--recovery-key-file", "kit"]);
+});
+
+test("cli keys: a creation that was killed is run again with the same words", async () => {
+  await using world = await createWorld({ withVault: false });
+  const create = ["vault", "create", "--key-file", "key", "--recovery-key-file", "kit"];
+  await world.ok([...create, "--store", "vault"]);
+  const first = await readFile(world.at("kit"), "utf8");
+  // What a kill just before the commit leaves: key file, kit, slots and key record.
+  await rm(world.at("vault/vault.json"));
+  const elsewhere = await world.run([...create, "--store", "another"]);
+  assertFailure(elsewhere, "ArgumentInvalid", /it exists/);
+  assert.equal(await readFile(world.at("kit"), "utf8"), first, "a kit of another place stays");
+  const { vaultId } = await world.json<VaultCreatedOutput>([...create, "--store", "vault"]);
+  const kit = await readFile(world.at("kit"), "utf8");
+  assert.equal(kit.split("\n")[0], first.split("\n")[0]);
+  assert.ok(kit.includes(vaultId) && !first.includes(vaultId));
+  await world.ok(["rescue", "check", "--store", "vault", "--recovery-key-file", "kit"]);
+  assertFailure(await world.run([...create, "--store", "vault"]), "StoreNotEmpty", /there is one/);
+  const parts = (await readdir(world.path)).filter((name) => name.includes("kluis-part"));
+  assert.deepEqual(parts, []);
 });

@@ -5,7 +5,7 @@ import { type KeySecret, toPassphraseSecret } from "#vault/key-secret.ts";
 import { assertPlaceIsFree, createVaultFiles, vaultIdBytes } from "#vault/vault-files.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
-import { ensureKeyFile, makeRecoveryKey, recoveryKitLines } from "#cli/new-keys.ts";
+import { ensureKeyFile, makeFirstRecoveryKey, recoveryKitLines } from "#cli/new-keys.ts";
 import { readPassphraseFile } from "#cli/open-vault.ts";
 import { keyFolderOption, outputOption, storeOption } from "#cli/options.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
@@ -89,7 +89,7 @@ async function runVaultCreate(input: CommandInput, environment: CliEnvironment):
   const recoveryKeyFile = input.text("recoveryKeyFile");
   const vaultId = random.bytes(vaultIdBytes);
   const kit = { place: store.location, vaultId: toHex(vaultId) };
-  const recovery = await makeRecoveryKey(recoveryKeyFile, environment, kit);
+  const recovery = await makeFirstRecoveryKey(recoveryKeyFile, environment, kit);
   const created = await createVaultFiles(store, {
     secrets: [...secrets, recovery.secret],
     random,

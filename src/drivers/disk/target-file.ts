@@ -1,41 +1,14 @@
 /** A file that gets its name when it is complete: the part that raw and qcow2 targets share. */
-import { constants, type Stats } from "node:fs";
-import {
-  chmod,
-  chown,
-  link,
-  lstat,
-  open,
-  readdir,
-  realpath,
-  rename,
-  rm,
-  type FileHandle,
-} from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import type { Stats } from "node:fs";
+import { chmod, chown, lstat, open, realpath, rename, rm, type FileHandle } from "node:fs/promises";
+import { basename, dirname, resolve } from "node:path";
 
-import { toHex } from "#base/bytes.ts";
-import { systemClock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
-import { systemRandom } from "#base/random.ts";
-import {
-  createPartName,
-  foreignPartAgeMs,
-  isAbandoned,
-  parsePartName,
-  type PartSelf,
-  readPartWriter,
-} from "#drivers/process/part-name.ts";
+import { choosePartPath, giveName } from "#drivers/process/part-file.ts";
 import { isImageWritten } from "./image-lock.ts";
 
 /** Longest base name that still leaves room for what a temporary name adds (NAME_MAX is 255). */
 const NAME_BYTES_MAX = 200;
-const TEMP_TOKEN_BYTES = 8;
-/** What a temporary name shows of the name that the file shall have: there is room for no more. */
-const SHOWN_CHARS = 40;
-/** A part file of a writer that has ended is removed at once, of one that cannot be looked up later. */
-const PART_AGES = { deadMs: 0, foreignMs: foreignPartAgeMs };
-const PART_PATTERN = /^\..*\.([0-9a-f-]+)\.kluis-part$/s;
 
 /** A target under its temporary name, beside the place where it shall be. */
 export class TargetFile {
@@ -48,14 +21,13 @@ export class TargetFile {
 
   private constructor(
     path: string,
-    choice: { readonly overwrite: boolean; readonly token: string },
+    choice: { readonly overwrite: boolean; readonly tempPath: string },
     before: Stats | undefined,
   ) {
     this.path = path;
     this.#overwrite = choice.overwrite;
+    this.tempPath = choice.tempPath;
     this.#before = before;
-    const shown = basename(path).slice(0, SHOWN_CHARS);
-    this.tempPath = join(dirname(path), `.${shown}.${choice.token}.kluis-part`);
   }
 
   /**
@@ -75,13 +47,8 @@ export class TargetFile {
     const before = await unlessAbsent(path, () => lstat(path));
     if (before !== undefined && !overwrite) throw targetExists(path);
     if (before?.isFile() === true) await assertNotWritten(path);
-    const self = await readPartWriter();
-    if (self !== undefined) await sweepParts(dirname(path), self);
-    const token =
-      self === undefined
-        ? toHex(systemRandom.bytes(TEMP_TOKEN_BYTES))
-        : createPartName(self, systemRandom);
-    return new TargetFile(path, { overwrite, token }, before);
+    const tempPath = await choosePartPath(path);
+    return new TargetFile(path, { overwrite, tempPath }, before);
   }
 
   /** Makes what is under the temporary name durable and gives it its name, atomically. */
@@ -90,7 +57,7 @@ export class TargetFile {
       await this.#adoptOwner();
       await syncFile(this.tempPath);
       if (this.#overwrite) await rename(this.tempPath, this.path);
-      else await this.#nameNew();
+      else await giveName(this.tempPath, this.path);
       await syncFolder(dirname(this.path));
     } catch (error) {
       throw toTargetError(this.path, error);
@@ -118,23 +85,6 @@ export class TargetFile {
       }
     }
     await chmod(this.tempPath, mode & 0o777);
-  }
-
-  async #nameNew(): Promise<void> {
-    try {
-      await link(this.tempPath, this.path);
-      await rm(this.tempPath);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === "EEXIST") throw targetExists(this.path);
-      if (code !== "EPERM" && code !== "ENOTSUP" && code !== "EOPNOTSUPP") throw error;
-      // No hard links there (FAT, some network file systems): take the name with an empty file,
-      // which nobody else can have made, and replace that.
-      const flags = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY;
-      const handle = await open(this.path, flags, 0o600);
-      await handle.close();
-      await rename(this.tempPath, this.path);
-    }
   }
 }
 
@@ -165,25 +115,6 @@ export function targetTooSmall(
     "TargetTooSmall",
     `Cannot write "${place}": it has ${String(haveBytes)} bytes, the disk ${String(needBytes)}`,
     { details: { haveBytes, needBytes } },
-  );
-}
-
-/**
- * Removes part files of restores that have ended without doing so. Only one's own: where processes of
- * others are hidden (hidepid) they cannot be told from dead ones. No restore fails because of it.
- */
-async function sweepParts(folder: string, self: PartSelf): Promise<void> {
-  const names = await readdir(folder).catch((): string[] => []);
-  await Promise.allSettled(
-    names.map(async (name) => {
-      const writer = parsePartName(PART_PATTERN.exec(name)?.[1] ?? "");
-      if (writer === undefined) return;
-      const path = join(folder, name);
-      const info = await lstat(path);
-      if (!info.isFile() || info.uid !== process.getuid?.()) return;
-      const ageMs = systemClock.nowMs() - info.mtimeMs;
-      if (await isAbandoned({ writer, ageMs }, self, PART_AGES)) await rm(path, { force: true });
-    }),
   );
 }
 

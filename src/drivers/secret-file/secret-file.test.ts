@@ -7,7 +7,12 @@ import { promisify } from "node:util";
 
 import { isKluisError } from "#base/kluis-error.ts";
 import { createTempFolder } from "#testing/temp-folder.ts";
-import { createSecretFile, readSecretFile, secretFileBytesMax } from "./secret-file.ts";
+import {
+  createSecretFile,
+  readSecretFile,
+  replaceSecretFile,
+  secretFileBytesMax,
+} from "./secret-file.ts";
 
 const content = new TextEncoder().encode("a secret\n");
 
@@ -78,4 +83,15 @@ test("secret file: reads a pipe", async () => {
   await promisify(execFile)("mkfifo", ["-m", "0644", pipe]);
   const [bytes] = await Promise.all([readSecretFile("key file", pipe), writeFile(pipe, content)]);
   assert.deepEqual(bytes, content);
+});
+
+test("secret file: replacing one leaves the new content, of mode 0600, and nothing else", async () => {
+  await using folder = await createTempFolder();
+  const path = `${folder.path}/kit`;
+  await createSecretFile("recovery key file", path, content);
+  const other = new TextEncoder().encode("another\n");
+  await replaceSecretFile("recovery key file", path, other);
+  assert.deepEqual(await readSecretFile("recovery key file", path), other);
+  assert.equal((await stat(path)).mode & 0o777, 0o600);
+  assert.deepEqual(await readdir(folder.path), ["kit"]);
 });

@@ -1,9 +1,10 @@
 /** Files that hold a secret: key files, and files with a passphrase or a recovery key. */
 import { constants } from "node:fs";
-import { open, unlink, type FileHandle } from "node:fs/promises";
+import { open, rename, unlink, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 
 import { KluisError } from "#base/kluis-error.ts";
+import { choosePartPath, giveName } from "#drivers/process/part-file.ts";
 
 /** What a file holds, as messages call it. */
 export type SecretFileKind =
@@ -20,7 +21,7 @@ const groupAndWorld = 0o077;
 
 /**
  * Creates a file of mode 0600 with `content`; durable on return. Nothing is ever overwritten, and a
- * symbolic link is not followed.
+ * symbolic link is not followed. The name only ever stands for the whole content, whoever dies.
  *
  * Errors: ArgumentInvalid (after-change) where the path exists or cannot be written.
  */
@@ -29,20 +30,19 @@ export async function createSecretFile(
   path: string,
   content: Uint8Array,
 ): Promise<void> {
-  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
-  try {
-    const handle = await open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, secretMode);
-    try {
-      await fill(handle, content);
-      await syncFolder(dirname(path));
-    } catch (error) {
-      // Half a key is worse than none; the first error is the one that matters.
-      await unlink(path).catch(() => undefined);
-      throw error;
-    }
-  } catch (error) {
-    throw secretFileError("create", kind, path, error);
-  }
+  await writeDraft({ verb: "create", kind, path }, content, (draft) => giveName(draft, path));
+}
+
+/**
+ * Puts `content` in place of that of a secret file; durable on return, and one or the other whoever
+ * dies. Errors: ArgumentInvalid (after-change).
+ */
+export async function replaceSecretFile(
+  kind: SecretFileKind,
+  path: string,
+  content: Uint8Array,
+): Promise<void> {
+  await writeDraft({ verb: "replace", kind, path }, content, (draft) => rename(draft, path));
 }
 
 /**
@@ -64,7 +64,39 @@ export async function readSecretFile(kind: SecretFileKind, path: string): Promis
     if (bytes.byteLength > secretFileBytesMax) throw refusal(kind, path, "it is too long");
     return bytes;
   } catch (error) {
-    throw secretFileError("read", kind, path, error);
+    throw secretFileError({ verb: "read", kind, path }, error);
+  }
+}
+
+/** What is done, for messages. */
+interface Action {
+  readonly verb: "create" | "read" | "replace";
+  readonly kind: SecretFileKind;
+  readonly path: string;
+}
+
+/** Writes the content under a name of its own, which `give` changes to the one it shall have. */
+async function writeDraft(
+  action: Action,
+  content: Uint8Array,
+  give: (draft: string) => Promise<void>,
+): Promise<void> {
+  const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+  const { path } = action;
+  try {
+    const draft = await choosePartPath(path);
+    const handle = await open(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, secretMode);
+    try {
+      await fill(handle, content);
+      await give(draft);
+    } catch (error) {
+      // Half a key is worse than none; the first error is the one that matters.
+      await unlink(draft).catch(() => undefined);
+      throw error;
+    }
+    await syncFolder(dirname(path));
+  } catch (error) {
+    throw secretFileError(action, error);
   }
 }
 
@@ -104,12 +136,7 @@ const reasons: Readonly<Record<string, string>> = {
   ENOSPC: "the file system is full",
 };
 
-function secretFileError(
-  verb: "create" | "read",
-  kind: SecretFileKind,
-  path: string,
-  error: unknown,
-): unknown {
+function secretFileError({ verb, kind, path }: Action, error: unknown): unknown {
   if (!(error instanceof Error) || !("syscall" in error)) return error;
   const errno = (error as NodeJS.ErrnoException).code ?? "";
   const reason = reasons[errno] ?? `the file system failed (${errno})`;
