@@ -6,7 +6,7 @@
  */
 import { constants } from "node:fs";
 import { link, mkdir, open, readdir, rename, rm, unlink } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 import { KluisError } from "#base/kluis-error.ts";
 import {
@@ -30,16 +30,20 @@ const disabledMark = ".disabled";
 const deletedMark = ".deleted";
 const groupAndWorld = 0o077;
 
-/** All versions of a key, oldest first; `undefined` where there is no such key. */
+/**
+ * All versions of a key, oldest first; `undefined` where there is no such key. A folder without a version
+ * is none: its maker died before it wrote one.
+ */
 export async function listVersions(
   folder: string,
   name: string,
 ): Promise<readonly LocalVersion[] | undefined> {
   const files = await readFolder(join(folder, name));
-  return files
-    ?.filter((file) => localVersionPattern.test(file))
-    .sort()
-    .map((version) => ({ version, isEnabled: !files.includes(`${version}${disabledMark}`) }));
+  const versions = files?.filter((file) => localVersionPattern.test(file)).sort() ?? [];
+  if (files === undefined || versions.length === 0) return undefined;
+  return versions.map((version) => {
+    return { version, isEnabled: !files.includes(`${version}${disabledMark}`) };
+  });
 }
 
 /** Names of keys, and of those that were deleted. */
@@ -89,7 +93,7 @@ export async function writeVersion(
   const home = join(folder, place.name);
   const draft = join(home, `${place.version}.new`);
   try {
-    await mkdir(home, { recursive: true, mode: 0o700 });
+    const made = await mkdir(home, { recursive: true, mode: 0o700 });
     const file = await open(draft, "wx", 0o600);
     try {
       await file.writeFile(encodeLocalKey(key));
@@ -101,6 +105,12 @@ export async function writeVersion(
     await unlink(draft);
     await syncFolder(home);
     await syncFolder(folder);
+    // Folders above that are new are as lost without their entry as the key is.
+    const highest = dirname(made ?? home);
+    for (let above = folder; above !== highest && above !== dirname(above);) {
+      above = dirname(above);
+      await syncFolder(above);
+    }
   } catch (error) {
     throw toKeyError(error);
   }

@@ -1,6 +1,6 @@
 // Goal: keys in a folder pass the suite of key providers, are private, and are not lost by a slip.
 import assert from "node:assert/strict";
-import { chmod, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
@@ -82,4 +82,16 @@ test("local keys: are listed with versions, and names are not taken twice", asyn
   await keys.move("local:a", "purge");
   assert.deepEqual(await readdir(path), ["b"]);
   await assert.rejects(keys.addVersion("local:a"), isCode("KeyDenied", /no key/));
+});
+
+test("local keys: one whose making was cut off is none, and is made again", async () => {
+  await using world = await openWorld();
+  const { keys, path } = world;
+  await mkdir(join(path, "a"), { recursive: true });
+  await writeFile(join(path, "a", "0000000112345678.new"), "half a key");
+  assert.deepEqual(await keys.list(), []);
+  await assert.rejects(keys.wrap("local:a", new Uint8Array(32)), isCode("KeyDenied", /no key/));
+  await keys.create("local:a", "AES");
+  assert.equal((await keys.wrap("local:a", new Uint8Array(32))).algorithm, "A256KW");
+  assert.equal((await keys.list()).length, 1);
 });

@@ -131,7 +131,8 @@ class LocalKeyProvider implements ManagedKeys {
     const { names, deleted } = await listNames(this.#folder);
     const infos: ProviderKeyInfo[] = [];
     for (const name of names) {
-      const versions = (await listVersions(this.#folder, name)) ?? [];
+      const versions = await listVersions(this.#folder, name);
+      if (versions === undefined) continue;
       infos.push({ key: `${this.#scheme}${name}`, isDeleted: false, versions });
     }
     const gone = deleted.map((name) => {
