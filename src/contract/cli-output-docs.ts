@@ -293,12 +293,14 @@ const repair: Members<RepairOutput> = {
 };
 
 const scrub: Members<ScrubOutput> = {
+  depth: ["text", "`objects` or `full`"],
   verdict: ["verdict", "the worst of this run; the exit code is 0, 14 or 12"],
   objectsChecked: ["number", "objects that were read in this run"],
+  blocksChecked: ["number", "blocks and map nodes whose ids were compared; 0 unless `full`"],
   bytesRead: ["number", "of them"],
   objectsListed: ["number", "objects that can be checked"],
   bytesListed: ["number", "of them"],
-  neverChecked: ["number", "objects that no scrub has read yet"],
+  neverChecked: ["number", "objects that no scrub of this depth has read yet"],
   neverCheckedBytes: ["number", "of them"],
   oldestCheckedAt: ["text?", "when the object was read whose check is longest ago"],
   badObjects: ["list of bad object", "at most 1,000"],

@@ -319,8 +319,10 @@ export interface RepairOutput extends OutputHead<"repair"> {
 
 /** `vault scrub`. */
 export interface ScrubOutput extends OutputHead<"scrub"> {
+  readonly depth: string;
   readonly verdict: VerdictOutput;
   readonly objectsChecked: number;
+  readonly blocksChecked: number;
   readonly bytesRead: number;
   readonly objectsListed: number;
   readonly bytesListed: number;

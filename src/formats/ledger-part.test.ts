@@ -38,7 +38,7 @@ const line: fc.Arbitrary<LedgerLine> = fc.oneof(
   fc.record({ kind: fc.constantFrom("damaged", "sound"), number, name }, plain),
   fc.record(
     {
-      kind: kind("checked"),
+      kind: fc.constantFrom("checked", "opened"),
       atMs: count,
       upTo: number,
       objects: count,

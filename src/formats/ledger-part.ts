@@ -39,9 +39,12 @@ export type LedgerLine =
   | { readonly kind: "remove"; readonly generation: number; readonly name: string }
   /** What a check proved of an object. */
   | { readonly kind: "damaged" | "sound"; readonly number: number; readonly name: string }
-  /** All objects named `from` to `to` that the inventory had up to `upTo` were checked. */
+  /**
+   * All objects named `from` to `to` that the inventory had up to `upTo` were compared with their names;
+   * `opened`: and everything in them was opened and compared with its id.
+   */
   | {
-      readonly kind: "checked";
+      readonly kind: "checked" | "opened";
       readonly atMs: number;
       readonly upTo: number;
       readonly objects: number;
@@ -131,9 +134,10 @@ function encodeLine(line: LedgerLine): string {
     }
     case "remove":
       return `remove ${line.generation} ${line.name}`;
-    case "checked": {
+    case "checked":
+    case "opened": {
       const { atMs, upTo, objects, bytes, from, to } = line;
-      return `checked ${atMs} ${upTo} ${objects} ${bytes} ${from} ${to}`;
+      return `${kind} ${atMs} ${upTo} ${objects} ${bytes} ${from} ${to}`;
     }
     case "damaged":
     case "sound":
@@ -166,7 +170,8 @@ function parseKind(kind: string | undefined, fields: LineFields): LedgerLine | u
     case "damaged":
     case "sound":
       return { kind, number: fields.count(ledgerNumberMax), name: fields.name() };
-    case "checked": {
+    case "checked":
+    case "opened": {
       const [atMs, upTo] = [fields.count(), fields.count(ledgerNumberMax)];
       const [objects, bytes] = [fields.count(), fields.count()];
       return { kind, atMs, upTo, objects, bytes, from: fields.name(), to: fields.name() };

@@ -56,7 +56,8 @@ export async function repairVault(options: RepairOptions): Promise<RepairReport>
   const before = await readFindings(placeOf(options));
   const verify = await verifyVault({ ...options, record: !isDryRun });
   const inventory = await repairInventory(options, verify);
-  const lifted = verify.depth === "structure" ? [] : findWhole(before.damaged, verify);
+  // What does not open although it hashes to its name is found whole by nothing less.
+  const lifted = verify.depth === "full" ? findWhole(before.damaged, verify) : [];
   if (!isDryRun && lifted.length > 0) await putFindings(options, { sound: lifted });
   return {
     isDryRun,

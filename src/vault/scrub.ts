@@ -2,10 +2,13 @@
  * Scrub: checks all objects of a vault bit by bit, within a budget, and remembers in the vault what
  * was checked when, so that any host goes on where the last one ended; docs/design/verify-and-heal.md.
  */
+import { availableParallelism } from "node:os";
+
 import { fromHex } from "#base/bytes.ts";
 import type { Clock } from "#base/clock.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import {
+  type CheckDepth,
   type CheckedRange,
   compactFindings,
   putFindings,
@@ -13,7 +16,9 @@ import {
 } from "#vault/inventory/findings.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { type BadObject, Damage, type Verdict } from "#vault/verify/damage.ts";
-import { readChecked } from "#vault/verify/read-object.ts";
+import { workersMax } from "#vault/limits.ts";
+import { openWhole } from "#vault/verify/open-whole.ts";
+import { readChecked, type ReadObject } from "#vault/verify/read-object.ts";
 import {
   measureAges,
   planScrub,
@@ -26,6 +31,7 @@ import {
   isInventoried,
   type StoreState,
 } from "#vault/verify/store-check.ts";
+import { WorkerPool } from "#vault/workers/worker-pool.ts";
 
 /** Objects after which what was checked is noted: a scrub that is killed loses no more than these. */
 const objectsPerRange = 4096;
@@ -35,17 +41,24 @@ export interface ScrubOptions {
   readonly store: ObjectStore;
   readonly keys: VaultKeys;
   readonly clock: Clock;
+  /** `full` also opens everything in each object; remembered apart. `objects` by default. */
+  readonly depth?: CheckDepth | undefined;
+  /** Threads that open; by default one for each processor, at most {@link workersMax}. */
+  readonly workers?: number | undefined;
   /** It ends with the object that reaches either. */
   readonly budget: { readonly bytes: number; readonly durationMs: number };
   readonly signal?: AbortSignal;
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
 
-/** What a scrub has found. */
+/** What a scrub has found. Ages are those of its depth. */
 export interface ScrubReport extends ScrubAges {
+  readonly depth: CheckDepth;
   /** The worst of what was looked at in this run. */
   readonly verdict: Verdict;
   readonly objectsChecked: number;
+  /** Blocks and map nodes whose ids were compared with their content; 0 unless in full. */
+  readonly blocksChecked: number;
   readonly bytesRead: number;
   readonly objectsListed: number;
   readonly bytesListed: number;
@@ -61,22 +74,28 @@ export interface ScrubReport extends ScrubAges {
  * Errors: those of the store where it cannot be listed or the findings cannot be put; Cancelled.
  */
 export async function scrubVault(options: ScrubOptions): Promise<ScrubReport> {
-  const { store, keys, clock, signal } = options;
+  const { store, keys, clock, signal, depth = "objects" } = options;
   const startMs = clock.monotonicMs();
   const place = { store, keys, vaultId: keys.vaultId, signal };
   const before = await readFindings(place);
   const damage = new Damage();
   const state = await checkStore(place, damage);
   const objects = listScrubbable(state);
-  const run = new ScrubRun(options, { state, damage, before: before.damaged });
-  await run.check(planScrub(objects, before.checked), startMs);
+  await using pool = new WorkerPool({
+    start: { keys, verify: false },
+    size: Math.min(workersMax, options.workers ?? availableParallelism()),
+  });
+  const run = new ScrubRun(options, { state, damage, before: before.damaged, pool });
+  await run.check(planScrub(objects, before.checked, depth), startMs);
   await compactFindings({ store, keys, signal });
   const after = await readFindings(place);
-  const ages = measureAges(objects, after.checked);
+  const ages = measureAges(objects, after.checked, depth);
   return {
     ...ages,
+    depth,
     verdict: damage.verdict,
     objectsChecked: run.objects,
+    blocksChecked: run.blocks,
     bytesRead: run.bytes,
     objectsListed: objects.length,
     bytesListed: objects.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
@@ -103,7 +122,10 @@ class ScrubRun {
   readonly #state: StoreState;
   readonly #damage: Damage;
   readonly #before: ReadonlySet<string>;
+  readonly #pool: WorkerPool;
+  readonly #depth: CheckDepth;
   objects = 0;
+  blocks = 0;
   bytes = 0;
   #range: CheckedRange | undefined;
   #damaged: string[] = [];
@@ -115,9 +137,12 @@ class ScrubRun {
       readonly state: StoreState;
       readonly damage: Damage;
       readonly before: ReadonlySet<string>;
+      readonly pool: WorkerPool;
     },
   ) {
     this.#options = options;
+    this.#depth = options.depth ?? "objects";
+    this.#pool = found.pool;
     this.#state = found.state;
     this.#damage = found.damage;
     this.#before = found.before;
@@ -150,9 +175,7 @@ class ScrubRun {
   }
 
   async #checkOne({ name }: ScrubObject): Promise<void> {
-    const { store, signal } = this.#options;
-    const sha256 = fromHex(expectedHash(this.#state, name) ?? "") ?? new Uint8Array();
-    const read = await readChecked({ store, signal }, name, sha256);
+    const read = await this.#read(name);
     this.bytes += read.bytesRead;
     const isRemoved = read.kind === "missing" && (await this.#state.wasRemoved(name));
     if (read.verdict !== "sound" && !isRemoved) {
@@ -168,13 +191,35 @@ class ScrubRun {
     this.#extend(name, read.bytesRead);
   }
 
+  async #read(name: string): Promise<ReadObject> {
+    const { store, keys, signal } = this.#options;
+    const sha256 = fromHex(expectedHash(this.#state, name) ?? "") ?? new Uint8Array();
+    const read = await readChecked({ store, signal }, name, sha256);
+    if (read.verdict !== "sound") return read;
+    // What was damaged before may be so in what it holds, although it hashes to its name.
+    if (this.#depth === "objects" && !this.#before.has(name)) return read;
+    const onChecked = (blocks: number): void => void (this.blocks += blocks);
+    const deps = { store, keys, pool: this.#pool, signal, onChecked };
+    const problem = await openWhole(deps, name, read.bytes);
+    if (problem === undefined) return read;
+    // As with reads: only what is wrong twice is proved, for memory errs as well.
+    const again = await readChecked({ store, signal }, name, sha256);
+    const bytesRead = read.bytesRead + again.bytesRead;
+    if (again.verdict !== "sound") return { ...again, bytesRead };
+    if ((await openWhole(deps, name, again.bytes)) !== undefined) {
+      return { ...again, ...problem, bytesRead };
+    }
+    const reason = `it opened the second time only: ${problem.reason}`;
+    return { ...again, verdict: "unknown", reason, bytesRead };
+  }
+
   #extend(name: string, bytes: number): void {
     const range = this.#range;
     const atMs = this.#options.clock.nowMs();
     const upTo = this.#state.inventory.number;
     this.#range =
       range === undefined
-        ? { atMs, upTo, objects: 1, bytes, from: name, to: name }
+        ? { depth: this.#depth, atMs, upTo, objects: 1, bytes, from: name, to: name }
         : { ...range, objects: range.objects + 1, bytes: range.bytes + bytes, to: name };
   }
 

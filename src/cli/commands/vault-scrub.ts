@@ -10,6 +10,7 @@ import { outputFormOf, printResult } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
 import { exitOfVerdict } from "#cli/verify-points.ts";
 
+const depths = ["objects", "full"] as const;
 /** Objects that a table shows. */
 const objectsShown = 20;
 const mebibyte = 1024 * 1024;
@@ -21,11 +22,18 @@ export const vaultScrub: CommandSpec = {
   description:
     "Reads objects in the order of their names and compares each with its name, until a budget is spent, and notes " +
     "in the vault what was checked when and what is damaged. The next run of any host goes on there, and the next " +
-    "backup heals what was found. Exit code 0: sound; 14: damaged or missing; 12: something could not be read just now.",
+    "backup heals what was found. With --depth full each frame is decrypted and each block compared with its id as " +
+    "well; each depth remembers where it was. Exit code 0: sound; 14: damaged or missing; 12: something could not be read just now.",
   arguments: [],
   options: [
     storeOption,
     ...keyOptions,
+    {
+      flags: "--depth <depth>",
+      text: "objects: every object by its name; full: every frame and block in it as well",
+      choices: depths,
+      otherwise: "objects",
+    },
     { flags: "--budget-mib <count>", text: "stop after so many MiB", otherwise: "all objects" },
     { flags: "--budget-seconds <count>", text: "stop after this time", otherwise: "no limit" },
     outputOption,
@@ -34,6 +42,10 @@ export const vaultScrub: CommandSpec = {
     {
       line: "kluis vault scrub --store /srv/vault --key-file /etc/kluis/key --budget-seconds 1800",
       text: "Half an hour of checking, every night.",
+    },
+    {
+      line: "kluis vault scrub --store /srv/vault --key-file /etc/kluis/key --depth full --budget-mib 65536",
+      text: "64 GiB decrypted and compared block by block, every Sunday.",
     },
   ],
   exits: vaultExits,
@@ -53,6 +65,7 @@ async function runVaultScrub(input: CommandInput, environment: CliEnvironment): 
     keys: files.keys,
     clock,
     signal,
+    depth: depths.find((depth) => depth === input.text("depth")),
     budget: {
       bytes: mib === undefined ? Infinity : mib * mebibyte,
       durationMs: seconds === undefined ? Infinity : seconds * 1000,
@@ -74,7 +87,7 @@ async function runVaultScrub(input: CommandInput, environment: CliEnvironment): 
 }
 
 function toLines(report: ScrubReport): readonly string[] {
-  const { badObjects, badObjectsOmitted, neverChecked, oldestAtMs } = report;
+  const { badObjects, badObjectsOmitted, neverChecked, oldestAtMs, depth, blocksChecked } = report;
   const shown = badObjects.slice(0, objectsShown);
   const more = badObjects.length - shown.length + badObjectsOmitted;
   const oldest =
@@ -85,6 +98,7 @@ function toLines(report: ScrubReport): readonly string[] {
     ),
     ...(more === 0 ? [] : [`and ${more} more objects`]),
     `${report.objectsChecked} of ${report.objectsListed} objects checked, ${formatBytes(report.bytesRead)} of ${formatBytes(report.bytesListed)} read in ${formatDuration(report.durationMs)}`,
-    `${neverChecked} objects were never checked (${formatBytes(report.neverCheckedBytes)})${oldest}`,
+    ...(depth === "full" ? [`${blocksChecked} blocks and map nodes compared with their ids`] : []),
+    `${neverChecked} objects were never checked${depth === "full" ? " in full" : ""} (${formatBytes(report.neverCheckedBytes)})${oldest}`,
   ];
 }

@@ -15,11 +15,15 @@ import {
 const linesPerPart = ledgerLinesMax - 1024;
 /** Parts are put together from so many on. */
 const compactPartsMin = 32;
-/** Ranges that are kept: those of about the last two rounds through a vault. */
+/** Ranges of each depth that are kept: those of about the last two rounds through a vault. */
 const rangesMax = 512;
+
+/** How objects were checked: compared with their names, or everything in them opened as well. */
+export type CheckDepth = "objects" | "full";
 
 /** A range of names whose objects were all checked. */
 export interface CheckedRange {
+  readonly depth: CheckDepth;
   /** Wall time; for people and for what is due next, no safety rests on it. */
   readonly atMs: number;
   /** Largest number of an inventory part at that time: objects named by later ones were not checked. */
@@ -63,7 +67,7 @@ export async function putFindings(deps: LedgerDeps, found: NewFindings): Promise
   const lines: ((number: number) => LedgerLine)[] = [
     ...damaged.map((name) => (number: number) => ({ kind: "damaged" as const, number, name })),
     ...sound.map((name) => (number: number) => ({ kind: "sound" as const, number, name })),
-    ...checked.map((range) => () => ({ kind: "checked" as const, ...range })),
+    ...checked.map((range) => () => toLine(range)),
   ];
   let after: readonly LedgerEntry[] | undefined;
   for (let at = 0; at < lines.length; at += linesPerPart) {
@@ -90,7 +94,12 @@ export async function compactFindings(deps: LedgerDeps): Promise<void> {
       sha256: toHex(sha256),
     })),
     ...verdicts.values(),
-    ...checked.slice(-rangesMax).map((range) => ({ kind: "checked" as const, ...range })),
+    ...(["objects", "full"] as const).flatMap((depth) => {
+      return checked
+        .filter((range) => range.depth === depth)
+        .slice(-rangesMax)
+        .map(toLine);
+    }),
   ];
   // A verdict that no longer fits costs another check, and only a vault in ruins has so many.
   await putLedgerPart(deps, "findings", {
@@ -113,13 +122,18 @@ function unite(parts: readonly (readonly LedgerLine[])[]): {
       if (line.kind === "damaged" || line.kind === "sound") {
         const known = verdicts.get(line.name);
         if (known === undefined || isNewer(line, known)) verdicts.set(line.name, line);
-      } else if (line.kind === "checked") {
-        const { kind: _, ...range } = line;
-        checked.set(JSON.stringify(range), range);
+      } else if (line.kind === "checked" || line.kind === "opened") {
+        const { kind, ...rest } = line;
+        const depth = kind === "opened" ? ("full" as const) : ("objects" as const);
+        checked.set(JSON.stringify(line), { depth, ...rest });
       }
     }
   }
   return { verdicts, checked: [...checked.values()].toSorted((a, b) => a.atMs - b.atMs) };
+}
+
+function toLine({ depth, ...range }: CheckedRange): LedgerLine {
+  return { kind: depth === "full" ? "opened" : "checked", ...range };
 }
 
 /** Among lines of one number damage weighs more. */

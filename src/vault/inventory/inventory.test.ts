@@ -159,7 +159,8 @@ test("findings: the newest verdict counts, damage among equals", async () => {
   const store = createMemoryStore();
   const deps = { store, keys: testKeys };
   const [a, b] = [packName(new Uint8Array(32)), packName(new Uint8Array(32).fill(1))];
-  const checked = [{ atMs: 5, upTo: 3, objects: 2, bytes: 10, from: a, to: b }];
+  const range = { atMs: 5, upTo: 3, objects: 2, bytes: 10, from: a, to: b };
+  const checked = (["objects", "full"] as const).map((depth) => ({ depth, ...range }));
   await putFindings(deps, { damaged: [a, b], checked });
   await putFindings(deps, { sound: [b] });
   const { damaged, checked: read, bad } = await readFindings(place(store));

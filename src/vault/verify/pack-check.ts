@@ -65,9 +65,13 @@ export class ObjectChecker {
       damage.addPack(pack.name, read.verdict);
       return;
     }
-    if (read.verdict === "sound" && !isDeep) return;
-    const { bytes } = read;
     // A wrong name does not make every frame wrong: those that open are still of use.
+    if (read.verdict !== "sound" || isDeep) await this.checkFrames(pack, read.bytes);
+  }
+
+  /** Opens every frame of a pack, and compares every block or node in it with its id. */
+  async checkFrames(pack: IndexPack, bytes: Uint8Array): Promise<void> {
+    const name = pack.type === "pack" ? packName(pack.name) : mapPackName(pack.name);
     const entries = groupByFrame(pack);
     let offset = containerHeaderBytes;
     const checks: Promise<void>[] = [];

@@ -1,5 +1,5 @@
 /** Which objects a scrub checks next, and what is known of the others; pure. */
-import type { CheckedRange } from "#vault/inventory/findings.ts";
+import type { CheckDepth, CheckedRange } from "#vault/inventory/findings.ts";
 
 /** An object that a scrub may check. */
 export interface ScrubObject {
@@ -34,11 +34,13 @@ export function checkedAtMs(
   return latest;
 }
 
-/** What the ranges say of all objects. */
+/** What the ranges say of all objects. A check in full is one of that depth and of the lesser one. */
 export function measureAges(
   objects: readonly ScrubObject[],
-  ranges: readonly CheckedRange[],
+  checked: readonly CheckedRange[],
+  depth: CheckDepth,
 ): ScrubAges {
+  const ranges = depth === "objects" ? checked : checked.filter((range) => range.depth === "full");
   let neverChecked = 0;
   let neverCheckedBytes = 0;
   let oldestAtMs: number | undefined;
@@ -53,14 +55,15 @@ export function measureAges(
 }
 
 /**
- * The objects in the order in which they are due: by name, from behind the end of the newest range on
- * and round. `objects` are sorted by name; each comes once.
+ * The objects in the order in which they are due: by name, from behind the end of the newest range of
+ * that depth on and round. `objects` are sorted by name; each comes once.
  */
 export function planScrub(
   objects: readonly ScrubObject[],
   ranges: readonly CheckedRange[],
+  depth: CheckDepth,
 ): readonly ScrubObject[] {
-  const last = ranges.at(-1)?.to;
+  const last = ranges.findLast((range) => range.depth === depth)?.to;
   if (last === undefined) return objects;
   const start = objects.findIndex(({ name }) => name > last);
   return start <= 0 ? objects : [...objects.slice(start), ...objects.slice(0, start)];

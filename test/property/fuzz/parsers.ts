@@ -473,6 +473,7 @@ function ledgerParts(): readonly Uint8Array[] {
     { kind: "damaged", number: 5, name },
     { kind: "sound", number: 6, name },
     { kind: "checked", atMs: 7, upTo: 8, objects: 9, bytes: 10, from: name, to: name },
+    { kind: "opened", atMs: 7, upTo: 8, objects: 9, bytes: 10, from: name, to: name },
   ];
   const vaultId = salt.subarray(0, 16);
   return [
