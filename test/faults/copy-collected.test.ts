@@ -27,7 +27,7 @@ import {
   createCopyWorld,
   idsOf,
 } from "./copy-world.ts";
-import { HookedStore } from "./hooked-store.ts";
+import { HookedStore } from "#testing/hooked-store.ts";
 
 const random = createSeededRandom("copy collected");
 const isLong = process.env["KLUIS_LONG"] === "1";

@@ -13,7 +13,7 @@ import { FaultyStore, injectedError } from "#testing/faulty-store.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { replicateVault } from "#vault/replicate.ts";
 import { assertCopyWhole, contentOf, copyOptions, createCopyWorld, idsOf } from "./copy-world.ts";
-import { HookedStore } from "./hooked-store.ts";
+import { HookedStore } from "#testing/hooked-store.ts";
 
 const random = createSeededRandom("copy store faults");
 const isLong = process.env["KLUIS_LONG"] === "1";

@@ -8,7 +8,8 @@ import { systemRandom } from "#base/random.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { beatName } from "#formats/store-names.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
-import type { ObjectStore } from "#ports/object-store.ts";
+import type { ByteRange, ObjectStore } from "#ports/object-store.ts";
+import { HookedStore } from "#testing/hooked-store.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault, testKeys } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
@@ -172,4 +173,21 @@ test("collect vault: a collection on the object that backs up is refused, not le
   const kept = [await backup];
   assert.equal((await vault.collect()).end, "nothing-to-do");
   await assertSound(store, kept);
+});
+
+test("collect vault: a segment that another collection removes under it is no damage", async () => {
+  const inner = createMemoryStore();
+  /** Loses the index segment that is read first. */
+  class Removing extends HookedStore {
+    override async get(name: string, range?: ByteRange): Promise<Uint8Array> {
+      if (name.startsWith("index/")) await inner.remove(name);
+      return await super.get(name, range);
+    }
+  }
+  await using late = await openTestVault({ store: new Removing(inner) });
+  await using vault = await openTestVault({ store: inner });
+  await writeChain(vault, "vm", 1);
+  await assert.rejects(late.collect(), (error) => isKluisError(error, "Busy"));
+  assert.deepEqual(await namesBelow(inner, "leases/"), []);
+  assert.deepEqual(await namesBelow(inner, "condemned/"), []);
 });

@@ -1,12 +1,13 @@
 /** The work of a collection between the steps of its protocol: mark, choose, copy out, index anew. */
 import { bytesEqual, toHex } from "#base/bytes.ts";
-import { isKluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
 import { containerHeaderBytes, parseContainerHeader } from "#formats/container.ts";
 import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
 import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { PackExtent } from "#vault/index/entry-reader.ts";
+import type { LostSegment } from "#vault/index/segment-repairs.ts";
 import { putInventoryPart } from "#vault/inventory/inventory.ts";
 import {
   manifestsAtOnce,
@@ -111,7 +112,7 @@ export class VaultCollectionWork implements CollectionWork {
       this.#seen.clear();
     }
     const [lost] = index.lost.filter(({ name }) => segments.some((one) => bytesEqual(one, name)));
-    if (lost !== undefined) throw lost.error;
+    if (lost !== undefined) await this.#throwLost(lost);
     const listed = namesOf(input);
     const distrusted: Uint8Array[] = [];
     for await (const extent of index.packExtents()) {
@@ -119,6 +120,17 @@ export class VaultCollectionWork implements CollectionWork {
       if (condemned.has(name) || !listed.has(name)) distrusted.push(extent.head.name);
     }
     await index.setDistrusted("condemned", distrusted);
+  }
+
+  /** A segment that was listed and is gone has been removed: by a collection that has decided. */
+  async #throwLost({ name, error }: LostSegment): Promise<never> {
+    const { store, signal } = this.#deps;
+    const segment = indexSegmentName(name);
+    const isGone =
+      isKluisError(error, "ObjectNotFound") && (await store.stat(segment, signal)) === undefined;
+    if (!isGone) throw error;
+    const reason = `another collection has just removed "${segment}"`;
+    throw new KluisError("Busy", `Cannot collect: ${reason}`, { cause: error });
   }
 
   async #mark(manifests: readonly string[], whenGone: "skip" | "fail"): Promise<void> {
