@@ -73,7 +73,9 @@ export async function measureCollection(
       points: count,
       incrementMs: median(increments),
       listMs: await medianOf(() => vault.listPoints()),
-      pruneMs: await medianOf(() => planPruning(vault, { last: 3 })),
+      pruneMs: await medianOf(() =>
+        planPruning(vault, { last: 3 }, { nowMs: systemClock.nowMs() }),
+      ),
     });
   }
   const report = await vault.collect({ dryRun: true });

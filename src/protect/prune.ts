@@ -5,8 +5,12 @@ import {
   type RetentionChoice,
   type RetentionRules,
 } from "./retention.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { pointTimeMs } from "#vault/recovery-point.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
+
+/** How far the clocks of hosts may be apart. */
+const clockSkewMaxMs = 24 * 60 * 60 * 1000;
 
 /** A point as a listing of names has it. */
 export interface PrunedPoint extends PointName, DatedPoint {}
@@ -20,12 +24,13 @@ export interface ItemPruning {
 
 /**
  * Plans what becomes of every point of one item or of all. Reads names alone, and one manifest for each
- * item. ArgumentInvalid (after-change) where no rule is given; errors of `readPoint`.
+ * item. ArgumentInvalid (after-change) where no rule is given, or where a point is dated in the future: a
+ * host whose clock was wrong has made it, and what is newest would go in its stead; errors of `readPoint`.
  */
 export async function planPruning(
   vault: Vault,
   rules: RetentionRules,
-  options: { readonly itemId?: string; readonly signal?: AbortSignal } = {},
+  options: { readonly nowMs: number; readonly itemId?: string; readonly signal?: AbortSignal },
 ): Promise<readonly ItemPruning[]> {
   const byItem = new Map<string, PrunedPoint[]>();
   for (const name of await vault.listPoints(options.itemId, options.signal)) {
@@ -39,12 +44,17 @@ export async function planPruning(
     const [newest] = choices;
     if (newest === undefined) continue;
     const { itemId, itemName } = await vault.readPoint(newest.point, options.signal);
+    if (newest.point.takenAtMs > options.nowMs + clockSkewMaxMs)
+      throw inFuture(itemId, newest.point);
     items.push({ itemId, itemName, choices });
   }
   return items;
 }
 
-/** Deletes every point that no rule keeps. Where it fails, those before are deleted. */
+/**
+ * Deletes every point that no rule keeps; one that somebody else has deleted meanwhile is gone as well.
+ * Where it fails, those before are deleted.
+ */
 export async function applyPruning(
   vault: Vault,
   items: readonly ItemPruning[],
@@ -52,7 +62,25 @@ export async function applyPruning(
 ): Promise<void> {
   for (const { choices } of items) {
     for (const { point, keptBy } of choices) {
-      if (keptBy.length === 0) await vault.deletePoint(point, signal);
+      if (keptBy.length === 0) await deleteUnlessGone(vault, point, signal);
     }
   }
+}
+
+async function deleteUnlessGone(
+  vault: Vault,
+  point: PointName,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  try {
+    await vault.deletePoint(point, signal);
+  } catch (error) {
+    if (!isKluisError(error, "RecoveryPointNotFound")) throw error;
+  }
+}
+
+function inFuture(itemId: string, { pointId, takenAtMs }: PrunedPoint): KluisError {
+  const taken = new Date(takenAtMs).toISOString();
+  const reason = `recovery point "${pointId}" of ${JSON.stringify(itemId)} is dated ${taken}, in the future`;
+  return new KluisError("ArgumentInvalid", `Cannot prune: ${reason}; delete it or set the clock`);
 }

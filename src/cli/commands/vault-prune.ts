@@ -18,7 +18,7 @@ export const vaultPrune: CommandSpec = {
   summary: "delete recovery points that no rule keeps",
   description:
     "Deletes, item by item, every recovery point that none of the rules keeps. The newest point of an item is " +
-    "always kept. Days, weeks, months and years are those of UTC. The space is freed by `kluis vault collect`.",
+    "always kept; where one is dated in the future, nothing is deleted. Days, weeks, months and years are those of UTC. The space is freed by `kluis vault collect`.",
   arguments: [],
   options: [
     storeOption,
@@ -59,6 +59,7 @@ async function runVaultPrune(input: CommandInput, environment: CliEnvironment): 
   const { signal } = environment;
   const items = await planPruning(vault, rules, {
     signal,
+    nowMs: environment.clock.nowMs(),
     ...(item === undefined ? {} : { itemId: await findItemId(vault, item, environment) }),
   });
   const isDryRun = input.flag("dryRun");
