@@ -65,6 +65,14 @@ export const errorRegistry = {
     title: "The vault follows another store",
     action: "Use the primary, or make this vault one of its own with `kluis vault promote`.",
   },
+  StoreSetBack: {
+    http: 409,
+    exit: 14,
+    retry: "after-change",
+    title: "The store is behind what this host has seen in it",
+    action:
+      "Find out who set it back or removed objects, and heal it from a copy; if it was meant, run `kluis vault accept`.",
+  },
   StoreFormatNewer: {
     http: 409,
     exit: 11,

@@ -22,6 +22,10 @@ export function createDrivers(host: StoreHost): CliDrivers {
       return openKeyVaults(readAzureCredentials(host.variables), deps);
     },
     openManagedKeys: openFolderKeys,
+    openMemory: async (folder) => {
+      const { HostMemory } = await import("#drivers/host-memory/host-memory.ts");
+      return new HostMemory(folder);
+    },
     openImages: async () => {
       const { imageAccess } = await import("#drivers/disk/image-access.ts");
       return imageAccess;

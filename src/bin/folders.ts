@@ -6,21 +6,21 @@ import { isAbsolute, join } from "node:path";
 export interface Folders {
   /** Indexes and compiled code: only saves time. */
   readonly cache: string;
-  /** What the drivers of VMs know: layers and snapshots. */
+  /** What the drivers of VMs know, keys of this host, and what it remembers of vaults. */
   readonly state: string;
 }
 
-/** As the XDG base directory specification says; root's state of VMs is the host's. */
+/** As the XDG base directory specification says; root's state is the host's. KLUIS_STATE goes before all. */
 export function readFolders(variables: Readonly<Record<string, string | undefined>>): Folders {
   const home = variables["HOME"] ?? homedir();
   const base = isAbsolute(home) ? home : tmpdir();
   const isRoot = process.getuid?.() === 0;
-  const state = isRoot
+  const usual = isRoot
     ? "/var/lib/kluis"
     : join(absolute(variables["XDG_STATE_HOME"]) ?? join(base, ".local/state"), "kluis");
   return {
+    state: absolute(variables["KLUIS_STATE"]) ?? usual,
     cache: join(absolute(variables["XDG_CACHE_HOME"]) ?? join(base, ".cache"), "kluis"),
-    state,
   };
 }
 

@@ -43,6 +43,10 @@ export const commandTable: readonly CommandEntry[] = [
     load: async () => (await import("#cli/commands/vault-promote.ts")).vaultPromote,
   },
   {
+    words: "vault accept",
+    load: async () => (await import("#cli/commands/vault-accept.ts")).vaultAccept,
+  },
+  {
     words: "vault prune",
     load: async () => (await import("#cli/commands/vault-prune.ts")).vaultPrune,
   },

@@ -36,6 +36,19 @@ export interface SecretFiles {
   replace(kind: SecretKind, path: string, content: Uint8Array): Promise<void>;
 }
 
+/** A file in which the host remembers something of a vault. */
+export interface RememberedFile {
+  readonly name: string;
+  readonly content: Uint8Array;
+}
+
+/** What this host remembers of vaults. Errors: ArgumentInvalid (after-change). */
+export interface HostMemories {
+  read(subject: string): Promise<readonly RememberedFile[]>;
+  /** Remembers `content` in place of the files named by `old`; durable on return. */
+  replace(subject: string, old: readonly string[], content: Uint8Array): Promise<void>;
+}
+
 /** Where descriptions of VMs are. */
 export interface VmPlace {
   /** Absolute paths of description files. */
@@ -74,6 +87,8 @@ export interface CliDrivers {
   openKeyProvider(key: string, folders: KeyFolders): Promise<KeyProvider>;
   /** The same for keys that are managed through Kluis: `local:…` and `platform:…`. */
   openManagedKeys(key: string, folders: KeyFolders): Promise<ManagedKeys>;
+  /** What the host remembers, in files below that folder. */
+  openMemory(folder: string): Promise<HostMemories>;
   openImages(): Promise<ImageAccess>;
   openVms(place: VmPlace): Promise<Vms>;
   /** Writes configurations of restored VMs; needs no VM of this host. */

@@ -15,8 +15,9 @@ const failedExit = 14;
 export async function runKeyProof(
   input: CommandInput,
   environment: CliEnvironment,
+  intent: "rescue" | "read",
 ): Promise<number> {
-  const { store, files } = await unlockStore(input, environment);
+  const { store, files } = await unlockStore(input, environment, { intent });
   const proof = await proveVaultKey(store, files, environment.signal);
   const { slot } = files.opened.slot;
   const document: KeyProofOutput = {

@@ -12,9 +12,17 @@ import {
 } from "#vault/key-secret.ts";
 import { type OpenedVault, openVaultFiles } from "#vault/vault-files.ts";
 import { Vault } from "#vault/vault.ts";
+import type { BadObject } from "#vault/verify/damage.ts";
 import type { CommandInput } from "#cli/command.ts";
 import { openCustomerKey, openPlatformKey } from "#cli/provided-keys.ts";
 import type { CliEnvironment, SecretKind } from "#cli/environment.ts";
+import {
+  checkMemory,
+  type RememberedVault,
+  setBackError,
+  warnOfSetBack,
+  warnOnFailure,
+} from "#cli/vault-memory.ts";
 
 /** Threads at most; the vault has the same bound. */
 const workersMax = 16;
@@ -24,22 +32,50 @@ export interface VaultSession extends AsyncDisposable {
   readonly store: ObjectStore;
   readonly files: OpenedVault;
   readonly vault: Vault;
+  /** Objects that this host has seen in the store, and that are gone or others now. */
+  readonly setBack: readonly BadObject[];
 }
 
 /** A store whose key was accepted. */
 export type UnlockedStore = Omit<VaultSession, "vault" | keyof AsyncDisposable>;
 
+/** What a command does with a vault. */
+export type Intent = "rescue" | "read" | "add" | "remove";
+
 /**
- * Opens store and key ring, not the index; `given` is the secret where it was read already. Errors:
- * Store*, Key*, ArgumentInvalid.
+ * Opens store and key ring, not the index; `given` is the secret where it was read already.
+ *
+ * A store that is behind what this host has seen in it is a warning, and an error for who means to
+ * remove or to change keys; a rescue remembers nothing. Errors: Store*, Key*, ArgumentInvalid.
  */
 export async function unlockStore(
   input: CommandInput,
   environment: CliEnvironment,
-  given?: KeySecret,
+  how: { readonly intent: Intent; readonly given?: KeySecret },
 ): Promise<UnlockedStore> {
   const option = input.text("from") === "secondary" ? "secondary" : "store";
-  return await unlockPlace(input, environment, { place: input.requiredText(option), given });
+  const place = input.requiredText(option);
+  const unlocked = await unlockPlace(input, environment, { place, given: how.given });
+  if (how.intent === "rescue") return unlocked;
+  const checking = checkMemory(rememberedOf(unlocked), environment);
+  // Nothing but the vault itself may keep anybody from reading it.
+  const setBack =
+    how.intent === "read" ? ((await warnOnFailure(checking, environment)) ?? []) : await checking;
+  if (setBack.length > 0 && how.intent === "remove") throw setBackError(unlocked.store, setBack);
+  warnOfSetBack(unlocked.store, setBack, environment);
+  return { ...unlocked, setBack };
+}
+
+/** Remembers what a command has put, once it is done; where that fails it is a warning. */
+export async function rememberStore(
+  unlocked: Pick<UnlockedStore, "store" | "files">,
+  environment: CliEnvironment,
+): Promise<void> {
+  await warnOnFailure(checkMemory(rememberedOf(unlocked), environment), environment);
+}
+
+function rememberedOf({ store, files }: Pick<UnlockedStore, "store" | "files">): RememberedVault {
+  return { store, vaultId: files.header.vaultId, keys: files.keys };
 }
 
 /** {@link unlockStore} of another place than the command line's `--store`. */
@@ -51,12 +87,12 @@ export async function unlockPlace(
   const { place } = what;
   const secret = what.given ?? (await readSecret(input, environment));
   const store = await environment.drivers.openStore(place, { create: false });
-  return { store, files: await openVaultFiles(store, secret, environment.signal) };
+  return { store, files: await openVaultFiles(store, secret, environment.signal), setBack: [] };
 }
 
 /** How a vault is opened; a rescue uses nothing of this host. */
 export interface VaultSessionOptions {
-  readonly useCache: boolean;
+  readonly intent: Intent;
 }
 
 /** Opens the vault of a command line. Errors: Store*, Key*, ArgumentInvalid, Object*. */
@@ -66,7 +102,7 @@ export async function openVaultSession(
   options: VaultSessionOptions,
 ): Promise<VaultSession> {
   const workers = input.count("workers", { min: 1, max: workersMax });
-  const unlocked = await unlockStore(input, environment);
+  const unlocked = await unlockStore(input, environment, options);
   const { store, files } = unlocked;
   const vault = await Vault.open(
     {
@@ -75,12 +111,19 @@ export async function openVaultSession(
       clock: environment.clock,
       random: environment.random,
       verify: !input.isOff("verifyBeforeCommit"),
-      ...(options.useCache ? { cacheDirectory: cacheDirectoryOf(input, environment, files) } : {}),
+      ...(options.intent !== "rescue"
+        ? { cacheDirectory: cacheDirectoryOf(input, environment, files) }
+        : {}),
       ...(workers === undefined ? {} : { workers }),
     },
     environment.signal,
   );
-  return { ...unlocked, vault, [Symbol.asyncDispose]: () => vault[Symbol.asyncDispose]() };
+  const isWriting = options.intent === "add" || options.intent === "remove";
+  const close = async (): Promise<void> => {
+    await vault[Symbol.asyncDispose]();
+    if (isWriting && !environment.signal.aborted) await rememberStore(unlocked, environment);
+  };
+  return { ...unlocked, vault, [Symbol.asyncDispose]: close };
 }
 
 /** Where this host keeps index files of a vault. */

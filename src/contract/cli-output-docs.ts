@@ -34,6 +34,7 @@ import type {
   VaultCreatedOutput,
   VaultHealedOutput,
   VaultLagOutput,
+  VaultAcceptedOutput,
   VaultPromotedOutput,
   VerifiedDiskOutput,
   VerifiedPointOutput,
@@ -406,6 +407,11 @@ const vaultPromoted: Members<VaultPromotedOutput> = {
   store: ["text", "store of the vault that is one of its own now"],
 };
 
+const vaultAccepted: Members<VaultAcceptedOutput> = {
+  store: ["text", "store that the host remembers as it is now"],
+  forgotten: ["list of text", "objects that it has seen there and that are gone or others now"],
+};
+
 const vms: Members<VmsOutput> = { vms: ["list of VM", "in the order of their ids"] };
 
 const vm: Members<VmOutput> = {
@@ -464,6 +470,7 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("vault-lag", "`vault lag`", { ...vaultLag }),
   toDocument("vault-healed", "`vault heal`", { ...vaultHealed }),
   toDocument("vault-promoted", "`vault promote`", { ...vaultPromoted }),
+  toDocument("vault-accepted", "`vault accept`", { ...vaultAccepted }),
   toDocument("repair", "`vault repair`", { ...repair }),
   toDocument("scrub", "`vault scrub`", { ...scrub }),
   toDocument("store-verify", "`vault verify`", { ...storeVerify }),

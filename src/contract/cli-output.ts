@@ -305,6 +305,12 @@ export interface VaultPromotedOutput extends OutputHead<"vault-promoted"> {
   readonly store: string;
 }
 
+/** `vault accept`. */
+export interface VaultAcceptedOutput extends OutputHead<"vault-accepted"> {
+  readonly store: string;
+  readonly forgotten: readonly string[];
+}
+
 /** `vault repair`. */
 export interface RepairOutput extends OutputHead<"repair"> {
   readonly isDryRun: boolean;

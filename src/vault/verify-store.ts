@@ -18,6 +18,8 @@ export interface VerifyStoreOptions {
   readonly vaultId: Uint8Array;
   /** `structure` reads the listing and the inventory, `objects` every object. */
   readonly depth: "structure" | "objects";
+  /** What is known to be wrong with objects of the store, by what the host remembers. */
+  readonly known?: readonly BadObject[];
   readonly clock: Clock;
   readonly signal?: AbortSignal;
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
@@ -45,6 +47,7 @@ export async function verifyStore(options: VerifyStoreOptions): Promise<StoreRep
   const { store, vaultId, clock, signal, depth } = options;
   const startMs = clock.monotonicMs();
   const damage = new Damage();
+  for (const object of options.known ?? []) damage.addObject(object);
   const state = await checkStore({ store, vaultId, keys: undefined, signal }, damage);
   for (const name of (await listKeySlots(store, vaultId, signal)).damaged) {
     damage.addObject({ name, verdict: "damaged", reason: "it is no whole key slot" });

@@ -63,6 +63,8 @@ export interface VerifyOptions {
   readonly keys: VaultKeys;
   readonly vault: Vault;
   readonly clock: Clock;
+  /** What is known to be wrong with objects of the store, by what the host remembers. */
+  readonly known?: readonly BadObject[];
   /** Only these points and the packs that they need; by default all points and every object. */
   readonly points?: readonly PointName[];
   readonly workers?: number;
@@ -152,6 +154,7 @@ class Verification implements AsyncDisposable {
   constructor(options: VerifyOptions) {
     const { store, keys, vault, signal } = options;
     this.#options = options;
+    for (const object of options.known ?? []) this.#damage.addObject(object);
     this.#nodes = new NodeReader({ store, keys, locator: vault.locator });
     this.#pool = new WorkerPool({
       start: { keys, verify: false },

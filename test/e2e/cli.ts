@@ -61,7 +61,13 @@ export async function createWorld(
     return spawn(program, before, {
       cwd: folder.path,
       stdio: "pipe",
-      env: { PATH: process.env["PATH"], HOME: folder.path, LANG: "C", ...call.variables },
+      env: {
+        PATH: process.env["PATH"],
+        HOME: folder.path,
+        KLUIS_STATE: join(folder.path, "state"),
+        LANG: "C",
+        ...call.variables,
+      },
     });
   };
   const run = (words: readonly string[], call: CliCall = {}): Promise<CliResult> =>

@@ -11,6 +11,7 @@ import { bytesEqual, concatBytes } from "#base/bytes.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import { pointName, vaultHeaderName } from "#formats/store-names.ts";
+import { rememberedPartsMax } from "#formats/vault-memory.ts";
 import { parseVaultHeader } from "#formats/vault-header.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
@@ -18,6 +19,8 @@ import { assertPointReads } from "#testing/vault-points.ts";
 import type { Vault } from "#vault/vault.ts";
 import { type VerifiedPoint, verifyVault, type VerifyReport } from "#vault/verify.ts";
 import { verifyStore } from "#vault/verify-store.ts";
+import { type LedgerPlace } from "#vault/inventory/ledger.ts";
+import { lookBack } from "#vault/look-back.ts";
 import { createSmallVault, type Objects } from "./small-vault.ts";
 
 const isLong = process.env["KLUIS_LONG"] === "1";
@@ -185,10 +188,22 @@ function isNamed(name: string, bad: readonly string[]): boolean {
   return bad.includes(name) || bad.includes(`inventory/*-${sha256}`);
 }
 
-/** Objects whose absence nothing tells: one of several ways in, and what nothing comes after. */
+/** The object whose absence only a host's memory tells: nothing in the store comes after it. */
 function isUnseen(name: string): boolean {
-  const isLastPart = name === [...objects.keys()].filter(isPart).toSorted().at(-1);
-  return name.startsWith("keys/") || isLastPart;
+  return name === [...objects.keys()].filter(isPart).toSorted().at(-1);
+}
+
+/** What a host remembers that saw the vault last. */
+const { memory, setBack } = await lookBack(placeOf(objects), []);
+
+function placeOf(changed: Objects): LedgerPlace {
+  return { store: createMemoryStore(changed), vaultId: keys.vaultId, keys };
+}
+
+/** Objects that are gone, as a host can tell that has seen the vault. */
+async function findSetBack(changed: Objects): Promise<readonly string[]> {
+  const found = await lookBack(placeOf(changed), [memory]);
+  return found.setBack.map(({ name }) => name);
 }
 
 function isPart(name: string): boolean {
@@ -202,11 +217,13 @@ test("vault tamper: an object that is gone is named without a key, and each poin
     const left = new Map(objects);
     left.delete(name);
     assert.equal(isNamed(name, await findBad(left)), !isUnseen(name), name);
-    if (!isUnseen(name)) named++;
+    if (isUnseen(name)) assert.deepEqual(await findSetBack(left), [name]);
+    else named++;
     const report = await assertJudged(left, `without ${name}`);
     assert.equal(report.verdict !== "sound", !isUnseen(name), name);
   }
-  console.log(`removals: ${named} of ${names.length} found and named without a key`);
+  const ofAll = `of ${names.length} found and named without a key, the last by a host's memory`;
+  console.log(`removals: ${named} ${ofAll}`);
 });
 
 /** The objects of some folders as they were once, all others as they are now. */
@@ -216,24 +233,44 @@ function mixStates(old: Objects, folders: ReadonlySet<string>): Objects {
   return new Map([...kept, ...[...old].filter(([name]) => isOld(name))]);
 }
 
-test("vault tamper: parts of an older state are named without a key, and each point judged as it reads", async () => {
+function isSame(a: Objects, b: Objects): boolean {
+  return a.size === b.size && [...a].every(([name]) => b.has(name));
+}
+
+test("vault tamper: parts of an older state are named without a key or by a host's memory, and each point judged as it reads", async () => {
   const folders = [...new Set([...objects.keys()].map((name) => name.split("/")[0] ?? ""))];
   let replays = 0;
   let named = 0;
+  let remembered = 0;
+  let unchanged = 0;
   for (const [at, old] of small.states.slice(0, -1).entries()) {
     for (let bits = 1; bits < 2 ** folders.length; bits++) {
       const chosen = new Set(folders.filter((_, index) => (bits >> index) & 1));
       const what = `${[...chosen].join()} of state ${at}`;
       const changed = mixStates(old, chosen);
+      if (isSame(changed, objects)) {
+        unchanged++;
+        continue;
+      }
       replays++;
-      // The whole store as it was once: that state was true, and nothing in it says that it is old.
+      // The inventory as it was once was true: only who has seen a later one can tell.
       if (!chosen.has("inventory")) {
         const gone = [...objects.keys()].filter((name) => !changed.has(name) && !isUnseen(name));
         assert.deepEqual(await findBad(changed), gone.toSorted(), what);
         if (gone.length > 0) named++;
+        else assert.deepEqual(await findSetBack(changed), [], what);
+      } else {
+        const parts = [...objects.keys()].filter((name) => isPart(name) && !changed.has(name));
+        const newest = parts.toSorted().slice(-rememberedPartsMax);
+        assert.deepEqual((await findSetBack(changed)).toSorted(), newest, what);
+        remembered++;
       }
       if (isLong || random.chance(0.04)) await assertJudged(changed, what);
     }
   }
-  console.log(`replays: ${replays}, ${named} of them named without a key`);
+  const kinds = `${named} by the store itself without a key, ${remembered} by a host's memory`;
+  console.log(`replays: ${named + remembered} of ${replays} found and named: ${kinds}`);
+  assert.equal(named + remembered, replays);
+  assert.deepEqual(setBack, []);
+  assert.ok(unchanged > 0);
 });

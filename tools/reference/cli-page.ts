@@ -28,6 +28,7 @@ export function cliPage(): string {
     "|---|---|",
     "| `KLUIS_PASSPHRASE` | opens the vault where no key option is given |",
     "| `KLUIS_DEBUG=1` | writes stacks of errors to the error stream |",
+    "| `KLUIS_STATE` | folder of the state: keys of this host, records of VMs, what it remembers of vaults |",
     "| `XDG_CACHE_HOME`, `XDG_STATE_HOME`, `HOME` | where cache and state lie |",
     "",
     "| command | what it does |",

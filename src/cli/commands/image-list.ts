@@ -24,5 +24,5 @@ export const imageList: CommandSpec = {
   ],
   exits: vaultExits,
   outputKind: "points",
-  run: (input, environment) => runList(input, environment, { useCache: true }),
+  run: (input, environment) => runList(input, environment, { intent: "read" }),
 };

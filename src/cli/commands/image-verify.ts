@@ -44,5 +44,5 @@ export const imageVerify: CommandSpec = {
   ],
   exits: [...vaultExits, ...pointExits],
   outputKind: "verify",
-  run: (input, environment) => runVerify(input, environment, { useCache: true }),
+  run: (input, environment) => runVerify(input, environment, { intent: "read" }),
 };

@@ -20,5 +20,5 @@ export const rescueCheck: CommandSpec = {
   ],
   exits: vaultExits,
   outputKind: "key-proof",
-  run: runKeyProof,
+  run: (input, environment) => runKeyProof(input, environment, "rescue"),
 };

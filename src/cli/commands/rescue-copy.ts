@@ -63,10 +63,13 @@ async function unlockAndChoose(
   environment: CliEnvironment,
 ): Promise<{ readonly unlocked: UnlockedStore; readonly points?: readonly PointName[] }> {
   const isChosen = input.text("item") !== undefined || input.texts("point").length > 0;
-  if (!isChosen) return { unlocked: await unlockStore(input, environment) };
-  await using session = await openVaultSession(input, environment, { useCache: false });
+  if (!isChosen) return { unlocked: await unlockStore(input, environment, { intent: "rescue" }) };
+  await using session = await openVaultSession(input, environment, { intent: "rescue" });
   const { store, files, vault } = session;
-  return { unlocked: { store, files }, points: await choosePoints(vault, input, environment) };
+  return {
+    unlocked: { store, files, setBack: [] },
+    points: await choosePoints(vault, input, environment),
+  };
 }
 
 async function choosePoints(

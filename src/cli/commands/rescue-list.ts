@@ -19,5 +19,5 @@ export const rescueList: CommandSpec = {
   ],
   exits: vaultExits,
   outputKind: "points",
-  run: (input, environment) => runList(input, environment, { useCache: false }),
+  run: (input, environment) => runList(input, environment, { intent: "rescue" }),
 };

@@ -62,7 +62,7 @@ async function runRescueRestore(input: CommandInput, environment: CliEnvironment
   const form = outputFormOf(input);
   const { signal } = environment;
   const images = await environment.drivers.openImages();
-  await using session = await openVaultSession(input, environment, { useCache: false });
+  await using session = await openVaultSession(input, environment, { intent: "rescue" });
   const { vault } = session;
   const itemId = await findItemId(vault, input.requiredArgument(0, "item"), environment);
   const pointId = input.text("point");

@@ -32,5 +32,5 @@ export const rescueVerify: CommandSpec = {
   ],
   exits: [...vaultExits, ...pointExits],
   outputKind: "verify",
-  run: (input, environment) => runVerify(input, environment, { useCache: false }),
+  run: (input, environment) => runVerify(input, environment, { intent: "rescue" }),
 };

@@ -69,7 +69,7 @@ async function runVaultCollect(input: CommandInput, environment: CliEnvironment)
   const abandonMinutes = input.count("abandonAfter", { min: 0, max: 1_000_000 });
   const unusedPercent = input.count("maxUnused", { min: 0, max: 100 });
   const repackMib = input.count("maxRepack", { min: 0, max: 999_999_999 });
-  await using session = await openVaultSession(input, environment, { useCache: true });
+  await using session = await openVaultSession(input, environment, { intent: "remove" });
   const report = await session.vault.collect(
     {
       dryRun: input.flag("dryRun"),

@@ -6,7 +6,7 @@ import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { vaultExits } from "#cli/exit-codes.ts";
 import { ensureKeyFile, makeRecoveryKey, recoveryKitLines } from "#cli/new-keys.ts";
-import { readPassphraseFile, unlockStore } from "#cli/open-vault.ts";
+import { readPassphraseFile, rememberStore, unlockStore } from "#cli/open-vault.ts";
 import { keyOptions, outputOption, storeOption } from "#cli/options.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
 import { openCustomerKey, openPlatformKey } from "#cli/provided-keys.ts";
@@ -65,9 +65,11 @@ interface NewKey {
 async function runVaultKeyAdd(input: CommandInput, environment: CliEnvironment): Promise<number> {
   const { random, signal } = environment;
   const choose = chooseNewKey(input, environment);
-  const { store, files } = await unlockStore(input, environment);
+  const unlocked = await unlockStore(input, environment, { intent: "remove" });
+  const { store, files } = unlocked;
   const { secret, shown } = await choose();
   const { name } = await addVaultKey({ store, random, signal }, files, secret);
+  await rememberStore(unlocked, environment);
   const document: KeyAddedOutput = {
     format: outputFormat,
     kind: "key-added",

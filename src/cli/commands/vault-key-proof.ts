@@ -21,5 +21,5 @@ export const vaultKeyProof: CommandSpec = {
   ],
   exits: vaultExits,
   outputKind: "key-proof",
-  run: runKeyProof,
+  run: (input, environment) => runKeyProof(input, environment, "read"),
 };

@@ -4,7 +4,7 @@ import { listVaultKeys } from "#vault/vault-files.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { vaultExits } from "#cli/exit-codes.ts";
-import { unlockStore } from "#cli/open-vault.ts";
+import { rememberStore, unlockStore } from "#cli/open-vault.ts";
 import { keepDataKeyOption, keyOptions, outputOption, storeOption } from "#cli/options.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
 
@@ -36,12 +36,14 @@ async function runVaultKeyRemove(
   environment: CliEnvironment,
 ): Promise<number> {
   const { random, signal } = environment;
-  const { store, files } = await unlockStore(input, environment);
+  const unlocked = await unlockStore(input, environment, { intent: "remove" });
+  const { store, files } = unlocked;
   const { listing } = await listVaultKeys(store, signal);
   const names = listing.slots.map(({ name }) => name);
   const name = findSlotName(names, input.requiredArgument(0, "slot"));
   const newEpoch = !input.flag("keepDataKey");
   const changed = await removeVaultKeys({ store, random, signal }, files, [name], { newEpoch });
+  await rememberStore(unlocked, environment);
   const document: KeyRemovedOutput = {
     format: outputFormat,
     kind: "key-removed",

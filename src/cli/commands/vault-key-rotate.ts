@@ -5,7 +5,7 @@ import { isProvided, type KeySecret } from "#vault/key-secret.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { vaultExits } from "#cli/exit-codes.ts";
-import { readSecret, unlockStore } from "#cli/open-vault.ts";
+import { readSecret, rememberStore, unlockStore } from "#cli/open-vault.ts";
 import { keepDataKeyOption, keyOptions, outputOption, storeOption } from "#cli/options.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
 import { openKeyToRewrap } from "#cli/provided-keys.ts";
@@ -63,8 +63,10 @@ async function runVaultKeyRotate(
       "Cannot rotate: --keep-data-key leaves nothing to do without a key to wrap with",
     );
   }
-  const { store, files } = await unlockStore(input, environment, secret);
+  const unlocked = await unlockStore(input, environment, { intent: "remove", given: secret });
+  const { store, files } = unlocked;
   const changed = await rotateVaultKeys({ store, random, signal }, files, { dataKey, wrapping });
+  await rememberStore(unlocked, environment);
   const document: KeysRotatedOutput = { format: outputFormat, kind: "keys-rotated", ...changed };
   printResult(environment, outputFormOf(input), {
     document,

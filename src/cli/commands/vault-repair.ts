@@ -47,7 +47,7 @@ async function runVaultRepair(input: CommandInput, environment: CliEnvironment):
   const { clock, random, signal } = environment;
   const depth = depthOf(input);
   const form = outputFormOf(input);
-  await using session = await openVaultSession(input, environment, { useCache: true });
+  await using session = await openVaultSession(input, environment, { intent: "add" });
   await using display = new ProgressDisplay({ ...environment, form });
   const report = await repairVault({
     store: session.store,

@@ -41,7 +41,7 @@ export const vaultReplicate: CommandSpec = {
 };
 
 async function runReplicate(input: CommandInput, environment: CliEnvironment): Promise<number> {
-  const { store: primary, files } = await unlockStore(input, environment);
+  const { store: primary, files } = await unlockStore(input, environment, { intent: "read" });
   const place = input.requiredText("secondary");
   const secondary = await environment.drivers.openStore(place, { create: true });
   const cacheDirectory = cacheDirectoryOf(input, environment, files);

@@ -58,7 +58,7 @@ async function runVaultScrub(input: CommandInput, environment: CliEnvironment): 
   const mib = input.count("budgetMib", { min: 1, max: 999_999_999 });
   const seconds = input.count("budgetSeconds", { min: 1, max: 999_999_999 });
   const form = outputFormOf(input);
-  const { store, files } = await unlockStore(input, environment);
+  const { store, files } = await unlockStore(input, environment, { intent: "read" });
   await using display = new ProgressDisplay({ ...environment, form });
   const report = await scrubVault({
     store,

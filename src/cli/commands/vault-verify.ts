@@ -10,6 +10,7 @@ import { outputOption, storeOption } from "#cli/options.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
 import { depthOf, depthOption } from "#cli/verify-depth.ts";
+import { checkMemory, warnOnFailure } from "#cli/vault-memory.ts";
 import { exitOfVerdict } from "#cli/verify-points.ts";
 
 /** Objects that a table shows. */
@@ -50,11 +51,14 @@ async function runVaultVerify(input: CommandInput, environment: CliEnvironment):
   const form = outputFormOf(input);
   const store = await environment.drivers.openStore(input.requiredText("store"), { create: false });
   const { vaultId } = await readVaultHeader(store, signal);
+  const remembered = { store, vaultId, keys: undefined };
+  const known = (await warnOnFailure(checkMemory(remembered, environment), environment)) ?? [];
   await using display = new ProgressDisplay({ ...environment, form });
   const report = await verifyStore({
     store,
     vaultId,
     depth,
+    known,
     clock,
     signal,
     onProgress: (doneBytes, totalBytes) =>

@@ -65,7 +65,7 @@ async function runVmRestore(input: CommandInput, environment: CliEnvironment): P
   const form = outputFormOf(input);
   const images = await environment.drivers.openImages();
   const configurations = await environment.drivers.openConfigurations();
-  await using session = await openVaultSession(input, environment, { useCache: true });
+  await using session = await openVaultSession(input, environment, { intent: "read" });
   const point = await readPointOfVm(input, session.vault, environment);
   await using display = new ProgressDisplay({ ...environment, form });
   const { outcome, configuration } = await restoreVm(

@@ -138,8 +138,8 @@ export async function putLedgerPart(
   return { name, number, sha256, sizeBytes: bytes.byteLength };
 }
 
-/** `undefined` where somebody has removed it since it was listed. */
-async function readPart(
+/** Reads one part that was listed; `undefined` where somebody has removed it since. Errors: those of the store. */
+export async function readPart(
   place: LedgerPlace,
   folder: LedgerFolder,
   entry: LedgerEntry,

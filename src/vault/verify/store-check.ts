@@ -33,7 +33,8 @@ export async function checkStore(place: LedgerPlace, damage: Damage): Promise<St
   const removals = new Removals(place);
   const inventory = await removals.read();
   noteParts(inventory, damage);
-  await checkKeyRecords(place, listed.keys(), damage);
+  const epoch = inventory.content.parts.reduce((most, part) => Math.max(most, part.epoch), 0);
+  await checkKeyRecords(place, { names: listed.keys(), epoch }, damage);
   const resized = new Set<string>();
   for (const { name, sizeBytes } of inventory.expected.values()) {
     if (listed.get(name) === sizeBytes) continue;

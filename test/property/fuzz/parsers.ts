@@ -69,6 +69,7 @@ import {
   vaultHeaderName,
 } from "#formats/store-names.ts";
 import { encodeVaultHeader, parseVaultHeader } from "#formats/vault-header.ts";
+import { encodeVaultMemory, parseVaultMemory } from "#formats/vault-memory.ts";
 import { openContainer, openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
 import { openFrame } from "#vault/container/frame.ts";
 import { encodeKeyEpochs, parseKeyEpochs } from "#vault/keys/key-ring.ts";
@@ -160,6 +161,21 @@ const formats: readonly Fuzzer[] = [
     isText: true,
     inputs: () => [encodeLockPolicy({ periodMs: 2_592_000_000, generationMs: 864_000_000 })],
     parse: (bytes) => encodeLockPolicy(parseLockPolicy(bytes)),
+  },
+  {
+    name: "what a host remembers of a vault",
+    covers: ["parseVaultMemory"],
+    errors: ["ObjectCorrupt", "StoreFormatNewer"],
+    isText: true,
+    inputs: () => {
+      const vaultId = new Uint8Array(16).fill(7);
+      const seen = { number: 9, sha256: salt };
+      return [
+        encodeVaultMemory({ vaultId, parts: [] }),
+        encodeVaultMemory({ vaultId, parts: [seen, { ...seen, number: 8 }], record: seen }),
+      ];
+    },
+    parse: (bytes) => encodeVaultMemory(parseVaultMemory(bytes)),
   },
   {
     name: "key record",
