@@ -9,7 +9,7 @@ const counted = /^(flips|cuts|additions|swaps|removals|replays): /;
 export const evidence: Evidence = {
   name: "tamper",
   claim:
-    "whatever is done to an object of a vault is found and the object named, without a key where the design says so",
+    "whatever is done to an object of a vault is found and the object named, without a key where the design says so, a replay by the host that saw more",
   bar: "every byte, every length, every swap, removal and replay",
   run: async (context) => {
     const run = await runTestFiles(files, context);

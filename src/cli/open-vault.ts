@@ -12,17 +12,11 @@ import {
 } from "#vault/key-secret.ts";
 import { type OpenedVault, openVaultFiles } from "#vault/vault-files.ts";
 import { Vault } from "#vault/vault.ts";
-import type { BadObject } from "#vault/verify/damage.ts";
+import type { RememberedVault, SetBackObject } from "#vault/look-back.ts";
 import type { CommandInput } from "#cli/command.ts";
 import { openCustomerKey, openPlatformKey } from "#cli/provided-keys.ts";
 import type { CliEnvironment, SecretKind } from "#cli/environment.ts";
-import {
-  checkMemory,
-  type RememberedVault,
-  setBackError,
-  warnOfSetBack,
-  warnOnFailure,
-} from "#cli/vault-memory.ts";
+import { checkMemory, setBackError, warnOfSetBack, warnOnFailure } from "#cli/vault-memory.ts";
 
 /** Threads at most; the vault has the same bound. */
 const workersMax = 16;
@@ -33,7 +27,7 @@ export interface VaultSession extends AsyncDisposable {
   readonly files: OpenedVault;
   readonly vault: Vault;
   /** Objects that this host has seen in the store, and that are gone or others now. */
-  readonly setBack: readonly BadObject[];
+  readonly setBack: readonly SetBackObject[];
 }
 
 /** A store whose key was accepted. */

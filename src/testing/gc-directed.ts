@@ -2,7 +2,7 @@
  * Schedules of the simulation that are written by hand, each about one rule of the protocol that
  * chance finds late: who stops where, and who goes on meanwhile.
  */
-import { LossFound, Caller, SimStore } from "#testing/gc-store.ts";
+import { Caller, LossFound, type SimStore } from "#testing/gc-store.ts";
 import { deletePoint } from "#vault/gc/session-protocol.ts";
 import { list, type Rule, type Step, type Steps, type Why } from "#vault/gc/steps.ts";
 import { collectAll } from "./gc-chance.ts";

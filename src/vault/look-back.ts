@@ -5,12 +5,14 @@
 import { createHash } from "node:crypto";
 
 import { bytesEqual, toHex } from "#base/bytes.ts";
-import { isKluisError } from "#base/kluis-error.ts";
+import { isKluisError, type KluisError } from "#base/kluis-error.ts";
 import { encodeKeyRecord, parseKeyRecord } from "#formats/key-record.ts";
 import { ledgerGenerationMax } from "#formats/ledger-part.ts";
 import { keyRecordName, ledgerName } from "#formats/store-names.ts";
 import {
+  encodeVaultMemory,
   type NumberedObject,
+  parseVaultMemory,
   rememberedPartsMax,
   type VaultMemory,
 } from "#formats/vault-memory.ts";
@@ -27,10 +29,47 @@ import type { BadObject } from "#vault/verify/damage.ts";
 /** Parts that are looked at, where the newest of them are damaged. */
 const partsReadMax = 4 * rememberedPartsMax;
 
+/** An object that this host has seen, that nobody has replaced, and that is gone or another now. */
+export type SetBackObject = BadObject;
+
+/** A vault that a host remembers. Without keys the parts of the inventory may be anybody's. */
+export type RememberedVault = LedgerPlace;
+
+/** What files of a host say of a store. */
+export interface ReadMemory {
+  readonly setBack: readonly SetBackObject[];
+  /** What is to be kept in place of all files, where it is not what the only one holds. */
+  readonly content: Uint8Array | undefined;
+  /** Why files cannot be read; they remember nothing any more. */
+  readonly unreadable: readonly KluisError[];
+}
+
+/** {@link lookBack} with what the host has kept in files, one for each process that wrote at once. */
+export async function lookBackAt(
+  vault: RememberedVault,
+  files: readonly Uint8Array[],
+): Promise<ReadMemory> {
+  const remembered: VaultMemory[] = [];
+  const unreadable: KluisError[] = [];
+  for (const file of files) {
+    try {
+      remembered.push(parseVaultMemory(file));
+    } catch (error) {
+      if (!isKluisError(error)) throw error;
+      unreadable.push(error);
+    }
+  }
+  const { setBack, memory } = await lookBack(vault, remembered);
+  const content = encodeVaultMemory(memory);
+  const [only] = files;
+  const isKnown = files.length === 1 && only !== undefined && bytesEqual(only, content);
+  return { setBack, content: isKnown ? undefined : content, unreadable };
+}
+
 /** What a store is, beside what it was. */
 export interface LookBack {
   /** Objects that this host has seen, that nobody has replaced, and that are gone or others now. */
-  readonly setBack: readonly BadObject[];
+  readonly setBack: readonly SetBackObject[];
   /** What is to be remembered of the store as it is now. */
   readonly memory: VaultMemory;
 }
