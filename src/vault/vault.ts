@@ -9,6 +9,7 @@ import { assert } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
+import { Semaphore } from "#base/semaphore.ts";
 import type { Manifest, ManifestDisk } from "#formats/manifest.ts";
 import { parseIndexSegment, type IndexPackColumns } from "#formats/index-segment.ts";
 import {
@@ -89,8 +90,8 @@ export interface PointName {
 
 /**
  * An open vault. Several processes may have the same vault open. Calls may overlap, but for
- * {@link Vault.writePoint} and {@link Vault.collect}: what the index may be built on is that of one of
- * them, so a further one takes a further object.
+ * {@link Vault.collect} and those that write: what the index may be built on is that of one of them, so
+ * the other takes an object of its own.
  */
 export class Vault implements AsyncDisposable {
   readonly #options: VaultOptions;
@@ -100,8 +101,9 @@ export class Vault implements AsyncDisposable {
   readonly #nodes: NodeReader;
   /** What all open disks share: threads and opened frames. */
   #reading: Reading | undefined;
-  /** Whether a backup or a collection has the trust of the index for itself. */
-  #isTaken = false;
+  readonly #opening = new Semaphore(1);
+  #backups = 0;
+  #isCollecting = false;
 
   private constructor(options: VaultOptions, index: BlockIndex) {
     this.#options = options;
@@ -193,7 +195,13 @@ export class Vault implements AsyncDisposable {
    * StoreIsSecondary (after-change).
    */
   async writePoint(input: PointInput, options: WriteOptions = {}): Promise<WrittenPoint> {
-    return await this.#alone(() => this.#writePoint(input, options));
+    assert(!this.#isCollecting, "a vault object does not back up while it collects");
+    this.#backups++;
+    try {
+      return await this.#writePoint(input, options);
+    } finally {
+      this.#backups--;
+    }
   }
 
   async #writePoint(input: PointInput, options: WriteOptions): Promise<WrittenPoint> {
@@ -206,7 +214,8 @@ export class Vault implements AsyncDisposable {
     const bases =
       isIncrement && point.basePointId !== undefined ? [pointName(item, point.basePointId)] : [];
     const deps = { ...this.#options, index: this.#index, access: this.#nodes, signal };
-    await using session = await BackupSession.open(pointName(item, point.pointId), bases, deps);
+    const commitKey = pointName(item, point.pointId);
+    await using session = await this.#opening.run(() => BackupSession.open(commitKey, bases, deps));
     return await writeHealing(input, {
       ...deps,
       // Where a point is begun anew, packs are listed anew.
@@ -235,7 +244,14 @@ export class Vault implements AsyncDisposable {
 
   /** Frees what no recovery point needs; see {@link collectVault}. StoreIsSecondary (after-change). */
   async collect(options: CollectionOptions = {}, signal?: AbortSignal): Promise<CollectionReport> {
-    return await this.#alone(() => this.#collect(options, signal));
+    const isFree = this.#backups === 0 && !this.#isCollecting;
+    assert(isFree, "a vault object does not collect while it backs up or collects");
+    this.#isCollecting = true;
+    try {
+      return await this.#collect(options, signal);
+    } finally {
+      this.#isCollecting = false;
+    }
   }
 
   async #collect(options: CollectionOptions, signal?: AbortSignal): Promise<CollectionReport> {
@@ -291,16 +307,6 @@ export class Vault implements AsyncDisposable {
   /** Closes what the index holds open. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#index.close();
-  }
-
-  async #alone<T>(work: () => Promise<T>): Promise<T> {
-    assert(!this.#isTaken, "a vault object writes one point, or collects, at a time");
-    this.#isTaken = true;
-    try {
-      return await work();
-    } finally {
-      this.#isTaken = false;
-    }
   }
 
   /** Manifests below a prefix that were deleted. */

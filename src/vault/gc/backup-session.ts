@@ -57,6 +57,9 @@ export class BackupSession implements AsyncDisposable {
    * Takes the lease, then reads what may be built on and tells the index. BackupFenced (backoff)
    * where a manifest of `bases` is gone.
    *
+   * Of several sessions on one index each is opened after the one before: what a later one may build
+   * on earlier ones may too, because whoever condemns it afterwards waits for their older leases.
+   *
    * @param commitKey Name of the manifest that the backup will put.
    */
   static async open(
@@ -66,10 +69,11 @@ export class BackupSession implements AsyncDisposable {
   ): Promise<BackupSession> {
     const id = createSessionId(deps.random);
     const session = new BackupSession({ id, purpose: "backup", commitKey }, deps);
+    const before = deps.index.segmentCount;
     try {
       const view = await runSteps(openBackup(session.session, bases), deps);
       if (view === undefined) throw fenced("the recovery point it builds on was deleted");
-      session.#listing = await trust(view, deps);
+      session.#listing = await trust(view, before, deps);
       return session;
     } catch (error) {
       await session[Symbol.asyncDispose]();
@@ -115,14 +119,18 @@ export function fenced(reason: string): KluisError {
 }
 
 /** Tells the index what may be built on: listed segments and packs that nobody condemns. */
-async function trust(view: TrustView, deps: BackupSessionDeps): Promise<PackListing> {
+async function trust(
+  view: TrustView,
+  before: number,
+  deps: BackupSessionDeps,
+): Promise<PackListing> {
   const { index, signal } = deps;
   const condemned = new Set(view.records.flatMap(({ body }) => body.segments));
   const segments = view.segments.filter((name) => !condemned.has(name)).flatMap(toSha256);
-  index.trustAgain();
-  await index.refresh(segments, signal);
-  index.retire(segments);
+  // What comes in counts only once it is known which packs do: another backup may be at work.
   index.trustUntilNow();
+  await index.refresh(segments, signal);
+  index.retire(segments, before);
   const listing = new PackListing();
   for (const { name, sizeBytes } of view.packs) {
     for (const sha256 of toSha256(name)) listing.add(sha256, sizeBytes);
@@ -134,6 +142,7 @@ async function trust(view: TrustView, deps: BackupSessionDeps): Promise<PackList
     if (!listing.has(head.name) || condemnedPacks.has(name)) distrusted.push(head.name);
   }
   await index.setDistrusted("condemned", distrusted);
+  index.trustListed(segments);
   return listing;
 }
 

@@ -140,7 +140,7 @@ export class BlockIndex implements AsyncDisposable {
   readonly #repairs: SegmentRepairs;
   readonly #distrusted: DistrustedPacks;
   /** Numbers of segments that were taken in after {@link trustUntilNow}. */
-  readonly #late: { readonly start: number; readonly end: number }[] = [];
+  #late: readonly { readonly name: string; readonly start: number; readonly end: number }[] = [];
   #isTrustClosed = false;
   readonly #distrust = new Map<Distrust, readonly Uint8Array[]>();
   readonly #distrusting = new Semaphore(1);
@@ -222,27 +222,36 @@ export class BlockIndex implements AsyncDisposable {
 
   /**
    * What {@link refresh} takes in from now on is found by {@link locate} alone, until
-   * {@link trustAgain}: a backup builds on what it has listed itself, and on what it puts.
+   * {@link trustListed} names it: a backup builds on what it has listed itself, and on what it puts.
    */
   trustUntilNow(): void {
     this.#isTrustClosed = true;
   }
 
+  /** From now on these segments count for dedup as well, whenever they were taken in. */
+  trustListed(segmentNames: Iterable<Uint8Array>): void {
+    const listed = new Set<string>();
+    for (const name of segmentNames) listed.add(toHex(name));
+    this.#late = this.#late.filter(({ name }) => !listed.has(name));
+  }
+
   /** Ends {@link trustUntilNow}; all segments of the index count for dedup again. */
   trustAgain(): void {
     this.#isTrustClosed = false;
-    this.#late.length = 0;
+    this.#late = [];
   }
 
   /**
    * Forgets segments that are not among `segmentNames`: a collection removed them from the store.
    * Returns how many there were.
+   *
+   * @param before {@link segmentCount} when the listing began: what came in since then was not looked for.
    */
-  retire(segmentNames: Iterable<Uint8Array>): number {
+  retire(segmentNames: Iterable<Uint8Array>, before = this.segmentCount): number {
     let retired = 0;
     const present = new Set<string>();
     for (const name of segmentNames) present.add(toHex(name));
-    for (const segment of this.#entries.segments) {
+    for (const segment of this.#entries.segments.slice(0, before)) {
       const name = toHex(segment.name);
       if (segment.state !== "whole" || present.has(name)) continue;
       segment.state = "lost";
@@ -250,6 +259,11 @@ export class BlockIndex implements AsyncDisposable {
       retired++;
     }
     return retired;
+  }
+
+  /** How many segments were ever taken in. */
+  get segmentCount(): number {
+    return this.#entries.segments.length;
   }
 
   /** Names of the segments that count, 32 bytes each. */
@@ -479,7 +493,8 @@ export class BlockIndex implements AsyncDisposable {
       const prepared = await this.#loader.prepare(name, signal);
       // Numbers are given in the turn in which the entries begin to be entered.
       const start = this.#entries.numbers;
-      if (this.#isTrustClosed) this.#late.push({ start, end: start + prepared.shape.entries });
+      const end = start + prepared.shape.entries;
+      if (this.#isTrustClosed) this.#late = [...this.#late, { name: toHex(name), start, end }];
       await this.#loader.enter(prepared, signal);
     } catch (error) {
       this.#names.delete(toHex(name));

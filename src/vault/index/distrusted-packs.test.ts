@@ -111,3 +111,23 @@ test("distrusted packs: of calls that overlap the last one counts", async () => 
   ]);
   assert.equal(index.has(id), false);
 });
+
+test("distrusted packs: what comes in after a listing counts once it is listed, and is not retired by it", async () => {
+  const random = createSeededRandom("late segments");
+  const ids = [0, 1, 2].map(() => random.bytes(idBytes));
+  const names = ids.map(() => random.bytes(32));
+  const packs = ids.map((id) => createPack(random, [id]));
+  const readSegment = (name: Uint8Array): Promise<IndexPackColumns[]> =>
+    Promise.resolve([toIndexColumns(present(packs[names.indexOf(name)], "a pack"))]);
+  const [early, listed, late] = names as [Uint8Array, Uint8Array, Uint8Array];
+  await using index = await openIndex({ segmentNames: [early], readSegment });
+  const found = (): boolean[] => ids.map((id) => index.has(id));
+  index.trustUntilNow();
+  const before = index.segmentCount;
+  await index.refresh([listed, late]);
+  assert.deepEqual(found(), [true, false, false]);
+  assert.equal(index.retire([listed], before), 1);
+  index.trustListed([listed]);
+  assert.deepEqual(found(), [false, true, false]);
+  for (const id of ids.slice(1)) assert.ok(await index.locate(id));
+});

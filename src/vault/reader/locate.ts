@@ -118,13 +118,14 @@ export class Locator {
   }
 
   /** Runs after the one before, and with all packs that are avoided by then. */
-  async #startToAvoid(before: Promise<void> | undefined): Promise<void> {
-    await before;
+  async #startToAvoid(last: Promise<void> | undefined): Promise<void> {
+    await last;
     const packs = [...this.#avoided.values()].map(({ pack }) => pack);
     await this.#index.setDistrusted("unread", packs);
+    const before = this.#index.segmentCount;
     const names = [...(await this.#listSegments())];
     await this.#index.refresh(names);
-    this.#index.retire(names);
+    this.#index.retire(names, before);
   }
 
   async #refreshAfter(before: Promise<void>): Promise<void> {
