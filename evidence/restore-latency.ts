@@ -35,6 +35,7 @@ export const evidence: Evidence = {
       AWS_ACCESS_KEY_ID: accessKeyId,
       AWS_SECRET_ACCESS_KEY: secretAccessKey,
       HOME: context.scratch,
+      KLUIS_STATE: join(context.scratch, "state"),
     };
     const kluis = (words: readonly string[]) => runKluis(words, { context, env });
     const key = ["--key-file", join(context.scratch, "key")];

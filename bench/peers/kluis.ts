@@ -81,7 +81,10 @@ async function measure(
 }
 
 /** Node's cache of compiled code, which an installed program has from its second start on. */
-const environment = { XDG_CACHE_HOME: join(benchFolder, "node-cache") };
+const environment = {
+  XDG_CACHE_HOME: join(benchFolder, "node-cache"),
+  KLUIS_STATE: join(benchFolder, "kluis-state"),
+};
 
 async function runKluis(args: readonly string[], signal: AbortSignal): Promise<string> {
   const options = { timeoutMs: toolTimeoutMs, signal, env: environment };

@@ -1,6 +1,6 @@
 /** Files in which a host remembers something beyond this process, in one folder for each subject. */
 import { createHash } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import { KluisError } from "#base/kluis-error.ts";
@@ -10,6 +10,8 @@ const filesMax = 64;
 /** Largest file that is read. */
 const fileBytesMax = 64 * 1024;
 const namePattern = /^[0-9a-f]{64}$/;
+/** A file that is being written, by the process of that number. */
+const draftPattern = /^[0-9a-f]{64}\.([0-9]+)$/;
 
 /** One file. */
 export interface MemoryFile {
@@ -55,9 +57,29 @@ export class HostMemory {
       await sync(folder);
       await sync(dirname(folder));
       for (const one of old) if (one !== name) await rm(join(folder, one), { force: true });
+      await removeDrafts(folder);
     } catch (error) {
       throw memoryError("write", folder, error);
     }
+  }
+}
+
+/** Removes what processes that are gone have not finished. */
+async function removeDrafts(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const pid = draftPattern.exec(name)?.[1];
+    if (pid === undefined || (await isThere(`/proc/${pid}`))) continue;
+    await rm(join(folder, name), { force: true });
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw error;
   }
 }
 
