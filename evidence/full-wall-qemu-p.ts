@@ -1,19 +1,13 @@
 /** Times a full backup of workload P next to a plain compressed copy. */
-import { peerOn } from "../bench/peers/figures.ts";
 import type { Evidence } from "../tools/evidence/evidence.ts";
-import { createPeerBar, toSeconds } from "../tools/evidence/peer-bar.ts";
+import { createFullWallBar } from "../tools/evidence/peer-bar.ts";
 
 /** The bar is on medians of the whole process, durable on both sides. */
-export const evidence: Evidence = createPeerBar({
+export const evidence: Evidence = createFullWallBar({
   name: "full-wall-qemu-p",
   claim:
     "a full backup of workload P takes less time than qemu-img convert -c, which neither encrypts, dedups nor verifies",
   most: 0.6,
-  unit: "of qemu-img's wall time",
-  read: (figures) => {
-    const ours = peerOn(figures, "P", "kluis").full;
-    const theirs = peerOn(figures, "P", "qemu-img").full;
-    const from = `kluis ${toSeconds(ours.wallMs)}, qemu-img ${toSeconds(theirs.wallMs)}`;
-    return { value: ours.wallMs / theirs.wallMs, from };
-  },
+  workload: "P",
+  peer: "qemu-img",
 });

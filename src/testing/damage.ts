@@ -4,7 +4,8 @@ import type { ObjectStore } from "#ports/object-store.ts";
 
 /** A copy of `bytes` with one bit turned over; bit 0 is the lowest of byte 0. */
 export function flipBit(bytes: Uint8Array, bit: number): Uint8Array {
-  const copy = bytes.slice();
+  // Not slice: that of a Buffer shares its memory.
+  const copy = new Uint8Array(bytes);
   const at = Math.floor(bit / 8);
   const byte = copy[at];
   assert(byte !== undefined, "the bit lies in the bytes");

@@ -5,16 +5,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { systemClock } from "#base/clock.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
+import { assertVaultSound, countPackBytes, deleteKept, writeChain } from "#testing/gc-points.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
-import { openTestVault, testKeys } from "#testing/memory-vault.ts";
+import { openTestVault } from "#testing/memory-vault.ts";
 import { type RecordedChange, RecordingStore } from "#testing/recording-store.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
 import type { Vault } from "#vault/vault.ts";
-import { verifyVault } from "#vault/verify.ts";
 
 const page = 4096;
 const mib = 1024 * 1024;
@@ -27,35 +26,20 @@ const options = {
   abandonAfterMs: -1,
 } as const;
 
-async function writeChain(vault: Vault, itemId: string, points: number): Promise<KeptPoint[]> {
-  const disk = new MemoryDisk(3 * mib);
-  disk.write(0, random.bytes(2 * mib));
-  const kept: KeptPoint[] = [];
-  for (let number = 1; number <= points; number++) {
-    const base = kept.at(-1);
-    kept.push(await backUp(vault, { itemId, number, disks: [disk], ...(base && { base }) }));
-    disk.write(random.integer(0, 1) * mib, random.bytes(mib / 2));
-    for (let at = 0; at < 9; at++) disk.write(random.integer(0, 500) * page, random.bytes(page));
-  }
-  return kept;
-}
-
-async function deletePoint(vault: Vault, kept: KeptPoint): Promise<void> {
-  const { itemId, pointId } = kept.manifest;
-  const name = (await vault.listPoints(itemId)).find((point) => point.pointId === pointId);
-  assert.ok(name);
-  await vault.deletePoint(name);
+async function writePoints(vault: Vault, itemId: string, points: number): Promise<KeptPoint[]> {
+  const change = { runBytes: mib / 2, pages: 9 };
+  return await writeChain(vault, { itemId, points, random, diskMib: 3, change });
 }
 
 /** What deletions and a collection did to a vault, and which points must stay. */
 async function record(): Promise<{ store: RecordingStore; kept: readonly KeptPoint[] }> {
   const inner = createMemoryStore();
   await using writer = await openTestVault({ store: inner });
-  const points = [...(await writeChain(writer, "vm", 5)), ...(await writeChain(writer, "b", 2))];
+  const points = [...(await writePoints(writer, "vm", 5)), ...(await writePoints(writer, "b", 2))];
   const gone = new Set([points[0], points[2], points[5]]);
   const store = await RecordingStore.open(inner);
   await using vault = await openTestVault({ store });
-  for (const point of gone) if (point !== undefined) await deletePoint(vault, point);
+  for (const point of gone) if (point !== undefined) await deleteKept(vault, point);
   const report = await vault.collect(options);
   assert.equal(report.end, "done");
   assert.ok(report.copiedBlocks > 0 && (report.plan?.garbageBytes ?? 0) >= 0);
@@ -98,28 +82,13 @@ async function assertKept(store: ObjectStore, kept: readonly KeptPoint[]): Promi
   const there = new Set((await vault.listPoints()).map(({ item, pointId }) => item + pointId));
   for (const point of kept) await assertPointReads(vault, point);
   assert.ok(there.size >= kept.length, "no point that stays is missing");
-  const report = await verifyVault({
-    store,
-    keys: testKeys,
-    vault,
-    clock: systemClock,
-    workers: 1,
-  });
-  assert.deepEqual([report.verdict, report.badObjects], ["sound", []]);
+  await assertVaultSound(store, vault);
   return there.size;
-}
-
-async function packBytes(store: ObjectStore): Promise<number> {
-  let bytes = 0;
-  for (const prefix of ["packs/", "maps/"]) {
-    for await (const { sizeBytes } of store.list(prefix)) bytes += sizeBytes;
-  }
-  return bytes;
 }
 
 test("gc crash cuts: whatever a collection that dies leaves, nothing is lost and the next one ends it", async () => {
   const { store, kept } = await record();
-  const whole = await packBytes(store.rebuild(store.events.length));
+  const whole = await countPackBytes(store.rebuild(store.events.length));
   let stores = 0;
   let restored = 0;
   for await (const left of crashesOf(store)) {
@@ -130,7 +99,7 @@ test("gc crash cuts: whatever a collection that dies leaves, nothing is lost and
     assert.ok(end.end === "done" || end.end === "nothing-to-do", end.end);
     // Points that were deleted by then are gone, so as much is freed as by the collection that ended.
     const there = await assertKept(left, kept);
-    if (there === kept.length) assert.ok((await packBytes(left)) < whole * 1.1);
+    if (there === kept.length) assert.ok((await countPackBytes(left)) < whole * 1.1);
     if (!isLong && !random.chance(0.2)) continue;
     const base = kept.find(({ manifest }) => manifest.itemId === "b");
     const disk = base?.disks[0]?.snapshot() as MemoryDisk;

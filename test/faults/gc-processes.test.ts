@@ -11,11 +11,11 @@ import { test } from "node:test";
 import { systemClock } from "#base/clock.ts";
 import { openFileStore } from "#drivers/store/file-store.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
-import { openTestVault, testKeys } from "#testing/memory-vault.ts";
+import { assertVaultSound } from "#testing/gc-points.ts";
+import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { createTempFolder } from "#testing/temp-folder.ts";
 import { assertPointReads } from "#testing/vault-points.ts";
-import { verifyVault } from "#vault/verify.ts";
 import { disksOf } from "./writer-disks.ts";
 
 const random = createSeededRandom("gc processes");
@@ -103,14 +103,7 @@ async function assertAcknowledged(
       restored++;
     }
   }
-  const report = await verifyVault({
-    store,
-    keys: testKeys,
-    vault,
-    clock: systemClock,
-    workers: 1,
-  });
-  assert.deepEqual([report.verdict, report.badObjects], ["sound", []]);
+  await assertVaultSound(store, vault);
   return restored;
 }
 

@@ -7,19 +7,18 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 
-import { systemClock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { openFileStore } from "#drivers/store/file-store.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ObjectStore, PutOutcome } from "#ports/object-store.ts";
 import { FaultyStore, injectedError } from "#testing/faulty-store.ts";
 import type { MemoryDisk } from "#testing/memory-disk.ts";
-import { openTestVault, testKeys } from "#testing/memory-vault.ts";
+import { assertVaultSound } from "#testing/gc-points.ts";
+import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { createTempFolder } from "#testing/temp-folder.ts";
 import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
 import type { Vault } from "#vault/vault.ts";
-import { verifyVault } from "#vault/verify.ts";
 import { disksOf } from "./writer-disks.ts";
 
 const random = createSeededRandom("many writers");
@@ -37,14 +36,7 @@ async function assertAllRead(store: ObjectStore, points: readonly KeptPoint[]): 
     assert.deepEqual(await vault.readPoint(name), kept.manifest);
     await assertPointReads(vault, kept);
   }
-  const report = await verifyVault({
-    store,
-    keys: testKeys,
-    vault,
-    clock: systemClock,
-    workers: 1,
-  });
-  assert.deepEqual([report.verdict, report.badObjects], ["sound", []]);
+  await assertVaultSound(store, vault);
 }
 
 /** Writes so many points of a writer's disk, each an increment of the last. */

@@ -1,5 +1,5 @@
 /** Bars on the comparison with other programs, which several evidences share. */
-import { type PeerFigures, peersName } from "../../bench/peers/figures.ts";
+import { type PeerFigures, peerOn, peersName } from "../../bench/peers/figures.ts";
 import { readFreshFigures } from "../../bench/figures.ts";
 import { measurePeers, wholePeersOptions } from "../../bench/peers.ts";
 import type { Evidence, EvidenceContext } from "./evidence.ts";
@@ -37,6 +37,26 @@ export function createPeerBar(bar: PeerBar): Evidence {
       return { figure, holds: value <= most, ...(isTry ? { isPartial: true } : {}) };
     },
   };
+}
+
+/** The bar of a full backup of a workload beside another program: on medians of the whole process. */
+export function createFullWallBar(
+  bar: Pick<PeerBar, "name" | "claim" | "most"> & {
+    readonly workload: "D" | "P";
+    readonly peer: "restic" | "qemu-img";
+  },
+): Evidence {
+  const { workload, peer, ...rest } = bar;
+  return createPeerBar({
+    ...rest,
+    unit: `of ${peer}'s wall time`,
+    read: (figures) => {
+      const ours = peerOn(figures, workload, "kluis").full;
+      const theirs = peerOn(figures, workload, peer).full;
+      const from = `kluis ${toSeconds(ours.wallMs)}, ${peer} ${toSeconds(theirs.wallMs)}`;
+      return { value: ours.wallMs / theirs.wallMs, from };
+    },
+  });
 }
 
 /** A number with three digits after the point that is never less than it was. */

@@ -10,46 +10,22 @@ import { beatName } from "#formats/store-names.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ByteRange, ObjectStore } from "#ports/object-store.ts";
 import { HookedStore } from "#testing/hooked-store.ts";
+import { assertVaultSound, countPackBytes, deleteKept, writeChain } from "#testing/gc-points.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault, testKeys } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
 import type { Vault } from "#vault/vault.ts";
-import { verifyVault } from "#vault/verify.ts";
 import { runSteps } from "./run-steps.ts";
 import { putLease } from "./session-protocol.ts";
 
 const mib = 1024 * 1024;
-const page = 4096;
 const random = createSeededRandom("collect vault");
 
 /** A chain of points of one item, each of which rewrites a part of the disk. */
-async function writeChain(vault: Vault, itemId: string, points: number): Promise<KeptPoint[]> {
-  const disk = new MemoryDisk(5 * mib);
-  disk.write(0, random.bytes(4 * mib));
-  const kept: KeptPoint[] = [];
-  for (let number = 1; number <= points; number++) {
-    const base = kept.at(-1);
-    kept.push(await backUp(vault, { itemId, number, disks: [disk], ...(base && { base }) }));
-    disk.write(random.integer(0, 3) * mib, random.bytes(mib));
-    for (let at = 0; at < 20; at++) disk.write(random.integer(0, 1000) * page, random.bytes(page));
-  }
-  return kept;
-}
-
-async function deletePoint(vault: Vault, kept: KeptPoint): Promise<void> {
-  const { itemId, pointId } = kept.manifest;
-  const name = (await vault.listPoints(itemId)).find((point) => point.pointId === pointId);
-  assert.ok(name);
-  await vault.deletePoint(name);
-}
-
-async function packBytes(store: ObjectStore): Promise<number> {
-  let bytes = 0;
-  for await (const { name, sizeBytes } of store.list("")) {
-    if (name.startsWith("packs/") || name.startsWith("maps/")) bytes += sizeBytes;
-  }
-  return bytes;
+async function writePoints(vault: Vault, itemId: string, points: number): Promise<KeptPoint[]> {
+  const change = { runBytes: mib, pages: 20 };
+  return await writeChain(vault, { itemId, points, random, diskMib: 5, change });
 }
 
 async function namesBelow(store: ObjectStore, prefix: string): Promise<string[]> {
@@ -62,32 +38,25 @@ async function assertSound(store: ObjectStore, kept: readonly KeptPoint[]): Prom
   await using vault = await openTestVault({ store });
   assert.equal((await vault.listPoints()).length, kept.length);
   for (const point of kept) await assertPointReads(vault, point);
-  const report = await verifyVault({
-    store,
-    keys: testKeys,
-    vault,
-    clock: systemClock,
-    workers: 1,
-  });
-  assert.deepEqual([report.verdict, report.badObjects], ["sound", []]);
+  await assertVaultSound(store, vault);
 }
 
 test("collect vault: frees what deleted points alone needed, and keeps the rest", async () => {
   const store = createMemoryStore();
   await using vault = await openTestVault({ store });
-  const kept = await writeChain(vault, "vm", 6);
-  const others = await writeChain(vault, "other", 2);
-  const before = await packBytes(store);
-  for (const point of kept.splice(1, 4)) await deletePoint(vault, point);
+  const kept = await writePoints(vault, "vm", 6);
+  const others = await writePoints(vault, "other", 2);
+  const before = await countPackBytes(store);
+  for (const point of kept.splice(1, 4)) await deleteKept(vault, point);
   await assertSound(store, [...kept, ...others]);
   const options = { allowMassDeletion: true, unusedShare: 0 };
   const planned = await vault.collect({ ...options, dryRun: true });
   assert.equal(planned.end, "planned");
-  assert.equal(await packBytes(store), before);
+  assert.equal(await countPackBytes(store), before);
   assert.deepEqual(await namesBelow(store, "leases/"), []);
   const report = await vault.collect(options);
   assert.equal(report.end, "done");
-  const after = await packBytes(store);
+  const after = await countPackBytes(store);
   console.log(
     `${before} bytes of packs, ${after} after`,
     JSON.stringify({ ...report, plan: null }),
@@ -112,10 +81,10 @@ test("collect vault: a vault that was open all the time reads and writes on", as
   const store = createMemoryStore();
   await using open = await openTestVault({ store });
   await using other = await openTestVault({ store });
-  const kept = await writeChain(open, "vm", 5);
+  const kept = await writePoints(open, "vm", 5);
   const [first, ...rest] = kept;
   assert.ok(first);
-  await deletePoint(other, first);
+  await deleteKept(other, first);
   const report = await other.collect({ allowMassDeletion: true, unusedShare: 0 });
   assert.equal(report.end, "done");
   for (const point of rest) await assertPointReads(open, point);
@@ -129,9 +98,9 @@ test("collect vault: a vault that was open all the time reads and writes on", as
 test("collect vault: an increment whose base was deleted is told to run again", async () => {
   const store = createMemoryStore();
   await using vault = await openTestVault({ store });
-  const [only] = await writeChain(vault, "vm", 1);
+  const [only] = await writePoints(vault, "vm", 1);
   assert.ok(only);
-  await deletePoint(vault, only);
+  await deleteKept(vault, only);
   const disk = only.disks[0]?.snapshot() as MemoryDisk;
   await assert.rejects(
     backUp(vault, { itemId: "vm", number: 2, disks: [disk], base: only }),
@@ -147,10 +116,10 @@ test("collect vault: an increment whose base was deleted is told to run again", 
 test("collect vault: a session whose host had its clock ahead is ended too once it is dead", async () => {
   const store = createMemoryStore();
   await using vault = await openTestVault({ store });
-  const kept = await writeChain(vault, "vm", 2);
+  const kept = await writePoints(vault, "vm", 2);
   const [first] = kept.splice(0, 1);
   assert.ok(first);
-  await deletePoint(vault, first);
+  await deleteKept(vault, first);
   const id = "00000000000000aa";
   const commitKey = `points/${"0".repeat(32)}/000000000001-0000000000000001`;
   const deps = { store, keys: testKeys, clock: systemClock, random: systemRandom };
@@ -188,7 +157,7 @@ test("collect vault: a segment that another collection removes under it is no da
   }
   await using late = await openTestVault({ store: new Removing(inner) });
   await using vault = await openTestVault({ store: inner });
-  await writeChain(vault, "vm", 1);
+  await writePoints(vault, "vm", 1);
   await assert.rejects(late.collect(), (error) => isKluisError(error, "Busy"));
   assert.deepEqual(await namesBelow(inner, "leases/"), []);
   assert.deepEqual(await namesBelow(inner, "condemned/"), []);

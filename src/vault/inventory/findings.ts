@@ -1,18 +1,16 @@
 /** What checks have proved, and what was checked when; docs/design/verify-and-heal.md. */
-import { toHex } from "#base/bytes.ts";
-import { type LedgerLine, ledgerLinesMax } from "#formats/ledger-part.ts";
+import type { LedgerLine } from "#formats/ledger-part.ts";
 import {
   type BadPart,
   type LedgerDeps,
-  type LedgerEntry,
   type LedgerPlace,
-  listLedger,
-  putLedgerPart,
+  linesPerPart,
+  type NewLine,
+  putLedgerLines,
   readLedger,
+  replacing,
 } from "#vault/inventory/ledger.ts";
 
-/** Lines that a part holds beside those of its head. */
-const linesPerPart = ledgerLinesMax - 1024;
 /** Parts are put together from so many on. */
 const compactPartsMin = 32;
 /** Ranges of each depth that are kept: those of about the last two rounds through a vault. */
@@ -64,18 +62,12 @@ export async function readFindings(place: LedgerPlace): Promise<Findings> {
 /** Puts what a check has proved; durable on return. Errors: those of the store. */
 export async function putFindings(deps: LedgerDeps, found: NewFindings): Promise<void> {
   const { damaged = [], sound = [], checked = [] } = found;
-  const lines: ((number: number) => LedgerLine)[] = [
+  const lines: NewLine[] = [
     ...damaged.map((name) => (number: number) => ({ kind: "damaged" as const, number, name })),
     ...sound.map((name) => (number: number) => ({ kind: "sound" as const, number, name })),
     ...checked.map((range) => () => toLine(range)),
   ];
-  let after: readonly LedgerEntry[] | undefined;
-  for (let at = 0; at < lines.length; at += linesPerPart) {
-    after ??= await listLedger(deps, "findings");
-    const slice = lines.slice(at, at + linesPerPart);
-    const part = { after, lines: (number: number) => slice.map((line) => line(number)) };
-    after = [await putLedgerPart(deps, "findings", part)];
-  }
+  await putLedgerLines(deps, "findings", { lines });
 }
 
 /**
@@ -88,11 +80,7 @@ export async function compactFindings(deps: LedgerDeps): Promise<void> {
   if (parts.length < compactPartsMin) return;
   const { verdicts, checked } = unite(parts.map(({ lines }) => lines));
   const lines: LedgerLine[] = [
-    ...parts.map(({ sha256 }) => ({
-      kind: "replaces" as const,
-      generation: 0,
-      sha256: toHex(sha256),
-    })),
+    ...replacing(parts),
     ...verdicts.values(),
     ...(["objects", "full"] as const).flatMap((depth) => {
       return checked
@@ -102,10 +90,8 @@ export async function compactFindings(deps: LedgerDeps): Promise<void> {
     }),
   ];
   // A verdict that no longer fits costs another check, and only a vault in ruins has so many.
-  await putLedgerPart(deps, "findings", {
-    after: parts,
-    lines: () => lines.slice(0, linesPerPart),
-  });
+  const kept = lines.slice(0, linesPerPart).map((line) => () => line);
+  await putLedgerLines(deps, "findings", { after: parts, lines: kept });
   for (const { name } of parts) await store.remove(name, signal);
 }
 

@@ -1,18 +1,16 @@
 /** Which objects a store is expected to hold; docs/design/verify-and-heal.md. */
-import { toHex } from "#base/bytes.ts";
-import { ledgerGenerationMax, type LedgerLine, ledgerLinesMax } from "#formats/ledger-part.ts";
+import { ledgerGenerationMax, type LedgerLine } from "#formats/ledger-part.ts";
 import {
   type LedgerContent,
   type LedgerDeps,
   type LedgerEntry,
   type LedgerPlace,
-  listLedger,
-  putLedgerPart,
+  type NewLine,
+  putLedgerLines,
   readLedger,
+  replacing,
 } from "#vault/inventory/ledger.ts";
 
-/** Lines that a part holds beside those of its head. */
-const linesPerPart = ledgerLinesMax - 1024;
 /** Compaction is of use from so many parts on. */
 export const compactPartsMin = 16;
 
@@ -67,20 +65,12 @@ export async function putInventoryPart(
   changes: InventoryChanges,
 ): Promise<readonly LedgerEntry[]> {
   const { added = [], removed = [], replaced = [] } = changes;
-  const lines: ((number: number) => LedgerLine)[] = [
+  const lines: NewLine[] = [
     ...replaced.map((sha256) => () => ({ kind: "replaces" as const, generation: 0, sha256 })),
     ...added.map((object) => (number: number) => ({ kind: "add" as const, number, ...object })),
     ...removed.map((name) => () => ({ kind: "remove" as const, generation: 0, name })),
   ];
-  // Listed each time: a part that was compacted away long ago must not be named by a new one.
-  const put: LedgerEntry[] = [];
-  for (let at = 0; at < lines.length; at += linesPerPart) {
-    const after = put.length > 0 ? put : await listLedger(deps, "inventory");
-    const slice = lines.slice(at, at + linesPerPart);
-    const part = { after, lines: (number: number) => slice.map((line) => line(number)) };
-    put.push(await putLedgerPart(deps, "inventory", part));
-  }
-  return put;
+  return await putLedgerLines(deps, "inventory", { lines });
 }
 
 /**
@@ -102,22 +92,14 @@ export async function compactInventory(
   if (!isWhole || parts.length < (options.partsMin ?? compactPartsMin)) return 0;
   const { expected, removed } = unite(parts.map(({ lines }) => lines));
   const lines: LedgerLine[] = [
-    ...parts.map(({ sha256 }) => ({
-      kind: "replaces" as const,
-      generation: 0,
-      sha256: toHex(sha256),
-    })),
+    ...replacing(parts),
     ...olderReplacements(parts.map((part) => part.lines)),
     ...[...removed]
       .filter(([, generation]) => generation < ledgerGenerationMax)
       .map(([name, generation]) => ({ kind: "remove" as const, generation: generation + 1, name })),
     ...[...expected.values()].map((object) => ({ kind: "add" as const, ...object })),
   ];
-  let after: readonly LedgerEntry[] = parts;
-  for (let at = 0; at < lines.length; at += linesPerPart) {
-    const slice = lines.slice(at, at + linesPerPart);
-    after = [await putLedgerPart(deps, "inventory", { after, lines: () => slice })];
-  }
+  await putLedgerLines(deps, "inventory", { after: parts, lines: lines.map((line) => () => line) });
   for (const { name } of parts) await store.remove(name, signal);
   return parts.length;
 }

@@ -15,6 +15,7 @@ import {
   encodeLedgerBody,
   encodeLedgerMac,
   type LedgerLine,
+  ledgerLinesMax,
   ledgerNumberMax,
   ledgerPartBytesMax,
   type ParsedLedgerPart,
@@ -25,6 +26,8 @@ import type { ObjectStore } from "#ports/object-store.ts";
 import { assertContentName } from "#vault/container/container-reader.ts";
 import { currentEpoch, deriveLedgerKey, type VaultKeys } from "#vault/keys/vault-keys.ts";
 
+/** Lines that a part holds beside those of its head. */
+export const linesPerPart = ledgerLinesMax - 1024;
 /** Parts before it that a new part names. */
 const afterMax = 8;
 /** Parts that are read at once. */
@@ -106,11 +109,42 @@ export async function readLedger(place: LedgerPlace, folder: LedgerFolder): Prom
   throw new KluisError("Busy", `Cannot read "${folder}": its parts are replaced again and again`);
 }
 
+/** A line of a part to be put, which is told the part's number. */
+export type NewLine = (number: number) => LedgerLine;
+
+/**
+ * Puts lines, in as many parts as they take, in their order; durable on return.
+ *
+ * @param after The newest parts, where the caller knows them. Else they are listed: a part that was
+ *   compacted away long ago must not be named by a new one.
+ */
+export async function putLedgerLines(
+  deps: LedgerDeps,
+  folder: LedgerFolder,
+  what: { readonly lines: readonly NewLine[]; readonly after?: readonly LedgerEntry[] },
+): Promise<readonly LedgerEntry[]> {
+  const put: LedgerEntry[] = [];
+  for (let at = 0; at < what.lines.length; at += linesPerPart) {
+    const after = put.length > 0 ? put : (what.after ?? (await listLedger(deps, folder)));
+    const slice = what.lines.slice(at, at + linesPerPart);
+    const lines = (number: number): LedgerLine[] => slice.map((line) => line(number));
+    put.push(await putLedgerPart(deps, folder, { after, lines }));
+  }
+  return put;
+}
+
+/** The lines by which a new part takes over what `parts` say. */
+export function replacing(parts: readonly Pick<LedgerEntry, "sha256">[]): LedgerLine[] {
+  return parts.map(({ sha256 }) => {
+    return { kind: "replaces", generation: 0, sha256: toHex(sha256) };
+  });
+}
+
 /**
  * Puts a part with these lines; durable on return. Its number is above those in `after`, which are
  * the newest parts that the caller knows of.
  */
-export async function putLedgerPart(
+async function putLedgerPart(
   deps: LedgerDeps,
   folder: LedgerFolder,
   part: {
