@@ -16,7 +16,8 @@ import type { RememberedVault, SetBackObject } from "#vault/look-back.ts";
 import type { CommandInput } from "#cli/command.ts";
 import { openCustomerKey, openPlatformKey } from "#cli/provided-keys.ts";
 import type { CliEnvironment, SecretKind } from "#cli/environment.ts";
-import { checkMemory, setBackError, warnOfSetBack, warnOnFailure } from "#cli/vault-memory.ts";
+import { printWarnings } from "#cli/output.ts";
+import { checkMemory, setBackError, setBackWarnings, warnOnFailure } from "#cli/vault-memory.ts";
 
 /** Threads at most; the vault has the same bound. */
 const workersMax = 16;
@@ -56,7 +57,7 @@ export async function unlockStore(
   const setBack =
     how.intent === "read" ? ((await warnOnFailure(checking, environment)) ?? []) : await checking;
   if (setBack.length > 0 && how.intent === "remove") throw setBackError(unlocked.store, setBack);
-  warnOfSetBack(unlocked.store, setBack, environment);
+  printWarnings(environment, setBackWarnings(unlocked.store, setBack));
   return { ...unlocked, setBack };
 }
 

@@ -10,7 +10,9 @@ import {
   formatTime,
   printable,
 } from "#cli/format.ts";
+import type { VaultSession } from "#cli/open-vault.ts";
 import { toPointOutput } from "#cli/output.ts";
+import { setBackWarnings } from "#cli/vault-memory.ts";
 
 /** What a disk is doing, as progress lines say it. */
 export const phaseWords: Readonly<Record<BackupPhase, string>> = {
@@ -35,8 +37,11 @@ const columns: readonly Column[] = [
   { head: "CHANGES BY" },
 ];
 
-/** The document of a backup. */
-export function toBackupOutput(outcome: BackupOutcome): BackupOutput {
+/** The document of a backup; `session` is that of the vault. */
+export function toBackupOutput(
+  outcome: BackupOutcome,
+  session: Pick<VaultSession, "store" | "setBack">,
+): BackupOutput {
   return {
     format: outputFormat,
     kind: "backup",
@@ -44,7 +49,7 @@ export function toBackupOutput(outcome: BackupOutcome): BackupOutput {
     addedObjects: outcome.added.objects,
     addedBytes: outcome.added.bytes,
     durationMs: Math.round(outcome.durationMs),
-    warnings: outcome.warnings,
+    warnings: [...setBackWarnings(session.store, session.setBack), ...outcome.warnings],
   };
 }
 

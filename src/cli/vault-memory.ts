@@ -59,14 +59,12 @@ export function setBackError(store: ObjectStore, setBack: readonly SetBackObject
   return new KluisError("StoreSetBack", `Cannot go on: ${describe(store, setBack)}`);
 }
 
-/** Tells commands that go on. */
-export function warnOfSetBack(
+/** What commands that go on tell. */
+export function setBackWarnings(
   store: ObjectStore,
   setBack: readonly SetBackObject[],
-  environment: Pick<CliEnvironment, "terminal">,
-): void {
-  if (setBack.length === 0) return;
-  printWarnings(environment, [`${describe(store, setBack)}; ${recommendation}`]);
+): readonly string[] {
+  return setBack.length === 0 ? [] : [`${describe(store, setBack)}; ${recommendation}`];
 }
 
 function describe(store: ObjectStore, setBack: readonly SetBackObject[]): string {

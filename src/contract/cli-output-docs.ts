@@ -210,7 +210,10 @@ const backup: Members<BackupOutput> = {
   addedObjects: ["number", "objects that were put"],
   addedBytes: ["number", "by how much the store grew"],
   durationMs: ["number", "from the start of the work to the commit"],
-  warnings: ["list of text", "what went wrong after the commit, without loss"],
+  warnings: [
+    "list of text",
+    "what went wrong without loss: after the commit, or in the store before",
+  ],
 };
 
 const point: Members<PointOutput> = {

@@ -106,7 +106,7 @@ async function runImageBackup(input: CommandInput, environment: CliEnvironment):
   );
   await display[Symbol.asyncDispose]();
   printResult(environment, form, {
-    document: toBackupOutput(outcome),
+    document: toBackupOutput(outcome, session),
     lines: backupLines(outcome),
   });
   return 0;

@@ -90,7 +90,7 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
   await display[Symbol.asyncDispose]();
   printWarnings(environment, outcome.warnings);
   printResult(environment, form, {
-    document: toBackupOutput(outcome),
+    document: toBackupOutput(outcome, session),
     lines: backupLines(outcome),
   });
   return 0;
