@@ -7,7 +7,7 @@
  * clock; CPU time of the main thread stands beside them, because other work may share the machine.
  */
 import { execFile } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -22,14 +22,26 @@ import {
   parseIndexSegment,
 } from "#formats/index-segment.ts";
 import { createPrng } from "#testing/seed.ts";
-import { syntheticIds, syntheticKey, syntheticSegment } from "#testing/synthetic-index.ts";
+import {
+  pageBlocks,
+  type SyntheticBlocks,
+  syntheticIds,
+  syntheticKey,
+  syntheticSegment,
+} from "#testing/synthetic-index.ts";
 import { type BlockIndex, openIndex } from "#vault/index/block-index.ts";
 import { IdTable } from "#vault/index/id-table.ts";
+
+import { storedBytesOf } from "./stored-bytes.ts";
 
 const segmentEntries = 64 * 1024;
 /** Ids that are made before a clock starts. */
 const batchIds = 64 * 1024;
 const key = syntheticKey("bench/index");
+/** Blocks of single pages: 64 GiB of them. */
+const pageEntries = 16 * 1024 * 1024;
+/** Of 2,048 lookups each. */
+const coldBatches = 5;
 
 /** A rate, by wall clock and by CPU time of the thread. */
 export interface Rate {
@@ -54,6 +66,11 @@ export interface IndexFigures {
   readonly locateInOrder: Rate;
   /** `has` of ids in random order: nearly each reads a page of a file. */
   readonly hitRandom: Rate;
+  /** The same after the machine has dropped the cache files from memory: each waits for the disk. */
+  readonly hitRandomCold: Rate;
+  /** Of blocks of one changed page each, the smallest there are: memory, and bytes of cache file. */
+  readonly pageBlockTableBytes: number;
+  readonly pageBlockFileBytes: number;
   /** Of a strange id to read an entry in vain. */
   readonly falsePositiveShare: number;
   readonly tableBytesPerEntry: number;
@@ -74,7 +91,8 @@ export async function measureIndex(entries: number, parent = tmpdir()): Promise<
     const warm = await measureInNewProcess(folder, entries);
     const fromFiles = await measureOpenFromFiles(folder, entries);
     const table = measureInsert(entries);
-    return { entries, ...table, ...built, ...warm, ...fromFiles, parse: measureParse() };
+    const pages = await measurePageBlocks(join(folder, "pages"));
+    return { entries, ...table, ...built, ...warm, ...fromFiles, ...pages, parse: measureParse() };
   } finally {
     await rm(folder, { recursive: true });
   }
@@ -117,7 +135,30 @@ async function measureBuild(folder: string, entries: number): Promise<{ readonly
   return { rebuild };
 }
 
-type WarmFigures = Omit<IndexFigures, "entries" | "insert" | "rebuild" | "openFromFiles" | "parse">;
+type PageFigures = Pick<IndexFigures, "pageBlockTableBytes" | "pageBlockFileBytes">;
+
+/** An index of blocks of one page each: what an entry of them takes. */
+async function measurePageBlocks(folder: string): Promise<PageFigures> {
+  await mkdir(folder, { mode: 0o700 });
+  const index = await openIndex({
+    segmentNames: segmentNames(pageEntries),
+    readSegment: (name) => Promise.resolve(makeSegment(name, pageEntries, pageBlocks)),
+    cacheDirectory: folder,
+  });
+  const { tableBytes } = index.statistics;
+  await index.close();
+  await rm(join(folder, "table"));
+  const fileBytes = await storedBytesOf(folder);
+  return {
+    pageBlockTableBytes: tableBytes / pageEntries,
+    pageBlockFileBytes: fileBytes / pageEntries,
+  };
+}
+
+type WarmFigures = Omit<
+  IndexFigures,
+  "entries" | "insert" | "rebuild" | "openFromFiles" | "parse" | keyof PageFigures
+>;
 
 /** {@link measureWarm} in a process that did nothing else, so that its memory is the index's. */
 async function measureInNewProcess(folder: string, entries: number): Promise<WarmFigures> {
@@ -139,13 +180,16 @@ async function measureWarm(folder: string, entries: number): Promise<WarmFigures
   const { strangers, tableBytes, memoryBytes } = index.statistics;
   const hitInOrder = measureHas(index, { first: 0, count: queries, expected: 1 });
   const locateInOrder = measureLocate(index, queries);
-  const hitRandom = measureRandom(index, entries);
+  const hitRandom = measureRandom(index, entries, 50);
+  await dropFromMemory(folder);
+  const hitRandomCold = measureRandom(index, entries, coldBatches);
   await index.close();
   return {
     miss,
     hitInOrder,
     locateInOrder,
     hitRandom,
+    hitRandomCold,
     falsePositiveShare: strangers / queries,
     tableBytesPerEntry: tableBytes / entries,
     memoryBytes,
@@ -201,12 +245,24 @@ function measureLocate(index: BlockIndex, queries: number): Rate {
   return timer.rate;
 }
 
-function measureRandom(index: BlockIndex, entries: number): Rate {
-  const random = createPrng(4);
+/** Has the machine forget what it keeps of the files in a folder; they have to be read from the disk. */
+async function dropFromMemory(folder: string): Promise<void> {
+  const run = promisify(execFile);
+  await run("sync", ["-f", folder]);
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue;
+    const path = join(entry.parentPath, entry.name);
+    // A count of 0 asks dd to drop the whole file, and copies nothing.
+    await run("dd", [`if=${path}`, "of=/dev/null", "iflag=nocache", "count=0", "status=none"]);
+  }
+}
+
+function measureRandom(index: BlockIndex, entries: number, batches: number): Rate {
+  const random = createPrng(batches);
   const timer = new Timer();
   const count = 2048;
   const ids = new Uint8Array(count * idBytes);
-  for (let batch = 0; batch < 50; batch++) {
+  for (let batch = 0; batch < batches; batch++) {
     for (let at = 0; at < count; at++) {
       const first = random.below(entries / 2) * 2;
       ids.set(syntheticIds(key, first, 1), at * idBytes);
@@ -252,9 +308,13 @@ function segmentNames(entries: number): Uint8Array[] {
   });
 }
 
-function makeSegment(name: Uint8Array, entries: number): IndexPackColumns[] {
+function makeSegment(
+  name: Uint8Array,
+  entries: number,
+  blocks?: SyntheticBlocks,
+): IndexPackColumns[] {
   const first = Number.parseInt(toHex(name.subarray(0, 4)), 16) * segmentEntries;
-  return syntheticSegment(key, first, Math.min(segmentEntries, entries - first)).packs;
+  return syntheticSegment(key, first, Math.min(segmentEntries, entries - first), blocks).packs;
 }
 
 interface Moment {

@@ -2,14 +2,27 @@
 import { createCipheriv, createHash } from "node:crypto";
 
 import { containerHeaderBytes } from "#formats/container.ts";
-import { idBytes, windowBytes } from "#formats/geometry.ts";
+import { idBytes, pageBytes, windowBytes } from "#formats/geometry.ts";
 import { createColumns, type IndexPackColumns } from "#formats/index-segment.ts";
 
 const aesBlockBytes = 16;
 /** Ids per call are a multiple of 2, so that they start on a block of the cipher. */
 const idsPerThreeBlocks = 2;
-const blocksPerFrame = 4;
 const packEntries = 128;
+
+/** What blocks a synthetic pack has, and how many of them a frame. */
+export interface SyntheticBlocks {
+  readonly blockBytes: number;
+  readonly blocksPerFrame: number;
+}
+
+/** As a full backup writes them. */
+const windowBlocks: SyntheticBlocks = { blockBytes: windowBytes, blocksPerFrame: 4 };
+/** Single changed pages, the smallest blocks there are: as an increment writes them. */
+export const pageBlocks: SyntheticBlocks = {
+  blockBytes: pageBytes,
+  blocksPerFrame: windowBytes / pageBytes,
+};
 
 /** The ids numbered from `first`, an even number, on; 24 bytes each, the same for the same key. */
 export function syntheticIds(key: Uint8Array, first: number, count: number): Uint8Array {
@@ -26,22 +39,28 @@ export function syntheticKey(seed: string): Uint8Array {
 
 /**
  * One segment of data packs as a full backup writes them: windows of 256 KiB, four to a frame, 128
- * to a pack. Its entries have the ids numbered from `first` (even) on.
+ * to a pack, unless told otherwise. Its entries have the ids numbered from `first` (even) on.
  */
 export function syntheticSegment(
   key: Uint8Array,
   first: number,
   count: number,
+  blocks = windowBlocks,
 ): { readonly name: Uint8Array; readonly packs: IndexPackColumns[] } {
   const packs: IndexPackColumns[] = [];
   for (let done = 0; done < count; done += packEntries) {
-    packs.push(syntheticPack(key, first + done, Math.min(packEntries, count - done)));
+    const range = { first: first + done, count: Math.min(packEntries, count - done) };
+    packs.push(syntheticPack(key, range, blocks));
   }
   const name = createHash("sha256").update(key).update(`${first}+${count}`).digest();
   return { name: new Uint8Array(name), packs };
 }
 
-function syntheticPack(key: Uint8Array, first: number, count: number): IndexPackColumns {
+function syntheticPack(
+  key: Uint8Array,
+  { first, count }: { readonly first: number; readonly count: number },
+  { blockBytes, blocksPerFrame }: SyntheticBlocks,
+): IndexPackColumns {
   const ids = syntheticIds(key, first, count);
   const digest = createHash("sha512").update(ids.subarray(0, idBytes)).digest();
   const head = {
@@ -55,13 +74,13 @@ function syntheticPack(key: Uint8Array, first: number, count: number): IndexPack
   pack.ids.set(ids);
   for (let frame = 0; frame < frames; frame++) {
     pack.sealedBytes[frame] = 600_000 + ((first + frame) % 1000);
-    pack.plainBytes[frame] = blocksPerFrame * windowBytes;
+    pack.plainBytes[frame] = blocksPerFrame * blockBytes;
     pack.codecs[frame] = 1;
   }
   for (let entry = 0; entry < count; entry++) {
     pack.entryFrames[entry] = Math.floor(entry / blocksPerFrame);
-    pack.offsetsBytes[entry] = (entry % blocksPerFrame) * windowBytes;
-    pack.lengthsBytes[entry] = windowBytes;
+    pack.offsetsBytes[entry] = (entry % blocksPerFrame) * blockBytes;
+    pack.lengthsBytes[entry] = blockBytes;
   }
   return pack;
 }
