@@ -1,9 +1,10 @@
 /**
- * A vault of many recovery points of one disk: how fast a collection marks, and what a listing, a
- * pruning plan and an increment cost with few points and with many.
+ * A vault of many recovery points of one disk, which is collected now and then as one in use is: what
+ * an increment, a listing and a pruning plan cost with few points and with many.
  */
 import { join } from "node:path";
 
+import { assert } from "#base/assert.ts";
 import { systemClock } from "#base/clock.ts";
 import { systemRandom } from "#base/random.ts";
 import { openFileStore } from "#drivers/store/file-store.ts";
@@ -14,73 +15,113 @@ import { SeededRandom } from "#testing/seeded-random.ts";
 import { backUp, type KeptPoint } from "#testing/vault-points.ts";
 import { Vault } from "#vault/vault.ts";
 
-/** What was measured with so many recovery points. */
+import { median } from "./statistics.ts";
+
+const item = "vm";
+
+/** What was measured with so many recovery points; medians. */
 export interface PointCost {
   readonly points: number;
+  /** Finding the newest point, and writing one: after the backups of a while, before their collection. */
   readonly incrementMs: number;
+  /** The same after the collection. */
+  readonly collectedMs: number;
   readonly listMs: number;
   readonly pruneMs: number;
-}
-
-/** What was measured of a vault. */
-export interface CollectionFigures {
-  readonly costs: readonly PointCost[];
-  readonly references: number;
-  readonly nodes: number;
+  /** The collection, which follows all references. */
   readonly collectMs: number;
 }
 
-const mib = 1024 * 1024;
 const page = 4096;
-const diskBytes = 64 * mib;
+const diskBytes = 16 * 1024 * 1024;
+const changedPages = 4;
+/** Points between two collections: those of a day of 200 VMs. */
+const pointsPerCollection = 200;
 /** Times of which the median counts. */
-const repeats = 5;
+const repeats = 9;
 
-/** Backs a disk up until there are so many points each time, measures, and collects in the end. */
-export async function measureCollection(
+/** Backs a disk up until there are so many points each time, and measures. */
+export async function measurePointCounts(
   folder: string,
   counts: readonly number[],
-): Promise<CollectionFigures> {
-  const store = await openFileStore(join(folder, "store"), { create: true });
-  await using vault = await Vault.open({
-    store,
-    keys: testKeys,
-    clock: systemClock,
-    random: systemRandom,
-    workers: 2,
-    cacheDirectory: join(folder, "cache"),
-  });
-  const disk = new MemoryDisk(diskBytes);
-  const random = new SeededRandom("collection");
-  disk.write(0, random.bytes(diskBytes / 2));
-  let base: KeptPoint | undefined;
-  let number = 0;
-  const next = async (): Promise<number> => {
-    for (let at = 0; at < 20; at++) {
-      disk.write(random.integer(0, diskBytes / page - 1) * page, random.bytes(page));
-    }
-    const startMs = performance.now();
-    number++;
-    base = await backUp(vault, { itemId: "vm", number, disks: [disk], ...(base && { base }) });
-    return performance.now() - startMs;
-  };
+  log: (line: string) => void,
+): Promise<readonly PointCost[]> {
+  await using chain = await PointChain.open(folder);
+  const { vault } = chain;
   const costs: PointCost[] = [];
   for (const count of counts) {
-    for (let left = count - number; left > 0; left--) await next();
-    const increments: number[] = [];
-    for (let at = 0; at < repeats; at++) increments.push(await next());
+    while (chain.points < count) {
+      await chain.next();
+      if (chain.points % pointsPerCollection === 0 && chain.points < count) {
+        log(`${chain.points} points, collected in ${Math.round(await chain.collect())} ms`);
+      }
+    }
+    const incrementMs = await medianOf(() => chain.next());
+    const collectMs = await chain.collect();
     costs.push({
       points: count,
-      incrementMs: median(increments),
+      incrementMs,
+      collectMs,
+      collectedMs: await medianOf(() => chain.next()),
       listMs: await medianOf(() => vault.listPoints()),
       pruneMs: await medianOf(() =>
         planPruning(vault, { last: 3 }, { nowMs: systemClock.nowMs() }),
       ),
     });
   }
-  const report = await vault.collect({ dryRun: true });
-  const { references, nodes, durationMs } = report;
-  return { costs, references, nodes, collectMs: durationMs };
+  return costs;
+}
+
+/** A disk in memory, backed up again and again. */
+class PointChain implements AsyncDisposable {
+  readonly vault: Vault;
+  readonly #disk = new MemoryDisk(diskBytes);
+  readonly #random = new SeededRandom("collection");
+  #base: KeptPoint | undefined;
+  #points = 0;
+
+  private constructor(vault: Vault) {
+    this.vault = vault;
+    this.#disk.write(0, this.#random.bytes(diskBytes / 2));
+  }
+
+  static async open(folder: string): Promise<PointChain> {
+    const vault = await Vault.open({
+      store: await openFileStore(join(folder, "store"), { create: true }),
+      keys: testKeys,
+      clock: systemClock,
+      random: systemRandom,
+      workers: 1,
+      cacheDirectory: join(folder, "cache"),
+    });
+    return new PointChain(vault);
+  }
+
+  /** Recovery points there are. */
+  get points(): number {
+    return this.#points;
+  }
+
+  async next(): Promise<void> {
+    for (let at = 0; at < changedPages; at++) {
+      const offset = this.#random.integer(0, diskBytes / page - 1) * page;
+      this.#disk.write(offset, this.#random.bytes(page));
+    }
+    this.#points++;
+    const newest = await this.vault.readNewestPoint(item);
+    assert(newest?.pointId === this.#base?.manifest.pointId, "the newest point is the last one");
+    const options = { itemId: item, number: this.#points, disks: [this.#disk] };
+    this.#base = await backUp(this.vault, { ...options, ...(this.#base && { base: this.#base }) });
+  }
+
+  /** Collects, and returns how long that took. */
+  async collect(): Promise<number> {
+    return (await this.vault.collect()).durationMs;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.vault[Symbol.asyncDispose]();
+  }
 }
 
 async function medianOf(work: () => Promise<unknown>): Promise<number> {
@@ -91,8 +132,4 @@ async function medianOf(work: () => Promise<unknown>): Promise<number> {
     times.push(performance.now() - startMs);
   }
   return median(times);
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 }
