@@ -44,8 +44,8 @@ import { type CheckDeps, ObjectChecker } from "#vault/verify/pack-check.ts";
 import { checkStore, expectedHash, type StoreState } from "#vault/verify/store-check.ts";
 import { WorkerPool } from "#vault/workers/worker-pool.ts";
 
-/** Packs in memory at once, of at most 64 MiB each. */
-const packsInFlight = 2;
+/** Packs in memory at once, of some 32 and at most 64 MiB each: one for each thread and one that is read. */
+const packsInFlightMax = 5;
 
 /**
  * How deep: `structure` reads no data but looks whether every block lies in a pack that is there;
@@ -145,6 +145,7 @@ class Verification implements AsyncDisposable {
   readonly #pool: WorkerPool;
   readonly #nodes: NodeReader;
   readonly #checker: ObjectChecker;
+  readonly #workers: number;
   #objects = 0;
   #bytes = 0;
   #blocks = 0;
@@ -155,10 +156,11 @@ class Verification implements AsyncDisposable {
     const { store, keys, vault, signal } = options;
     this.#options = options;
     for (const object of options.known ?? []) this.#damage.addObject(object);
+    this.#workers = Math.min(workersMax, options.workers ?? availableParallelism());
     this.#nodes = new NodeReader({ store, keys, locator: vault.locator });
     this.#pool = new WorkerPool({
       start: { keys, verify: false },
-      size: Math.min(workersMax, options.workers ?? availableParallelism()),
+      size: this.#workers,
     });
     const deps: CheckDeps = {
       store,
@@ -298,7 +300,7 @@ class Verification implements AsyncDisposable {
   async #checkObjects(state: StoreState, needed: ReadonlySet<string> | undefined): Promise<void> {
     const { vault, signal, depth = "full" } = this.#options;
     const waiting = await this.#choose(state, needed);
-    const work = new BoundedWork(packsInFlight);
+    const work = new BoundedWork(Math.min(packsInFlightMax, this.#workers + 1));
     try {
       for await (const pack of vault.index.packs()) {
         signal?.throwIfAborted();

@@ -4,6 +4,7 @@
  * Buffers are transferred, never cloned: whoever holds a message owns its buffers. A segment's
  * buffer goes to the worker with the scan and comes back when its wanted candidates are stored.
  */
+import type { PackToCheck } from "#vault/workers/check-pack.ts";
 import type { SerializedError } from "#base/kluis-error.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import type { FrameTicket, SealedFrame } from "#vault/pack/pack-builder.ts";
@@ -84,6 +85,12 @@ export interface OpenFrameTask {
   readonly blocks: readonly ExpectedBlock[];
 }
 
+/** Check a whole pack. */
+export interface CheckPackTask extends PackToCheck {
+  readonly kind: "check-pack";
+  readonly task: number;
+}
+
 /** Compute the name of a finished object. */
 export interface NameTask {
   readonly kind: "name";
@@ -99,6 +106,7 @@ export type WorkerTask =
   | StoreTask
   | ReleaseTask
   | OpenFrameTask
+  | CheckPackTask
   | NameTask;
 
 /** Answer to {@link ScanWindowsTask}; candidate n is window n, unless it is zero. */
@@ -153,6 +161,7 @@ export type WorkerAnswer =
       /** Ids of blocks whose content does not hash to them, by position in the task. */
       readonly bad: readonly number[];
     }
+  | { readonly kind: "pack-checked"; readonly task: number; readonly isSound: boolean }
   | { readonly kind: "named"; readonly task: number; readonly name: Uint8Array }
   | { readonly kind: "failed"; readonly task: number; readonly error: SerializedError };
 

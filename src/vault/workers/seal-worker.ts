@@ -15,6 +15,7 @@ import { type ContainerSeal, openFrame, sealFrame } from "#vault/container/frame
 import { checksumBytes, computeId, computeName, computeWindowChecksum } from "#vault/hashing.ts";
 import { pageFrameBytesMax, segmentBufferBytes } from "#vault/limits.ts";
 import { assertReadsBack, type SealedFrame } from "#vault/pack/pack-builder.ts";
+import { isPackSound } from "#vault/workers/check-pack.ts";
 import { noteContext } from "#vault/workers/garbage.ts";
 import type {
   OpenFrameTask,
@@ -83,6 +84,11 @@ export class SealWorker {
       case "open-frame":
         this.#openFrame(task);
         break;
+      case "check-pack": {
+        const isSound = isPackSound(task, this.#start.keys);
+        this.#post({ answer: { kind: "pack-checked", task: task.task, isSound }, transfer: [] });
+        break;
+      }
       case "name": {
         const name = computeName(task.bytes);
         this.#post({ answer: { kind: "named", task: task.task, name }, transfer: [] });

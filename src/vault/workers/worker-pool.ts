@@ -6,6 +6,7 @@ import { Worker } from "node:worker_threads";
 import { present } from "#base/assert.ts";
 import { fromSerializedError, KluisError } from "#base/kluis-error.ts";
 import { computeName } from "#vault/hashing.ts";
+import type { PackToCheck } from "#vault/workers/check-pack.ts";
 import type { FrameTicket } from "#vault/pack/pack-builder.ts";
 import type {
   OpenFrameTask,
@@ -111,6 +112,13 @@ export class WorkerPool implements AsyncDisposable {
     const transfer = task.target === undefined ? [task.buffer] : [task.buffer, task.target];
     const answer = await this.#ask(worker, { kind: "open-frame", ...task }, transfer);
     return answer as Answer<"frame-opened">;
+  }
+
+  /** Whether a whole pack is as it was written; its buffer is taken over. */
+  async isPackSound(pack: PackToCheck): Promise<boolean> {
+    const task = { kind: "check-pack", ...pack } as const;
+    const answer = await this.#ask(this.#leastLoaded(), task, [pack.buffer]);
+    return (answer as Answer<"pack-checked">).isSound;
   }
 
   /**
