@@ -19,7 +19,9 @@ export const evidence: Evidence = {
   run: async (context) => {
     const most = Number(context.options["most"] ?? wholeMost);
     const counts = [1, 100, most];
-    const costs = await measurePointCounts(context.scratch, counts, context.log);
+    const costs = await measurePointCounts(context.scratch, counts, (line) => {
+      context.log(line);
+    });
     const [first, last] = [costs[0], costs.at(-1)];
     if (first === undefined || last === undefined) throw new Error("nothing was measured");
     const text = costs.map(
