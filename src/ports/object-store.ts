@@ -35,6 +35,8 @@ export interface ObjectLocks {
    * no such object. Costs a request only for what was put generations ago.
    */
   endsBefore(name: string, timeMs: number, signal?: AbortSignal): Promise<boolean>;
+  /** Names below `prefix` that are to be locked and are not yet: their commit was cut off. */
+  unlocked(prefix: string, signal?: AbortSignal): AsyncIterable<string>;
   /** Locks an object until that time at least; a lock is never shortened. ObjectNotFound (never). */
   extend(name: string, untilMs: number, signal?: AbortSignal): Promise<void>;
 }

@@ -127,7 +127,7 @@ class Healing {
     const { store, signal } = this.#options;
     signal?.throwIfAborted();
     // From here to the end of the put nothing may break this off but an error of the store.
-    if (was !== "missing") await store.remove(name);
+    if (was !== "missing") await this.#removeWrong(name);
     for (let attempt = 1; ; attempt++) {
       try {
         await store.put(name, [good]);
@@ -137,6 +137,15 @@ class Healing {
       }
     }
     this.#healed.push({ name, was });
+  }
+
+  /** Where it is locked the good bytes are put beside it, and count: their hash is the name. */
+  async #removeWrong(name: string): Promise<void> {
+    try {
+      await this.#options.store.remove(name);
+    } catch (error) {
+      if (!isKluisError(error, "ObjectLocked")) throw error;
+    }
   }
 
   /** Packs and index segments that points need and the store does not list. */

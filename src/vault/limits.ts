@@ -85,3 +85,5 @@ export const breakerBytesMin = 256 * 1024 * 1024;
 export const manifestsAtOnce = 8;
 /** A session that gave no sign of life for so long is taken for dead. */
 export const silentMsDefault = 2 * 60 * 60 * 1000;
+/** Requests about locks of objects at once. */
+export const lockRequestsInFlight = 16;

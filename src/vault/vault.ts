@@ -37,6 +37,7 @@ import {
 import { isTombstone, runSteps } from "#vault/gc/run-steps.ts";
 import { deletePoint, listDeleted } from "#vault/gc/session-protocol.ts";
 import { toItemName } from "#vault/item-name.ts";
+import { extendLocks, type LockExtensions } from "#vault/locks/extend-locks.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { type FlushLimits, objectBytesMax, workersMax } from "#vault/limits.ts";
 import type { DiskMap } from "#vault/map/map-source.ts";
@@ -216,7 +217,7 @@ export class Vault implements AsyncDisposable {
     const deps = { ...this.#options, index: this.#index, access: this.#nodes, signal };
     const commitKey = pointName(item, point.pointId);
     await using session = await this.#opening.run(() => BackupSession.open(commitKey, bases, deps));
-    return await writeHealing(input, {
+    const written = await writeHealing(input, {
       ...deps,
       // Where a point is begun anew, packs are listed anew.
       examine: () => this.examine(signal, session.takeListing()),
@@ -230,11 +231,34 @@ export class Vault implements AsyncDisposable {
           onProgress: options.onProgress ?? (() => {}),
         }),
     });
+    // Sessions that open meanwhile would change the numbers of what is being marked.
+    await this.#opening.run(() => this.extendLocks(signal));
+    return written;
+  }
+
+  /**
+   * Where the store locks what it holds, gives what recovery points need a longer lock where it is due;
+   * see {@link extendLocks}. A backup does so before it returns, a collection before it begins.
+   */
+  async extendLocks(signal?: AbortSignal): Promise<LockExtensions> {
+    if (this.#options.store.locks !== undefined) {
+      this.#locator.expectMore();
+      await this.#locator.refresh();
+      this.#locator.expectMore();
+    }
+    const readRoots = async (): Promise<readonly Uint8Array[]> => {
+      const roots: Uint8Array[] = [];
+      for (const point of await this.listPoints(undefined, signal)) {
+        roots.push(...(await this.#readRoots(point, signal)));
+      }
+      return roots;
+    };
+    return await extendLocks({ ...this.#options, index: this.#index, signal, readRoots });
   }
 
   /**
    * Deletes a recovery point: from now on it does not exist; its space is freed by {@link collect}.
-   * RecoveryPointNotFound, StoreIsSecondary (after-change).
+   * RecoveryPointNotFound, StoreIsSecondary; ObjectLocked while it is immutable (after-change).
    */
   async deletePoint(point: PointName, signal?: AbortSignal): Promise<void> {
     await assertNotSecondary(this.#options.store, signal);
@@ -256,12 +280,12 @@ export class Vault implements AsyncDisposable {
 
   async #collect(options: CollectionOptions, signal?: AbortSignal): Promise<CollectionReport> {
     await assertNotSecondary(this.#options.store, signal);
+    if (options.dryRun !== true) await this.extendLocks(signal);
     const deps = { ...this.#options, index: this.#index, signal };
     const readRoots = async (name: string): Promise<readonly Uint8Array[]> => {
       const parsed = parseStoreName(name);
       if (parsed?.kind !== "manifest") return [];
-      const manifest = await this.readPoint({ item: parsed.item, pointId: parsed.point }, signal);
-      return manifest.disks.flatMap(({ root }) => (root === undefined ? [] : [root]));
+      return await this.#readRoots({ item: parsed.item, pointId: parsed.point }, signal);
     };
     return await collectVault({ ...deps, readRoots }, options);
   }
@@ -307,6 +331,11 @@ export class Vault implements AsyncDisposable {
   /** Closes what the index holds open. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#index.close();
+  }
+
+  async #readRoots(point: PointName, signal?: AbortSignal): Promise<readonly Uint8Array[]> {
+    const { disks } = await this.readPoint(point, signal);
+    return disks.flatMap(({ root }) => (root === undefined ? [] : [root]));
   }
 
   /** Manifests below a prefix that were deleted. */

@@ -67,6 +67,7 @@ export class WormStore implements ObjectStore {
       policy,
       nowMs: (signal) => place.nowMs(signal),
       endsBefore: async (name, timeMs, signal) => await this.#endsBefore(name, timeMs, signal),
+      unlocked: (prefix, signal) => this.#unlocked(prefix, signal),
       extend: async (name, untilMs, signal) => {
         await this.#extend(name, untilMs, signal);
       },
@@ -101,6 +102,8 @@ export class WormStore implements ObjectStore {
   async stat(name: string, signal?: AbortSignal): Promise<ObjectInfo | undefined> {
     assertObjectName(name);
     signal?.throwIfAborted();
+    // What another host has removed is not to be remembered here.
+    this.#place.forget(name);
     const object = await this.#find(name, signal);
     if (object !== undefined) return { name, sizeBytes: object.sizeBytes };
     if (homeOf(name) === "locked" || (await this.#isVoidMark(name, signal))) return undefined;
@@ -223,6 +226,14 @@ export class WormStore implements ObjectStore {
       if (object !== undefined) copies.push(object);
     }
     return copies;
+  }
+
+  async *#unlocked(prefix: string, signal: AbortSignal | undefined): AsyncGenerator<string> {
+    const locked = new Set<string>();
+    for await (const { name } of this.#listLocked(prefix, signal)) locked.add(name);
+    for await (const { name } of this.#writable.list(prefix, signal)) {
+      if (homeOf(name) === "claimed" && !locked.has(name)) yield name;
+    }
   }
 
   /** Reads; where that version has just gone, what is there now. */

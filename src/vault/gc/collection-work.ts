@@ -18,6 +18,7 @@ import {
 import { sessionIdBytes, toSha256 } from "./backup-session.ts";
 import type { CollectionChoice, CollectionInput, CollectionWork } from "./collect-protocol.ts";
 import { CopyOut } from "./copy-out.ts";
+import { findLocked } from "#vault/locks/find-locked.ts";
 import { Marker, type MarkerDeps } from "./marker.ts";
 import {
   type CollectionLimits,
@@ -77,10 +78,13 @@ export class VaultCollectionWork implements CollectionWork {
   async #choose(input: CollectionInput): Promise<CollectionChoice> {
     await this.#loadIndex(input, input.condemned);
     await this.#mark(input.manifests, "skip");
-    const plan = planCollection(await this.#usesOf(input), this.#deps.limits);
+    const locked = await findLocked(this.#deps, input);
+    const uses = (await this.#usesOf(input)).filter(({ name }) => !locked.has(name));
+    const plan = planCollection(uses, this.#deps.limits);
     this.#deps.onPlan(plan);
     const packs = plan.packs.map(({ name }) => name);
-    return { packs, segments: await this.#chooseSegments(new Set(packs), namesOf(input)) };
+    const segments = await this.#chooseSegments(new Set(packs), namesOf(input));
+    return { packs, segments: segments.filter((name) => !locked.has(name)) };
   }
 
   async #secure(input: CollectionInput, choice: CollectionChoice): Promise<void> {

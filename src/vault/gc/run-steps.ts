@@ -59,9 +59,18 @@ async function carryOut(step: Step, deps: StepDeps): Promise<unknown> {
   if (step.op === "get") return await read(step.name, deps);
   if (step.op === "list") return await listNames(step.prefix, deps);
   if (step.op === "work") return await step.run();
-  if (step.op === "remove") await store.remove(step.name, signal);
+  if (step.op === "remove") await remove(step.name, deps);
   else await deps.clock.sleep(controlPollMs, signal);
   return undefined;
+}
+
+/** What has been locked anew since it was chosen stays, as garbage; a manifest that is locked is none. */
+async function remove(name: string, { store, signal }: StepDeps): Promise<void> {
+  try {
+    await store.remove(name, signal);
+  } catch (error) {
+    if (!isKluisError(error, "ObjectLocked") || name.startsWith(pointPrefix)) throw error;
+  }
 }
 
 function seal({ name, body }: Step & { readonly op: "put" }, deps: StepDeps): Uint8Array {

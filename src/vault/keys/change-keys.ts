@@ -4,7 +4,7 @@
  */
 import { present } from "#base/assert.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
-import { KluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
 import type { KeySlot } from "#formats/key-slot.ts";
 import { recordSlotsMax } from "#formats/key-record.ts";
@@ -127,7 +127,7 @@ export async function changeKeys(
     const bytes = sealKeyRecord(plan.ring, plan, random);
     if (!(await putRecord(deps, { vaultId: plan.ring.vaultId, number: plan.number }, bytes)))
       continue;
-    for (const name of plan.deletions) await store.remove(name, signal);
+    for (const name of plan.deletions) await removeSlot(deps, name);
     return plan;
   }
   throw new KluisError("Busy", "Cannot change the keys: other hosts keep changing them");
@@ -137,6 +137,15 @@ export async function changeKeys(
 function isNothing(state: KeyState, { add, remove, newMasterKey }: KeyChange): boolean {
   const isWanted = add.length > 0 || remove.length > 0 || newMasterKey !== undefined;
   return !isWanted && state.strays.length === 0 && state.isTwofold;
+}
+
+/** A slot that is locked stays: no record lists it, and a later change removes it. */
+async function removeSlot({ store, signal }: ChangeDeps, name: string): Promise<void> {
+  try {
+    await store.remove(name, signal);
+  } catch (error) {
+    if (!isKluisError(error, "ObjectLocked")) throw error;
+  }
 }
 
 /**
@@ -185,9 +194,28 @@ async function readKeyState(
     const object = slots.find((candidate) => bytesEqual(candidate.hash, hash));
     return { hash, publicKey, slot: object?.slot };
   });
-  const strays = slots.filter(({ hash }) => !isValid(hash));
+  const strays = await dropLocked(
+    store,
+    slots.filter(({ hash }) => !isValid(hash)),
+    signal,
+  );
   const isTwofold = damaged.length === 0 && missing.length === 0;
   return { ring, number: newest.number, valid, strays, isTwofold };
+}
+
+/** Slots that can be removed now: those of a WORM vault stay for the time of their lock. */
+async function dropLocked<T extends { readonly hash: Uint8Array }>(
+  { locks }: ObjectStore,
+  slots: readonly T[],
+  signal: AbortSignal | undefined,
+): Promise<readonly T[]> {
+  if (locks === undefined || slots.length === 0) return slots;
+  const nowMs = await locks.nowMs(signal);
+  const free: T[] = [];
+  for (const slot of slots) {
+    if (await locks.endsBefore(slotName(slot.hash), nowMs, signal)) free.push(slot);
+  }
+  return free;
 }
 
 function full(reason: string): KluisError {

@@ -162,7 +162,7 @@ export class LockedPlace {
   /** Every name below `prefix` with its first version, ascending. No snapshot in time. */
   async *list(prefix: string, signal?: AbortSignal): AsyncGenerator<LockedObject> {
     let token: VersionToken | undefined;
-    let last: LockedObject | undefined;
+    let last: { readonly object: LockedObject; readonly versions: number } | undefined;
     let emptyPages = 0;
     do {
       const call = this.#requests.begin(`list objects of "${prefix}"`, signal);
@@ -170,19 +170,26 @@ export class LockedPlace {
       for (const version of page.versions) {
         if (version.isMarker) continue;
         const name = version.name.slice(this.#prefix.length);
-        if (last !== undefined && last.name !== name) {
-          if (!isAfter(name, last.name)) throw disordered(call);
-          yield this.#memory.find(last.name) ?? last;
+        const isNext = last !== undefined && last.object.name !== name;
+        if (isNext && last !== undefined) {
+          if (!isAfter(name, last.object.name)) throw disordered(call);
+          yield this.#learn(last);
         }
         // Versions of a key come newest first: the last one is the first that was put.
-        last = toObject(name, version);
+        const versions = isNext || last === undefined ? 1 : last.versions + 1;
+        last = { object: toObject(name, version), versions };
       }
       signal?.throwIfAborted();
       emptyPages = page.versions.length === 0 ? emptyPages + 1 : 0;
       if (emptyPages > emptyPagesMax) throw disordered(call);
       token = page.next;
     } while (token !== undefined);
-    if (last !== undefined) yield this.#memory.find(last.name) ?? last;
+    if (last !== undefined) yield this.#learn(last);
+  }
+
+  /** Makes the next call look at the store. */
+  forget(name: string): void {
+    this.#memory.forget(name);
   }
 
   /** When the lock of an object ends; 0 where it is not locked or is gone. */
@@ -307,6 +314,14 @@ export class LockedPlace {
         return false;
       throw error;
     }
+  }
+
+  /** Of several versions, the one that is known to be sound. */
+  #learn(listed: { readonly object: LockedObject; readonly versions: number }): LockedObject {
+    const { object, versions } = listed;
+    if (versions > 1) return this.#memory.find(object.name) ?? object;
+    this.#memory.note(object);
+    return object;
   }
 
   /** All versions and markers of a name, newest first. */
