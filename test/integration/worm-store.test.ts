@@ -107,7 +107,7 @@ async function attack(prefix: string, name: string): Promise<void> {
     const bypass = { ...version, BypassGovernanceRetention: true };
     await assert.rejects(client.send(new DeleteObjectCommand(bypass)), isForbidden);
     for (const Mode of ["COMPLIANCE", "GOVERNANCE"] as const) {
-      const Retention = { Mode, RetainUntilDate: new Date(Date.now() + 1000) };
+      const Retention = { Mode, RetainUntilDate: new Date(Date.now() + 30_000) };
       const cut = new PutObjectRetentionCommand({ ...bypass, Retention });
       await assert.rejects(client.send(cut), isForbidden);
     }
