@@ -53,18 +53,34 @@ export async function planPruning(
 
 /**
  * Deletes every point that no rule keeps; one that somebody else has deleted meanwhile is gone as well.
- * Where it fails, those before are deleted.
+ * Where it fails, those before are deleted; points that are locked stay, all others go, and then it
+ * ends with ObjectLocked (after-change).
  */
 export async function applyPruning(
   vault: Vault,
   items: readonly ItemPruning[],
   signal?: AbortSignal,
 ): Promise<void> {
+  const refused: { readonly pointId: string; readonly error: KluisError }[] = [];
   for (const { choices } of items) {
     for (const { point, keptBy } of choices) {
-      if (keptBy.length === 0) await deleteUnlessGone(vault, point, signal);
+      if (keptBy.length > 0) continue;
+      try {
+        await deleteUnlessGone(vault, point, signal);
+      } catch (error) {
+        if (!isKluisError(error, "ObjectLocked")) throw error;
+        refused.push({ pointId: point.pointId, error });
+      }
     }
   }
+  const [first] = refused;
+  if (first === undefined) return;
+  if (refused.length === 1) throw first.error;
+  throw new KluisError(
+    "ObjectLocked",
+    `Cannot delete ${refused.length} recovery points, all others are deleted: ${first.error.message}`,
+    { cause: first.error },
+  );
 }
 
 async function deleteUnlessGone(

@@ -92,7 +92,10 @@ async function attackLocked(prefix: string): Promise<number> {
     const isRefused = (error: Error): boolean => error.name === "AccessDenied";
     const version = { ...at, VersionId, BypassGovernanceRetention: true };
     await assert.rejects(client.send(new DeleteObjectCommand(version)), isRefused);
-    const Retention = { Mode: "GOVERNANCE" as const, RetainUntilDate: new Date(Date.now() + 30_000) };
+    const Retention = {
+      Mode: "GOVERNANCE" as const,
+      RetainUntilDate: new Date(Date.now() + 30_000),
+    };
     const cut = new PutObjectRetentionCommand({ ...version, Retention });
     await assert.rejects(client.send(cut), isRefused);
     const way = random.integer(0, 2);

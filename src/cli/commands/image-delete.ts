@@ -2,7 +2,7 @@ import { type DeletedOutput, outputFormat } from "#contract/cli-output.ts";
 import { readChosenPoint } from "#protect/points.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
-import { pointExits, vaultExits } from "#cli/exit-codes.ts";
+import { lockExits, pointExits, vaultExits } from "#cli/exit-codes.ts";
 import { formatTime, printable } from "#cli/format.ts";
 import { findItemId } from "#cli/item-id.ts";
 import { openVaultSession } from "#cli/open-vault.ts";
@@ -35,7 +35,7 @@ export const imageDelete: CommandSpec = {
       text: "One point of a VM.",
     },
   ],
-  exits: [...vaultExits, ...pointExits],
+  exits: [...vaultExits, ...pointExits, ...lockExits],
   outputKind: "deleted",
   run: runImageDelete,
 };

@@ -2,7 +2,7 @@ import { outputFormat, type PruneOutput } from "#contract/cli-output.ts";
 import { applyPruning, type ItemPruning, planPruning } from "#protect/prune.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
-import { pointExits, vaultExits } from "#cli/exit-codes.ts";
+import { lockExits, pointExits, vaultExits } from "#cli/exit-codes.ts";
 import { formatTable, formatTime, printable } from "#cli/format.ts";
 import { findItemId } from "#cli/item-id.ts";
 import { openVaultSession } from "#cli/open-vault.ts";
@@ -39,7 +39,7 @@ export const vaultPrune: CommandSpec = {
       text: "What would go?",
     },
   ],
-  exits: [...vaultExits, ...pointExits],
+  exits: [...vaultExits, ...pointExits, ...lockExits],
   outputKind: "prune",
   run: runVaultPrune,
 };
