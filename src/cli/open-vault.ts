@@ -53,9 +53,9 @@ export async function unlockStore(
   const unlocked = await unlockPlace(input, environment, { place, given: how.given });
   if (how.intent === "rescue") return unlocked;
   const checking = checkMemory(rememberedOf(unlocked), environment);
-  // Nothing but the vault itself may keep anybody from reading it.
+  // Only what may remove something must not go on without knowing.
   const setBack =
-    how.intent === "read" ? ((await warnOnFailure(checking, environment)) ?? []) : await checking;
+    how.intent === "remove" ? await checking : ((await warnOnFailure(checking, environment)) ?? []);
   if (setBack.length > 0 && how.intent === "remove") throw setBackError(unlocked.store, setBack);
   printWarnings(environment, setBackWarnings(unlocked.store, setBack));
   return { ...unlocked, setBack };

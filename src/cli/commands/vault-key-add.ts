@@ -69,7 +69,6 @@ async function runVaultKeyAdd(input: CommandInput, environment: CliEnvironment):
   const { store, files } = unlocked;
   const { secret, shown } = await choose();
   const { name } = await addVaultKey({ store, random, signal }, files, secret);
-  await rememberStore(unlocked, environment);
   const document: KeyAddedOutput = {
     format: outputFormat,
     kind: "key-added",
@@ -87,6 +86,7 @@ async function runVaultKeyAdd(input: CommandInput, environment: CliEnvironment):
         : ["", ...recoveryKitLines(printed, { place: store.location })]),
     ],
   });
+  await rememberStore(unlocked, environment);
   return 0;
 }
 

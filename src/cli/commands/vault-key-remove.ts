@@ -43,7 +43,6 @@ async function runVaultKeyRemove(
   const name = findSlotName(names, input.requiredArgument(0, "slot"));
   const newEpoch = !input.flag("keepDataKey");
   const changed = await removeVaultKeys({ store, random, signal }, files, [name], { newEpoch });
-  await rememberStore(unlocked, environment);
   const document: KeyRemovedOutput = {
     format: outputFormat,
     kind: "key-removed",
@@ -59,5 +58,6 @@ async function runVaultKeyRemove(
         : `New data is sealed under key epoch ${changed.epoch}, which a copy of it still opens`,
     ],
   });
+  await rememberStore(unlocked, environment);
   return 0;
 }

@@ -66,7 +66,6 @@ async function runVaultKeyRotate(
   const unlocked = await unlockStore(input, environment, { intent: "remove", given: secret });
   const { store, files } = unlocked;
   const changed = await rotateVaultKeys({ store, random, signal }, files, { dataKey, wrapping });
-  await rememberStore(unlocked, environment);
   const document: KeysRotatedOutput = { format: outputFormat, kind: "keys-rotated", ...changed };
   printResult(environment, outputFormOf(input), {
     document,
@@ -78,5 +77,6 @@ async function runVaultKeyRotate(
         : []),
     ],
   });
+  await rememberStore(unlocked, environment);
   return 0;
 }
