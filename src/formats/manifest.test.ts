@@ -131,7 +131,7 @@ test("manifest: refuses to write what could not be read back, and names the memb
     ["sizeBytes", { disks: [{ ...disk, sizeBytes: 2 ** 52 + 512 }] }],
     ["level", { disks: [{ ...disk, level: 17 }] }],
     ["root", { disks: [{ ...disk, root: new Uint8Array(23) }] }],
-    ["rewrite", { disks: [{ ...disk, rewrite: { cursor: 0, creditPages: 64 } }] }],
+    ["creditPages", { disks: [{ ...disk, rewrite: { cursor: 0, creditPages: 64 } }] }],
   ];
   for (const [member, change] of bad) {
     assert.throws(

@@ -1,10 +1,13 @@
 /** The manifest of a recovery point: JSON in one frame; docs/design/vault-format.md §7. */
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
-import { fromHex, toHex } from "#base/bytes.ts";
+import { toHex } from "#base/bytes.ts";
 import { diskBytesMax, idBytes, windowPages } from "#formats/geometry.ts";
+import { JsonMembers } from "#formats/strict-json.ts";
 
 const disksMax = 1024;
+const manifestBytesMax = 64 * 1024 * 1024;
 const textCharactersMax = 4096;
+const configurationCharactersMax = 1024 * 1024;
 const levelMax = 16;
 
 /** How a disk's changes were found: everything, a difference of snapshots, checksums. */
@@ -86,143 +89,80 @@ export function encodeManifest(manifest: Manifest): Uint8Array {
 
 /** Parses a manifest; ObjectCorrupt (never) names the member that is out of form. */
 export function parseManifest(bytes: Uint8Array, objectName: string): Manifest {
-  const fields = new Fields(parseJson(bytes, objectName), objectName);
-  const disks = fields
-    .list("disks", disksMax)
-    .map((disk) => parseDisk(new Fields(disk, objectName)));
-  if (new Set(disks.map(({ name }) => name)).size !== disks.length) throw fields.wrong("disks");
-  const consistency = fields.text("consistency");
-  if (consistency !== "file-system" && consistency !== "crash") throw fields.wrong("consistency");
+  const members = JsonMembers.parse(bytes, { bytesMax: manifestBytesMax }, { objectName });
+  const disks = members.list("disks", disksMax).map(parseDisk);
+  if (new Set(disks.map(({ name }) => name)).size !== disks.length) throw invalid(members, "disks");
+  const consistency = textOf(members, "consistency");
+  if (consistency !== "file-system" && consistency !== "crash") {
+    throw invalid(members, "consistency");
+  }
   return {
-    pointId: fields.text("pointId"),
-    itemId: fields.text("itemId"),
-    itemName: fields.text("itemName"),
-    takenAtMs: fields.number("takenAtMs"),
-    committedAtMs: fields.number("committedAtMs"),
+    pointId: textOf(members, "pointId"),
+    itemId: textOf(members, "itemId"),
+    itemName: textOf(members, "itemName"),
+    takenAtMs: numberOf(members, "takenAtMs"),
+    committedAtMs: numberOf(members, "committedAtMs"),
     consistency,
-    ...fields.optionalText("consistencyReason"),
-    ...fields.optionalNumber("frozenMs"),
-    ...fields.optionalText("basePointId"),
-    ...fields.optionalText("snapshotId"),
-    ...fields.optionalText("vmConfiguration", 1024 * 1024),
+    ...optional(members, "consistencyReason", textOf),
+    ...optional(members, "frozenMs", numberOf),
+    ...optional(members, "basePointId", textOf),
+    ...optional(members, "snapshotId", textOf),
+    ...optional(members, "vmConfiguration", (own, name) =>
+      own.text(name, configurationCharactersMax),
+    ),
     disks,
   };
 }
 
-function parseDisk(fields: Fields): ManifestDisk {
-  const tracking = fields.text("tracking");
-  if (!isTracking(tracking)) throw fields.wrong("tracking");
-  const sizeBytes = fields.number("sizeBytes");
-  const level = fields.number("level");
-  if (sizeBytes > diskBytesMax) throw fields.wrong("sizeBytes");
-  if (level > levelMax) throw fields.wrong("level");
+function parseDisk(members: JsonMembers): ManifestDisk {
+  const tracking = textOf(members, "tracking");
+  if (!isTracking(tracking)) throw invalid(members, "tracking");
   return {
-    name: fields.text("name"),
-    sizeBytes,
-    root: fields.optionalId("root"),
-    level,
+    name: textOf(members, "name"),
+    sizeBytes: members.integer("sizeBytes", 0, diskBytesMax),
+    root: members.isNull("root") ? undefined : members.hex("root", idBytes),
+    level: members.integer("level", 0, levelMax),
     tracking,
-    ...fields.optionalText("trackingReason"),
-    mappedBytes: fields.number("mappedBytes"),
-    examinedBytes: fields.number("examinedBytes"),
-    changedBytes: fields.number("changedBytes"),
-    newBytes: fields.number("newBytes"),
-    storedBytes: fields.number("storedBytes"),
-    ...fields.optionalNumber("healedBytes"),
-    ...fields.optionalText("source"),
-    ...parseRewrite(fields),
+    ...optional(members, "trackingReason", textOf),
+    mappedBytes: numberOf(members, "mappedBytes"),
+    examinedBytes: numberOf(members, "examinedBytes"),
+    changedBytes: numberOf(members, "changedBytes"),
+    newBytes: numberOf(members, "newBytes"),
+    storedBytes: numberOf(members, "storedBytes"),
+    ...optional(members, "healedBytes", numberOf),
+    ...optional(members, "source", textOf),
+    ...optional(members, "rewrite", parseRewrite),
   };
 }
 
-function parseRewrite(fields: Fields): Pick<ManifestDisk, "rewrite"> {
-  const rewrite = fields.optionalFields("rewrite");
-  if (rewrite === undefined) return {};
-  const creditPages = rewrite.number("creditPages");
-  if (creditPages >= windowPages) throw fields.wrong("rewrite");
-  return { rewrite: { cursor: rewrite.number("cursor"), creditPages } };
+function parseRewrite(disk: JsonMembers, name: string): NonNullable<ManifestDisk["rewrite"]> {
+  const members = disk.members(name);
+  const creditPages = members.integer("creditPages", 0, windowPages - 1);
+  return { cursor: numberOf(members, "cursor"), creditPages };
 }
 
 function isTracking(text: string): text is ChangeTracking {
   return ["full", "snapshot-difference", "dirty-bitmap", "checksum"].includes(text);
 }
 
-function parseJson(bytes: Uint8Array, objectName: string): unknown {
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch (cause) {
-    const details = { object: objectName };
-    throw new KluisError("ObjectCorrupt", `Cannot read "${objectName}": it is not JSON`, {
-      details,
-      cause,
-    });
-  }
+function textOf(members: JsonMembers, name: string): string {
+  return members.text(name, textCharactersMax);
 }
 
-/** Checked access to the members of a JSON object. */
-class Fields {
-  readonly #members: Readonly<Record<string, unknown>>;
-  readonly #objectName: string;
+function numberOf(members: JsonMembers, name: string): number {
+  return members.integer(name, 0, Number.MAX_SAFE_INTEGER);
+}
 
-  constructor(value: unknown, objectName: string) {
-    this.#objectName = objectName;
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw this.wrong("object");
-    }
-    this.#members = value as Record<string, unknown>;
-  }
+/** An object with the member, or without where there is none. */
+function optional<Name extends string, T>(
+  members: JsonMembers,
+  name: Name,
+  read: (members: JsonMembers, name: string) => T,
+): { readonly [Key in Name]?: T } {
+  if (!members.has(name)) return {};
+  return { [name]: read(members, name) } as { [Key in Name]: T };
+}
 
-  text(name: string, charactersMax = textCharactersMax): string {
-    const value = this.#members[name];
-    if (typeof value !== "string" || value.length > charactersMax) throw this.wrong(name);
-    return value;
-  }
-
-  /** A safe integer of 0 or more. */
-  number(name: string): number {
-    const value = this.#members[name];
-    const isNatural = Number.isSafeInteger(value) && (value as number) >= 0;
-    if (typeof value !== "number" || !isNatural || Object.is(value, -0)) {
-      throw this.wrong(name);
-    }
-    return value;
-  }
-
-  list(name: string, lengthMax: number): readonly unknown[] {
-    const value = this.#members[name];
-    if (!Array.isArray(value) || value.length > lengthMax) throw this.wrong(name);
-    return value;
-  }
-
-  optionalText<Name extends string>(
-    name: Name,
-    charactersMax = textCharactersMax,
-  ): { readonly [Key in Name]?: string } {
-    if (this.#members[name] === undefined) return {};
-    return { [name]: this.text(name, charactersMax) } as { [Key in Name]: string };
-  }
-
-  optionalNumber<Name extends string>(name: Name): { readonly [Key in Name]?: number } {
-    if (this.#members[name] === undefined) return {};
-    return { [name]: this.number(name) } as { [Key in Name]: number };
-  }
-
-  optionalFields(name: string): Fields | undefined {
-    const value = this.#members[name];
-    return value === undefined ? undefined : new Fields(value, this.#objectName);
-  }
-
-  optionalId(name: string): Uint8Array | undefined {
-    if (this.#members[name] === null) return undefined;
-    const id = fromHex(this.text(name));
-    if (id?.byteLength !== idBytes) throw this.wrong(name);
-    return id;
-  }
-
-  wrong(name: string): KluisError {
-    return new KluisError(
-      "ObjectCorrupt",
-      `Cannot read "${this.#objectName}": its member "${name}" is not valid`,
-      { details: { object: this.#objectName, member: name } },
-    );
-  }
+function invalid(members: JsonMembers, name: string): KluisError {
+  return members.wrong(name, "is not valid");
 }
