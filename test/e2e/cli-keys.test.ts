@@ -164,3 +164,12 @@ test("cli keys: a creation that was killed is run again with the same words", as
   const parts = (await readdir(world.path)).filter((name) => name.includes("kluis-part"));
   assert.deepEqual(parts, []);
 });
+
+test("cli keys: the kit of a recovery key that is added names the place in full", async () => {
+  await using world = await createWorld();
+  const add = ["vault", "key", "add", "--store", "vault", "--key-file", world.at("key")];
+  await world.ok([...add, "--new-recovery-key-file", "kit"]);
+  const kit = await readFile(world.at("kit"), "utf8");
+  assert.ok(kit.includes(`Store         ${world.at("vault")}\n`), kit.replace(/^\S+/, "…"));
+  await world.ok(["rescue", "check", "--store", "vault", "--recovery-key-file", "kit"]);
+});

@@ -67,7 +67,7 @@ async function runVaultKeyAdd(input: CommandInput, environment: CliEnvironment):
   const choose = chooseNewKey(input, environment);
   const unlocked = await unlockStore(input, environment, { intent: "remove" });
   const { store, files } = unlocked;
-  const { secret, shown } = await choose();
+  const { secret, shown } = await choose(store.location);
   const { name } = await addVaultKey({ store, random, signal }, files, secret);
   const document: KeyAddedOutput = {
     format: outputFormat,
@@ -91,18 +91,21 @@ async function runVaultKeyAdd(input: CommandInput, environment: CliEnvironment):
 }
 
 /** Exactly one new key; made only when the vault is open. ArgumentInvalid (after-change). */
-function chooseNewKey(input: CommandInput, environment: CliEnvironment): () => Promise<NewKey> {
+function chooseNewKey(
+  input: CommandInput,
+  environment: CliEnvironment,
+): (place: string) => Promise<NewKey> {
   const keyFile = input.text("newKeyFile");
   const passphraseFile = input.text("newPassphraseFile");
   const recoveryFile = input.text("newRecoveryKeyFile");
-  const ways: (() => Promise<NewKey>)[] = [];
+  const ways: ((place: string) => Promise<NewKey>)[] = [];
   if (keyFile !== undefined) ways.push(() => ensureKeyFile(keyFile, environment));
   if (passphraseFile !== undefined) {
     ways.push(async () => ({ secret: await readPassphraseFile(passphraseFile, environment) }));
   }
   if (recoveryFile !== undefined || input.flag("newRecoveryKey")) {
-    ways.push(async () => {
-      const place = input.requiredText("store");
+    // The kit is read where this working folder is not: the place as it was typed may be relative.
+    ways.push(async (place) => {
       const { secret, printed } = await makeRecoveryKey(recoveryFile, environment, { place });
       const shown =
         recoveryFile === undefined ? { recoveryKey: printed } : { recoveryKeyFile: recoveryFile };
