@@ -13,6 +13,7 @@ import { describeIncrements, type IncrementsFigures } from "./increments.ts";
 import { type PeerFigures, peersName } from "./peers/figures.ts";
 import { describePeers } from "./peers/report.ts";
 import { describeTebibyte, type TebibyteFigures } from "./tebibyte.ts";
+import { describeVault, type VaultFigures, vaultName } from "./vault.ts";
 
 const pagePath = join(repositoryFolder, "docs/benchmarks.md");
 /** What follows this line of the page is written here. */
@@ -33,6 +34,9 @@ export async function runReport(): Promise<void> {
 async function describeAll(): Promise<readonly string[]> {
   const parts = [
     await describe<PeerFigures>(peersName, "Programs side by side", describePeers),
+    await describe<VaultFigures>(vaultName, "A vault of 60 recovery points", (kept) =>
+      [`${describeStamp(kept.stamp)}.`, describeVault(kept.figures)].join("\n\n"),
+    ),
     await describe<EngineFigures>("engine", "Stages of the engine", describeEngine),
     await describe<IncrementsFigures>("increments", "Sixty increments", (kept) =>
       asLines(kept, describeIncrements(kept.figures)),
