@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 
 import { toHex } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
+import { valueOf } from "#base/settled.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import {
   type KeySecret,
@@ -48,17 +49,30 @@ export async function unlockStore(
   environment: CliEnvironment,
   how: { readonly intent: Intent; readonly given?: KeySecret },
 ): Promise<UnlockedStore> {
-  const option = input.text("from") === "secondary" ? "secondary" : "store";
-  const place = input.requiredText(option);
+  const place = placeOf(input);
   const unlocked = await unlockPlace(input, environment, { place, given: how.given });
-  if (how.intent === "rescue") return unlocked;
+  return { ...unlocked, setBack: await findSetBack(unlocked, environment, how.intent) };
+}
+
+/** The store of a command line. */
+function placeOf(input: CommandInput): string {
+  return input.requiredText(input.text("from") === "secondary" ? "secondary" : "store");
+}
+
+/** What this host has seen in the store and is gone; see {@link unlockStore}. */
+async function findSetBack(
+  unlocked: UnlockedStore,
+  environment: CliEnvironment,
+  intent: Intent,
+): Promise<readonly SetBackObject[]> {
+  if (intent === "rescue") return [];
   const checking = checkMemory(rememberedOf(unlocked), environment);
   // Only what may remove something must not go on without knowing.
   const setBack =
-    how.intent === "remove" ? await checking : ((await warnOnFailure(checking, environment)) ?? []);
-  if (setBack.length > 0 && how.intent === "remove") throw setBackError(unlocked.store, setBack);
+    intent === "remove" ? await checking : ((await warnOnFailure(checking, environment)) ?? []);
+  if (setBack.length > 0 && intent === "remove") throw setBackError(unlocked.store, setBack);
   printWarnings(environment, setBackWarnings(unlocked.store, setBack));
-  return { ...unlocked, setBack };
+  return setBack;
 }
 
 /** Remembers what a command has put, once it is done; where that fails it is a warning. */
@@ -97,28 +111,36 @@ export async function openVaultSession(
   options: VaultSessionOptions,
 ): Promise<VaultSession> {
   const workers = input.count("workers", { min: 1, max: workersMax });
-  const unlocked = await unlockStore(input, environment, options);
+  const unlocked = await unlockPlace(input, environment, { place: placeOf(input) });
   const { store, files } = unlocked;
-  const vault = await Vault.open(
-    {
-      store,
-      keys: files.keys,
-      clock: environment.clock,
-      random: environment.random,
-      verify: !input.isOff("verifyBeforeCommit"),
-      ...(options.intent !== "rescue"
-        ? { cacheDirectory: cacheDirectoryOf(input, environment, files) }
-        : {}),
-      ...(workers === undefined ? {} : { workers }),
-    },
-    environment.signal,
-  );
-  const isWriting = options.intent === "add" || options.intent === "remove";
+  const { intent } = options;
+  // Both take some round trips to the store.
+  const [opened, checked] = await Promise.allSettled([
+    Vault.open(
+      {
+        store,
+        keys: files.keys,
+        clock: environment.clock,
+        random: environment.random,
+        verify: !input.isOff("verifyBeforeCommit"),
+        ...(intent !== "rescue"
+          ? { cacheDirectory: cacheDirectoryOf(input, environment, files) }
+          : {}),
+        ...(workers === undefined ? {} : { workers }),
+      },
+      environment.signal,
+    ),
+    findSetBack(unlocked, environment, intent),
+  ]);
+  const vault = valueOf(opened);
+  if (checked.status === "rejected") await vault[Symbol.asyncDispose]();
+  const setBack = valueOf(checked);
+  const isWriting = intent === "add" || intent === "remove";
   const close = async (): Promise<void> => {
     await vault[Symbol.asyncDispose]();
     if (isWriting && !environment.signal.aborted) await rememberStore(unlocked, environment);
   };
-  return { ...unlocked, vault, [Symbol.asyncDispose]: close };
+  return { ...unlocked, setBack, vault, [Symbol.asyncDispose]: close };
 }
 
 /** Where this host keeps index files of a vault. */

@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 
+import { allEnded } from "#base/all-ended.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { isKluisError, type KluisError } from "#base/kluis-error.ts";
 import { encodeKeyRecord, parseKeyRecord } from "#formats/key-record.ts";
@@ -82,8 +83,10 @@ export async function lookBack(
   place: LedgerPlace,
   remembered: readonly VaultMemory[],
 ): Promise<LookBack> {
-  const entries = await listLedger(place, "inventory");
-  const records = await readKeyRecords(place.store, place.vaultId, place.signal);
+  const reading = readKeyRecords(place.store, place.vaultId, place.signal);
+  const listing = listLedger(place, "inventory");
+  await Promise.allSettled([reading, listing]);
+  const [records, entries] = [await reading, await listing];
   const known = remembered.flatMap(({ parts }) => parts);
   const setBack = await findLostParts(place, entries, known);
   for (const { record } of remembered) {
@@ -179,17 +182,22 @@ async function chooseParts(
   known: readonly NumberedObject[],
 ): Promise<readonly NumberedObject[]> {
   const seen = new Set(known.map(({ sha256 }) => toHex(sha256)));
+  const isWhole = async (entry: LedgerEntry): Promise<boolean> => {
+    if (seen.has(toHex(entry.sha256))) return true;
+    const part = await readPart(place, "inventory", entry);
+    return part !== undefined && !("error" in part);
+  };
+  const newest = entries.slice(-partsReadMax).toReversed();
   const chosen: NumberedObject[] = [];
-  for (const entry of entries.slice(-partsReadMax).toReversed()) {
-    if (chosen.length === rememberedPartsMax) break;
-    const { number, sha256 } = entry;
-    if (!seen.has(toHex(sha256))) {
-      const part = await readPart(place, "inventory", entry);
-      if (part === undefined || "error" in part) continue;
+  for (let at = 0; at < newest.length; at += rememberedPartsMax) {
+    const batch = newest.slice(at, at + rememberedPartsMax);
+    const whole = await allEnded(batch.map(isWhole));
+    for (const [index, { number, sha256 }] of batch.entries()) {
+      if (whole[index] === true) chosen.push({ number, sha256 });
     }
-    chosen.push({ number, sha256 });
+    if (chosen.length >= rememberedPartsMax) break;
   }
-  return chosen;
+  return chosen.slice(0, rememberedPartsMax);
 }
 
 function hashOf(bytes: Uint8Array): Uint8Array {
