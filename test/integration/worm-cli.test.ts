@@ -89,7 +89,22 @@ test("WORM vault: the command creates, uses, defends and rescues it", async () =
   await world.ok(["vault", "key", "rotate", ...vault], call);
 
   await attack();
+  // On the host itself every point is there, and the loss of the control place is told.
+  const noticed = await world.ok(["image", "list", ...vault], call);
+  for (const { id } of points) assert.ok(noticed.stdout.includes(id));
+  assert.match(noticed.stderr, /is behind what this host has seen/);
   const recovery = ["--recovery-key-file", "recovery"];
+  const copy = ["rescue", "copy", "--store", url("none"), ...recovery, "--to", world.at("copy")];
+  await world.ok(copy, call);
+  const copied = await world.json<PointsOutput>([
+    "image",
+    "list",
+    "--store",
+    "copy",
+    "--key-file",
+    "key",
+  ]);
+  assert.equal(copied.points.length, 2);
   for (const control of ["s3://control/vm", "none"]) {
     const store = ["--store", url(control), ...recovery];
     const listing = await world.json<PointsOutput>(["rescue", "list", ...store], call);
