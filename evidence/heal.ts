@@ -2,7 +2,7 @@
 import type { Evidence } from "../tools/evidence/evidence.ts";
 import { runTestFiles, toOutcome } from "../tools/evidence/test-run.ts";
 
-const files = ["test/faults/copy-damage.test.ts"];
+const files = ["test/faults/copy-damage.test.ts", "test/faults/copy-keys.test.ts"];
 
 /** The tests say how many cases they ran. */
 export const evidence: Evidence = {

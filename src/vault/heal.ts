@@ -9,16 +9,20 @@ import type { Manifest } from "#formats/manifest.ts";
 import { indexPrefix, parseStoreName, pointName, vaultHeaderName } from "#formats/store-names.ts";
 import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { openContainer } from "#vault/container/container-reader.ts";
+import { CopyInventory } from "#vault/copy/copy-inventory.ts";
+import { healKeys } from "#vault/copy/heal-keys.ts";
 import { copyObject, forEachObject, readSound } from "#vault/copy/copy-objects.ts";
 import { PointWalk } from "#vault/copy/reach.ts";
 import { openVaultOf } from "#vault/copy/open-vault-of.ts";
 import { objectOfPack, writeMissingSegments } from "#vault/copy/write-segments.ts";
 import { runSteps } from "#vault/gc/run-steps.ts";
 import { readCondemned } from "#vault/gc/session-protocol.ts";
+import { describeLostSlot } from "#vault/keys/lost-access.ts";
 import { listKeySlots } from "#vault/keys/slots.ts";
 import type { DamagedObject, HealedObject, HealOptions, HealReport } from "#vault/copy-report.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
 import { readVaultHeader } from "#vault/vault-files.ts";
+import { isInventoried } from "#vault/verify/store-check.ts";
 
 /** Calls that replace a damaged object before it is left missing; the next run puts it. */
 const putAttemptsMax = 3;
@@ -40,6 +44,8 @@ class Healing {
   readonly #unhealed = new Map<string, string>();
   /** What a collection means to remove: it is left to that. */
   readonly #condemned = new Set<string>();
+  /** Index segments that were written anew. */
+  readonly #written: string[] = [];
   #objects = 0;
   #bytes = 0;
 
@@ -54,7 +60,13 @@ class Healing {
     await this.#healHeader();
     await this.#readCondemned();
     await this.#healDamaged();
+    await healKeys(this.#options, {
+      replace: (name, good, was) => this.#replace(name, good, was),
+      onHealed: (object) => this.#healed.push(object),
+      onUnhealed: (name, reason) => this.#unhealed.set(name, reason),
+    });
     await this.#healMissing();
+    await this.#nameInInventory();
     const unhealed: DamagedObject[] = [...this.#unhealed].map(([name, reason]) => ({
       name,
       reason,
@@ -112,14 +124,16 @@ class Healing {
 
   /** Brings a damaged object from the copy, whose bytes are hashed first. */
   async #bring(name: string, reason: string): Promise<void> {
-    const { copy, signal } = this.#options;
+    const { store, copy, signal } = this.#options;
     const good = await readSound(copy, name, signal);
-    if ("bytes" in good) await this.#replace(name, good.bytes, "damaged");
-    else
-      this.#unhealed.set(
-        name,
-        `${reason}; the copy ${good.kind === "gone" ? "lacks it" : "is damaged too"}`,
-      );
+    if ("bytes" in good) {
+      await this.#replace(name, good.bytes, "damaged");
+      return;
+    }
+    const isSlot = parseStoreName(name)?.kind === "slot";
+    const loss = isSlot ? `: ${await describeLostSlot(store, name, signal)}` : "";
+    const why = good.kind === "gone" ? "lacks it" : "is damaged too";
+    this.#unhealed.set(name, `${reason}; the copy ${why}${loss}`);
   }
 
   /** What is there under the name is known to be wrong; `good` is in memory until it is durable. */
@@ -136,7 +150,15 @@ class Healing {
         if (attempt === putAttemptsMax || !isKluisError(error, "StoreUnavailable")) throw error;
       }
     }
-    this.#healed.push({ name, was });
+    if (await this.#isThere(name, good)) this.#healed.push({ name, was });
+    else this.#unhealed.set(name, "other bytes lie under this name, and are locked");
+  }
+
+  /** A name that is no hash may still stand for what was there: the put was refused then. */
+  async #isThere(name: string, good: Uint8Array): Promise<boolean> {
+    const parsed = parseStoreName(name);
+    if (parsed !== undefined && "sha256" in parsed) return true;
+    return bytesEqual(await this.#options.store.get(name), good);
   }
 
   /** Where it is locked the good bytes are put beside it, and count: their hash is the name. */
@@ -146,6 +168,20 @@ class Healing {
     } catch (error) {
       if (!isKluisError(error, "ObjectLocked")) throw error;
     }
+  }
+
+  /** What was missing, or is new, is missed without a key when it goes again. */
+  async #nameInInventory(): Promise<void> {
+    const { store, keys, signal } = this.#options;
+    const missing = this.#healed.filter(({ was }) => was === "missing").map(({ name }) => name);
+    const names = [...missing, ...this.#written].filter(isInventoried);
+    if (names.length === 0) return;
+    const inventory = await CopyInventory.open({ store, keys, signal });
+    for (const name of names) {
+      const info = inventory.knows(name) ? undefined : await store.stat(name, signal);
+      if (info !== undefined) inventory.note(info);
+    }
+    await inventory.write();
   }
 
   /** Packs and index segments that points need and the store does not list. */
@@ -254,7 +290,8 @@ class Healing {
     async function* packs(): AsyncGenerator<IndexPack> {
       for await (const pack of other.index.packs()) if (needed.has(objectOfPack(pack))) yield pack;
     }
-    const target = { store, keys, random, signal, index: vault.index };
+    const onWritten = ({ name }: ObjectInfo): void => void this.#written.push(name);
+    const target = { store, keys, random, signal, index: vault.index, onWritten };
     const bytes = await writeMissingSegments(target, packs());
     return bytes > 0 || this.#healed.length > before;
   }

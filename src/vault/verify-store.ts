@@ -2,6 +2,7 @@
 import type { Clock } from "#base/clock.ts";
 import { fromHex } from "#base/bytes.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
+import { describeLostSlot } from "#vault/keys/lost-access.ts";
 import { listKeySlots } from "#vault/keys/slots.ts";
 import { BoundedWork } from "#vault/verify/bounded-work.ts";
 import { type BadObject, Damage, type Verdict } from "#vault/verify/damage.ts";
@@ -50,7 +51,8 @@ export async function verifyStore(options: VerifyStoreOptions): Promise<StoreRep
   for (const object of options.known ?? []) damage.addObject(object);
   const state = await checkStore({ store, vaultId, keys: undefined, signal }, damage);
   for (const name of (await listKeySlots(store, vaultId, signal)).damaged) {
-    damage.addObject({ name, verdict: "damaged", reason: "it is no whole key slot" });
+    const loss = await describeLostSlot(store, name, signal);
+    damage.addObject({ name, verdict: "damaged", reason: `it is no whole key slot: ${loss}` });
   }
   let totals = { objects: 0, bytes: 0 };
   if (depth === "objects") totals = await checkObjects(state, damage, options);

@@ -15,6 +15,7 @@ import { FaultyStore } from "#testing/faulty-store.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { copyPartsMin } from "#vault/copy/copy-inventory.ts";
+import { healVault } from "#vault/heal.ts";
 import { promoteVault, replicateVault } from "#vault/replicate.ts";
 import { verifyStore } from "#vault/verify-store.ts";
 import { assertCopyReads, contentOf, copyOptions, createCopyWorld, idsOf } from "./copy-world.ts";
@@ -117,4 +118,19 @@ test("copy inventory: a promoted secondary is a vault whose inventory goes on", 
   await world.grow(secondary);
   const report = await checkWithoutKey(secondary, world.keys.vaultId);
   assert.deepEqual([report.verdict, report.objectsUnnamed], ["sound", 0]);
+});
+
+test("copy inventory: what healing brings back is named as before", async () => {
+  const world = await createCopyWorld(random);
+  const { primary, keys } = world;
+  const copy = createMemoryStore();
+  await replicateVault(copyOptions(world, copy));
+  for (const name of (await contentOf(primary)).keys()) {
+    if (/^(?:packs|maps|index)\//.test(name)) await primary.remove(name);
+  }
+  const report = await healVault({ ...copyOptions(world, copy), store: primary, copy });
+  assert.deepEqual(report.unhealed, []);
+  const { badObjects, objectsUnnamed } = await checkWithoutKey(primary, keys.vaultId);
+  assert.deepEqual([badObjects, objectsUnnamed], [[], 0]);
+  assert.deepEqual(await assertCopyReads(primary, world), idsOf(world.points));
 });

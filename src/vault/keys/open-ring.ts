@@ -1,10 +1,10 @@
 /** From a secret to the key ring of now: slot, then key record; docs/design/keys.md. */
 import { bytesEqual } from "#base/bytes.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
-import type { SlotType } from "#formats/key-slot.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import type { KeySecret } from "#vault/key-secret.ts";
 import type { KeyRing } from "#vault/keys/key-ring.ts";
+import { keyWords } from "#vault/keys/lost-access.ts";
 import { openKeyRecord, readKeyRecords, type RecordListing } from "#vault/keys/records.ts";
 import { mayOpen, openSlot, type UnsealedSlot } from "#vault/keys/seal-slot.ts";
 import { listKeySlots, type NamedSlot, type SlotListing } from "#vault/keys/slots.ts";
@@ -94,15 +94,6 @@ async function opensAny(
   }
   return false;
 }
-
-/** How messages call the key of a slot. */
-const keyWords: Readonly<Record<SlotType, string>> = {
-  passphrase: "passphrase",
-  recovery: "recovery key",
-  "key-file": "key file",
-  "customer-key": "customer key",
-  "platform-key": "platform key",
-};
 
 function removedError({ type }: KeySecret): KluisError {
   const reason = `this ${keyWords[type]} was removed from it, or adding it did not finish`;

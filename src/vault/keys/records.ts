@@ -109,6 +109,14 @@ export function openKeyRecord(
   return ring;
 }
 
+/** Whether somebody who held the ring at the record's epoch made it. False also where that epoch is not at hand. */
+export function isOwnRecord(record: KeyRecord, ring: KeyRing): boolean {
+  if (!bytesEqual(record.vaultId, ring.vaultId)) return false;
+  const epochs = ring.epochs.filter(({ epoch }) => epoch <= record.epoch);
+  if (epochs.at(-1)?.epoch !== record.epoch) return false;
+  return timingSafeEqual(macOf(record, { vaultId: ring.vaultId, epochs }), record.mac);
+}
+
 /** Reads what counts under `ring/`; errors: StoreFormatNewer (after-change); those of the store. */
 export async function readKeyRecords(
   store: ObjectStore,
