@@ -11,6 +11,8 @@ import type {
   BackupOutput,
   CopyOutput,
   PointsOutput,
+  ScrubOutput,
+  StoreVerifyOutput,
   VaultHealedOutput,
   VaultLagOutput,
   VerifyOutput,
@@ -33,6 +35,12 @@ test("cli replicate: the secondary follows, restores without the primary, and ta
   const pair = ["--store", "vault", "--secondary", "second"];
   const first = await world.json<CopyOutput>(["vault", "replicate", ...pair, ...key]);
   assert.deepEqual([first.points, first.lag.bytes, first.isSecondary], [1, 0, true]);
+  const keyless = await world.json<StoreVerifyOutput>(["vault", "verify", "--store", "second"]);
+  assert.deepEqual([keyless.verdict, keyless.objectsUnnamed], ["sound", 0]);
+  const scrub = ["vault", "scrub", "--store", "second", "--depth", "full", ...key];
+  const scrubbed = await world.json<ScrubOutput>(scrub);
+  assert.deepEqual([scrubbed.verdict, scrubbed.neverChecked], ["sound", 0]);
+  assert.ok(scrubbed.blocksChecked > 0);
 
   await runQemuIo(world.at("a.raw"), "raw", ["write -P 1 2M 8k"]);
   await world.backup("a.raw");

@@ -17,7 +17,8 @@ export const vaultHeal: CommandSpec = {
   description:
     "Reads every object of the vault and compares it with its name. What is damaged is replaced, and what recovery " +
     "points miss is put, from the other store, whose bytes are checked first. Heals a primary from its secondary, or " +
-    "a secondary from its primary. Manifests are never replaced. Exit code 14: something could not be healed.",
+    "a secondary from its primary. Key records and the slots that they list are healed too. Manifests are never " +
+    "replaced. Exit code 14: something could not be healed; of a key the report says which way in is lost.",
   arguments: [],
   options: [
     storeOption,
