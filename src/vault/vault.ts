@@ -232,7 +232,8 @@ export class Vault implements AsyncDisposable {
         }),
     });
     // Sessions that open meanwhile would change the numbers of what is being marked.
-    await this.#opening.run(() => this.extendLocks(signal));
+    const freshRoots = rootsOf(written.manifest);
+    await this.#opening.run(() => this.extendLocks({ freshRoots, signal }));
     return written;
   }
 
@@ -240,7 +241,13 @@ export class Vault implements AsyncDisposable {
    * Where the store locks what it holds, gives what recovery points need a longer lock where it is due;
    * see {@link extendLocks}. A backup does so before it returns, a collection before it begins.
    */
-  async extendLocks(signal?: AbortSignal): Promise<LockExtensions> {
+  async extendLocks(
+    options: {
+      readonly freshRoots?: readonly Uint8Array[];
+      readonly signal?: AbortSignal | undefined;
+    } = {},
+  ): Promise<LockExtensions> {
+    const { signal } = options;
     if (this.#options.store.locks !== undefined) {
       this.#locator.expectMore();
       await this.#locator.refresh();
@@ -253,7 +260,8 @@ export class Vault implements AsyncDisposable {
       }
       return roots;
     };
-    return await extendLocks({ ...this.#options, index: this.#index, signal, readRoots });
+    const deps = { ...this.#options, index: this.#index, readRoots };
+    return await extendLocks({ ...deps, ...options });
   }
 
   /**
@@ -280,7 +288,7 @@ export class Vault implements AsyncDisposable {
 
   async #collect(options: CollectionOptions, signal?: AbortSignal): Promise<CollectionReport> {
     await assertNotSecondary(this.#options.store, signal);
-    if (options.dryRun !== true) await this.extendLocks(signal);
+    if (options.dryRun !== true) await this.extendLocks({ signal });
     const deps = { ...this.#options, index: this.#index, signal };
     const readRoots = async (name: string): Promise<readonly Uint8Array[]> => {
       const parsed = parseStoreName(name);
@@ -334,8 +342,7 @@ export class Vault implements AsyncDisposable {
   }
 
   async #readRoots(point: PointName, signal?: AbortSignal): Promise<readonly Uint8Array[]> {
-    const { disks } = await this.readPoint(point, signal);
-    return disks.flatMap(({ root }) => (root === undefined ? [] : [root]));
+    return rootsOf(await this.readPoint(point, signal));
   }
 
   /** Manifests below a prefix that were deleted. */
@@ -408,6 +415,10 @@ async function readWhole(
     );
   }
   return await store.get(name, { offsetBytes: 0, lengthBytes: sizeBytes }, signal);
+}
+
+function rootsOf({ disks }: Manifest): readonly Uint8Array[] {
+  return disks.flatMap(({ root }) => (root === undefined ? [] : [root]));
 }
 
 function compareText(a: string, b: string): number {

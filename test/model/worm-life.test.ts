@@ -8,6 +8,7 @@ import { isKluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import { createMemoryWormStore, type MemoryWormOptions } from "#drivers/store/memory-worm-store.ts";
 import { packPrefix } from "#formats/store-names.ts";
+import type { ObjectStore } from "#ports/object-store.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
@@ -92,4 +93,45 @@ test("WORM life: months of backups, prunings and collections lock what is needed
       `${Math.round(putBytes / 1024)} KiB of packs freed, ${kept.length} points kept`,
   );
   assert.ok(refused > 0 && freedBytes > putBytes / 8);
+});
+
+test("WORM life: a backup whose garbage is collected under it, its record wiped, is not acknowledged", async () => {
+  const clock = new ManualClock(0);
+  const control = createMemoryStore();
+  const world: MemoryWormOptions = { policy, clock, versions: new Map(), control };
+  const content = createSeededRandom("worm crossed").bytes(2 * mib);
+  const disk = new MemoryDisk(2 * mib);
+  disk.write(0, content);
+  await using vault = await openTestVault({ store: createMemoryWormStore(world) });
+  await backUp(vault, { itemId: "old", number: 1, disks: [disk] });
+  const [old] = await vault.listPoints();
+  assert.ok(old !== undefined);
+  await clock.advance(policy.periodMs + policy.generationMs);
+  await vault.deletePoint(old);
+  // The backup finds its blocks in the garbage; when it commits, the packs are gone.
+  const store = createMemoryWormStore(world);
+  const crossed: ObjectStore = {
+    location: store.location,
+    ...(store.locks === undefined ? {} : { locks: store.locks }),
+    put: async (name, parts, signal) => {
+      const outcome = await store.put(name, parts, signal);
+      if (name.startsWith("points/")) {
+        for (const key of world.versions.keys()) {
+          if (key.startsWith(packPrefix)) await store.remove(key);
+        }
+      }
+      return outcome;
+    },
+    get: (name, range, signal) => store.get(name, range, signal),
+    stat: (name, signal) => store.stat(name, signal),
+    list: (prefix, signal) => store.list(prefix, signal),
+    remove: (name, signal) => store.remove(name, signal),
+    probe: (signal) => store.probe(signal),
+  };
+  await using writer = await openTestVault({ store: crossed });
+  await assert.rejects(backUp(writer, { itemId: "new", number: 2, disks: [disk] }), (error) => {
+    assert.ok(isKluisError(error, "ObjectNotFound"));
+    assert.match(error.message, /^Cannot acknowledge the recovery point/);
+    return true;
+  });
 });

@@ -1,5 +1,5 @@
 /** Gives what recovery points need a longer lock before its lock ends; docs/adr/0009-immutability.md. */
-import { isKluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { toHex } from "#base/bytes.ts";
 import { lockEndOf } from "#formats/lock-policy.ts";
 import {
@@ -25,6 +25,8 @@ import { type PackInUse, planExtensions } from "./plan-extensions.ts";
 export interface ExtendDeps extends MarkerDeps {
   /** Roots of all disks of all recovery points. */
   readonly readRoots: () => Promise<readonly Uint8Array[]>;
+  /** Roots of the point that has just been committed and is not acknowledged yet. */
+  readonly freshRoots?: readonly Uint8Array[];
 }
 
 /** What was done. */
@@ -53,7 +55,9 @@ export async function extendLocks(deps: ExtendDeps): Promise<LockExtensions> {
     await locks.extend(name, run.untilMs, signal);
   }
   const opening = await filterDue(await listOpening(deps), dueMs, run);
-  const due = await filterDue(await listNames(deps), dueMs, run);
+  const listed = await listNames(deps);
+  await assertAllThere(deps, new Set(listed));
+  const due = await filterDue(listed, dueMs, run);
   const uses = due.size === 0 ? [] : await findUses(deps);
   const chosen = planExtensions(due, uses);
   await extendAll([...opening], run, { mayVanish: true });
@@ -87,6 +91,29 @@ async function listNames({ store, signal }: ExtendDeps): Promise<readonly string
     for await (const { name } of store.list(prefix, signal)) names.push(name);
   }
   return names;
+}
+
+/**
+ * Throws ObjectNotFound where the fresh point needs a pack that is gone: whoever wipes leases and
+ * records from the control place lets a collection take away what a backup builds on.
+ */
+async function assertAllThere(deps: ExtendDeps, listed: ReadonlySet<string>): Promise<void> {
+  const { freshRoots = [] } = deps;
+  const gone: { readonly name: string; readonly first: number; readonly entries: number }[] = [];
+  for await (const { head, firstNumber: first, entries } of deps.index.packExtents()) {
+    const name = head.type === "pack" ? packName(head.name) : mapPackName(head.name);
+    if (!listed.has(name)) gone.push({ name, first, entries });
+  }
+  if (freshRoots.length === 0 || gone.length === 0) return;
+  const marker = new Marker(deps);
+  await marker.markMaps(freshRoots);
+  const lost = gone.find(({ first, entries }) => marker.count(first, entries) > 0);
+  if (lost === undefined) return;
+  throw new KluisError(
+    "ObjectNotFound",
+    `Cannot acknowledge the recovery point: "${lost.name}" was removed while it was written`,
+    { details: { object: lost.name } },
+  );
 }
 
 /** Those whose lock ends before `dueMs`. */
