@@ -92,7 +92,8 @@ test("WORM life: months of backups, prunings and collections lock what is needed
     `WORM life: ${days} days, ${refused} deletions refused, ${Math.round(freedBytes / 1024)} of ` +
       `${Math.round(putBytes / 1024)} KiB of packs freed, ${kept.length} points kept`,
   );
-  assert.ok(refused > 0 && freedBytes > putBytes / 8);
+  // What is put in the last period and two generations can be freed only later.
+  assert.ok(refused > 0 && freedBytes > (isLong ? putBytes / 3 : 0));
 });
 
 test("WORM life: a backup whose garbage is collected under it, its record wiped, is not acknowledged", async () => {
