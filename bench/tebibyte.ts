@@ -19,6 +19,7 @@ import { createGeneratedReader } from "#testing/generated-disk.ts";
 import { testKeys } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { createMapBuilder } from "#vault/map/map-builder.ts";
+import { WorkerPool } from "#vault/workers/worker-pool.ts";
 import { WriteSession } from "#vault/writer/write-session.ts";
 
 import { commitOneDisk, openBenchVault, writeOneDisk } from "./bench-vault.ts";
@@ -111,13 +112,15 @@ async function buildBase(
   signal: AbortSignal,
 ): Promise<ManifestDisk> {
   await using bench = await openBenchVault(folder);
+  const workers = availableParallelism();
   await using session = new WriteSession({
     store: bench.store,
     keys: testKeys,
     index: bench.vault.index,
     random: systemRandom,
-    workers: availableParallelism(),
+    workers,
     verify: true,
+    startPool: () => new WorkerPool({ start: { keys: testKeys, verify: true }, size: workers }),
     signal,
   });
   const builder = createMapBuilder({

@@ -123,6 +123,7 @@ export async function openVaultSession(
         clock: environment.clock,
         random: environment.random,
         verify: !input.isOff("verifyBeforeCommit"),
+        startThread: intent === "add",
         ...(intent !== "rescue"
           ? { cacheDirectory: cacheDirectoryOf(input, environment, files) }
           : {}),

@@ -69,6 +69,8 @@ export interface VaultOptions {
   readonly workers?: number;
   /** Whether each frame is read back from memory before it is put; by default it is. */
   readonly verify?: boolean;
+  /** Whether a point is about to be written: its first thread starts now, before the vault is open. */
+  readonly startThread?: boolean;
   /** When a backup makes durable what waits; the defaults of `limits.ts` unless told otherwise. */
   readonly flushLimits?: FlushLimits;
 }
@@ -105,11 +107,18 @@ export class Vault implements AsyncDisposable {
   readonly #opening = new Semaphore(1);
   #backups = 0;
   #isCollecting = false;
+  /** Threads for the next point that is written, where some were started ahead. */
+  #writing: WorkerPool | undefined;
 
-  private constructor(options: VaultOptions, index: BlockIndex) {
+  private constructor(
+    options: VaultOptions,
+    opened: { readonly index: BlockIndex; readonly writing: WorkerPool | undefined },
+  ) {
+    const { index } = opened;
     this.#options = options;
     this.#index = index;
-    this.#workers = Math.min(workersMax, options.workers ?? availableParallelism());
+    this.#writing = opened.writing;
+    this.#workers = workersOf(options);
     this.#locator = new Locator(index, () => listSegments(options.store));
     this.#nodes = new NodeReader({ ...options, locator: this.#locator });
   }
@@ -117,13 +126,17 @@ export class Vault implements AsyncDisposable {
   /** Opens a vault whose keys are known; reads the index segments that the cache does not have. */
   static async open(options: VaultOptions, signal?: AbortSignal): Promise<Vault> {
     const { store, keys } = options;
+    await using owned = new AsyncDisposableStack();
+    const writing = options.startThread === true ? owned.use(startWriting(options)) : undefined;
+    writing?.warmUp(1);
     const index = await openIndex({
       segmentNames: await listSegments(store, signal),
       readSegment: (name, given) => readIndexSegment({ store, keys, signal: given }, name),
       ...(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }),
       ...(signal === undefined ? {} : { signal }),
     });
-    return new Vault(options, index);
+    owned.move();
+    return new Vault(options, { index, writing });
   }
 
   /** The index, for statistics and verification. */
@@ -207,8 +220,13 @@ export class Vault implements AsyncDisposable {
 
   async #writePoint(input: PointInput, options: WriteOptions): Promise<WrittenPoint> {
     const { signal } = options;
-    await assertNotSecondary(this.#options.store, signal);
     const { point, disks } = input;
+    await using _ = { [Symbol.asyncDispose]: () => this.#endWaitingThreads() };
+    if (disks.some(({ increment }) => increment === undefined)) {
+      this.#writing ??= startWriting(this.#options);
+      this.#writing.warmUp(this.#workers);
+    }
+    await assertNotSecondary(this.#options.store, signal);
     const item = toItemName(this.#options.keys, point.itemId);
     const isIncrement = disks.some(({ increment }) => increment !== undefined);
     assert(!isIncrement || point.basePointId !== undefined, "an increment names its base");
@@ -228,6 +246,7 @@ export class Vault implements AsyncDisposable {
           commit: (put) => session.commit(put),
           workers: this.#workers,
           verify: this.#options.verify ?? true,
+          startPool: () => this.#takeWriting(),
           onProgress: options.onProgress ?? (() => {}),
         }),
     });
@@ -336,8 +355,9 @@ export class Vault implements AsyncDisposable {
     });
   }
 
-  /** Closes what the index holds open. */
+  /** Ends threads that wait, and closes what the index holds open. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#endWaitingThreads();
     await this.#index.close();
   }
 
@@ -349,6 +369,18 @@ export class Vault implements AsyncDisposable {
   async #listDeleted(prefix: string, signal?: AbortSignal): Promise<ReadonlySet<string>> {
     const steps = listDeleted(deletedPrefix + prefix.slice(pointPrefix.length));
     return await runSteps(steps, { ...this.#options, signal });
+  }
+
+  #takeWriting(): WorkerPool {
+    const waiting = this.#writing;
+    this.#writing = undefined;
+    return waiting === undefined || waiting.hasEnded ? startWriting(this.#options) : waiting;
+  }
+
+  async #endWaitingThreads(): Promise<void> {
+    const waiting = this.#writing;
+    this.#writing = undefined;
+    await waiting?.[Symbol.asyncDispose]();
   }
 
   #startReading(): Reading {
@@ -371,6 +403,15 @@ interface Reading {
   readonly blocks: BlockReader;
   /** Readers that are open. */
   disks: number;
+}
+
+function workersOf(options: VaultOptions): number {
+  return Math.min(workersMax, options.workers ?? availableParallelism());
+}
+
+function startWriting(options: VaultOptions): WorkerPool {
+  const start = { keys: options.keys, verify: options.verify ?? true };
+  return new WorkerPool({ start, size: workersOf(options) });
 }
 
 /** Reads and checks one index segment of a store. ObjectCorrupt, ObjectNotFound (never). */

@@ -1,6 +1,6 @@
 /** Sealing and opening of frames: zstd, then AES-256-GCM; docs/design/vault-format.md §4. */
-import { createCipheriv, createDecipheriv } from "node:crypto";
-import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { createCipheriv, createDecipheriv, type KeyObject } from "node:crypto";
+import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 
 import { assert } from "#base/assert.ts";
 import { freeBuffer } from "#base/free-buffer.ts";
@@ -10,29 +10,17 @@ import {
   frameHeaderBytes,
   frameOverheadBytes,
   frameTagBytes,
-  sealedBytesMax,
   writeFrameHeader,
 } from "#formats/container.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
+import { frameCompression } from "#vault/container/compression.ts";
 
 /** Compressed frames must save at least 1/64, or they are stored: decompressing costs restores. */
 const savingShare = 64;
-/** Level 2: 5 % smaller than level 1 on programs and libraries, for 10 % more time. */
-const compressionOptions = {
-  // Room for any result: one piece, with no copy to join several.
-  chunkSize: sealedBytesMax,
-  params: {
-    [constants.ZSTD_c_compressionLevel]: 2,
-    // Half of the level's own window: half a megabyte less for each context, 0.5 % more to store.
-    [constants.ZSTD_c_windowLog]: 19,
-    [constants.ZSTD_c_checksumFlag]: 0,
-    [constants.ZSTD_c_contentSizeFlag]: 1,
-  },
-} as const;
 
 /** What seals the frames of one container: its key and its 64-byte header. */
 export interface ContainerSeal {
-  readonly key: Uint8Array;
+  readonly key: KeyObject;
   readonly header: Uint8Array;
 }
 
@@ -57,16 +45,31 @@ export function sealFrame(
   options: FrameOptions,
   place: { readonly target: Uint8Array; readonly at: number },
 ): FrameHeader {
+  if (!options.compress) return sealPacked(seal, { plain }, options, place);
+  const packed = zstdCompressSync(plain, frameCompression);
+  const header = sealPacked(seal, { plain, packed }, options, place);
+  freeBuffer(packed);
+  return header;
+}
+
+/** As {@link sealFrame}, for content that was compressed already; `packed` is used where it pays. */
+export function sealPacked(
+  seal: ContainerSeal,
+  content: { readonly plain: Uint8Array; readonly packed?: Uint8Array },
+  options: Omit<FrameOptions, "compress">,
+  place: { readonly target: Uint8Array; readonly at: number },
+): FrameHeader {
+  const { plain, packed } = content;
   assert(plain.byteLength >= 1 && plain.byteLength <= frameBytesMax, "a frame holds 1 B to 1 MiB");
-  const packed = options.compress ? zstdCompressSync(plain, compressionOptions) : plain;
-  const pays = packed.byteLength <= plain.byteLength - plain.byteLength / savingShare;
-  const body = options.compress && pays ? packed : plain;
+  const largest = plain.byteLength - plain.byteLength / savingShare;
+  const pays = packed !== undefined && packed.byteLength <= largest;
+  const body = pays ? packed : plain;
   const header: FrameHeader = {
     sealedBytes: body.byteLength,
     plainBytes: plain.byteLength,
     frame: options.frame,
     kind: options.kind,
-    codec: body === plain ? "stored" : "zstd",
+    codec: pays ? "zstd" : "stored",
   };
   const { target, at } = place;
   assert(at + body.byteLength + frameOverheadBytes <= target.byteLength, "the frame has room");
@@ -79,7 +82,6 @@ export function sealFrame(
   cipher.final();
   target.set(cipher.getAuthTag(), at + frameHeaderBytes + header.sealedBytes);
   freeBuffer(ciphertext);
-  if (packed !== plain) freeBuffer(packed);
   return header;
 }
 

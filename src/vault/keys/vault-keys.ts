@@ -4,7 +4,7 @@
  * {@link VaultKeys} is plain data so that it can be handed to a worker thread. It holds secrets:
  * it is never logged, serialized to disk or put into an error.
  */
-import { hkdfSync } from "node:crypto";
+import { createSecretKey, hkdfSync, type KeyObject } from "node:crypto";
 
 import { assert, present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
@@ -69,10 +69,10 @@ export function deriveLedgerKey(keys: VaultKeys, epoch: number): Uint8Array {
 export function deriveContainerKey(
   keys: VaultKeys,
   container: { readonly type: ContainerType; readonly epoch: number; readonly salt: Uint8Array },
-): Uint8Array {
+): KeyObject {
   const epoch = epochOf(keys, container.epoch);
   const parent = hkdf(epoch.masterKey, keys.vaultId, `kluis/v1/container/${container.type}`);
-  return hkdf(parent, container.salt, "kluis/v1/container-key");
+  return createSecretKey(hkdf(parent, container.salt, "kluis/v1/container-key"));
 }
 
 /** The epoch under which new containers are sealed. */

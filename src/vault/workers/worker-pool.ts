@@ -43,7 +43,8 @@ interface Thread {
 /**
  * Gives tasks to the least loaded thread.
  *
- * Threads start with the first task that finds all others busy, so a small backup starts one. When
+ * Threads start with the first task that finds all others busy, so a small backup starts one, or
+ * ahead of their first task. When
  * a thread dies every task fails with Internal, also later ones.
  */
 export class WorkerPool implements AsyncDisposable {
@@ -63,6 +64,12 @@ export class WorkerPool implements AsyncDisposable {
   /** Whether no task is done any more: a thread died, or the pool was disposed. */
   get hasEnded(): boolean {
     return this.#ended !== undefined;
+  }
+
+  /** Starts threads until there are `threads` of them, at most as many as the pool may have. */
+  warmUp(threads: number): void {
+    if (this.#ended !== undefined) return;
+    while (this.#threads.length < Math.min(threads, this.#size)) this.#startThread();
   }
 
   /** Hashes whole windows; `buffer` is gone until {@link store}. */
@@ -171,6 +178,7 @@ export class WorkerPool implements AsyncDisposable {
     const worker = new Worker(new URL(`./worker-entry${extension}`, import.meta.url), {
       workerData: this.#start,
       env: workerEnvironment(),
+      resourceLimits: { maxYoungGenerationSizeMb: 3 },
     });
     const thread: Thread = { worker, waiters: new Map(), load: 0 };
     const at = this.#threads.push(thread) - 1;

@@ -12,7 +12,7 @@ import {
   segmentBufferBytes,
   segmentsPerWorker,
 } from "#vault/limits.ts";
-import { WorkerPool } from "#vault/workers/worker-pool.ts";
+import type { WorkerPool } from "#vault/workers/worker-pool.ts";
 import { FlushGate } from "#vault/writer/flush-gate.ts";
 import { MapSink } from "#vault/writer/map-sink.ts";
 import { PackAssembler } from "#vault/writer/pack-assembler.ts";
@@ -28,6 +28,8 @@ export interface SessionDeps {
   readonly workers: number;
   /** Decrypt, decompress and hash every frame before it is put. */
   readonly verify: boolean;
+  /** Gives the session its threads, which it ends; they verify if it does. */
+  readonly startPool: () => WorkerPool;
   /** When to make durable what waits; {@link flushLimits} unless told otherwise. */
   readonly flushLimits?: FlushLimits;
   readonly signal: AbortSignal | undefined;
@@ -59,10 +61,7 @@ export class WriteSession implements AsyncDisposable {
     this.#index = deps.index;
     this.signal = deps.signal === undefined ? failure : AbortSignal.any([deps.signal, failure]);
     const limits = deps.flushLimits ?? flushLimits;
-    this.pool = new WorkerPool({
-      start: { keys: deps.keys, verify: deps.verify },
-      size: deps.workers,
-    });
+    this.pool = deps.startPool();
     this.sink = new PackSink({
       ...deps,
       nameOf: (bytes) => this.pool.nameOf(bytes),
