@@ -4,6 +4,7 @@ import { containerHeaderBytes, parseContainerHeader } from "#formats/container.t
 import { indexPrefix, parseStoreName, pointPrefix } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { openContainer } from "#vault/container/container-reader.ts";
+import { isTombstone } from "#vault/gc/run-steps.ts";
 import type { ContainerType } from "#vault/keys/vault-keys.ts";
 import { objectBytesMax } from "#vault/limits.ts";
 import type { OpenedVault } from "#vault/vault-files.ts";
@@ -53,6 +54,7 @@ export async function proveVaultKey(
     objectsRead++;
     const epoch = await readEpoch(store, candidate, signal);
     if (epoch === "gone" || (typeof epoch === "number" && proven.has(epoch))) continue;
+    if (await isGivenUp(store, candidate, { keys, signal })) continue;
     const isOpened = epoch !== undefined && (await opens(store, candidate, { keys, signal }));
     if (isOpened) proven.set(epoch, candidate.name);
     else failed.push(candidate.name);
@@ -108,6 +110,15 @@ async function readEpoch(
     if (isKluisError(error, "ObjectCorrupt")) return undefined;
     throw error;
   }
+}
+
+/** At the name of a manifest there may be the tombstone of a backup that was taken for dead. */
+async function isGivenUp(
+  store: ObjectStore,
+  candidate: Candidate,
+  options: { readonly keys: OpenedVault["keys"]; readonly signal: AbortSignal | undefined },
+): Promise<boolean> {
+  return candidate.type === "manifest" && (await isTombstone(candidate, { store, ...options }));
 }
 
 async function opens(
