@@ -59,6 +59,8 @@ export const nodeCacheBytes = 32 * frameBytesMax;
 export const pageReadsInFlight = 16;
 /** How long a collection that waits for a session sleeps between two looks. */
 export const controlPollMs = 2000;
+/** How long a session that ends waits for a store that does not answer. */
+export const farewellMs = 20_000;
 /** How often a session gives a sign of life. */
 export const beatMs = 10 * 60 * 1000;
 /** Frames of nodes that a collection fetches at once. */

@@ -6,6 +6,7 @@ import type { RandomSource } from "#base/random.ts";
 import { mapPackName, packName, parseStoreName } from "#formats/store-names.ts";
 import { PackListing } from "#vault/health/pack-listing.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
+import { sayFarewell } from "./farewell.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { runSteps, type StepDeps } from "./run-steps.ts";
 import { endSession, openBackup, type Session, type TrustView } from "./session-protocol.ts";
@@ -108,8 +109,7 @@ export class BackupSession implements AsyncDisposable {
     await this.#heartbeat[Symbol.asyncDispose]();
     if (!this.#isEndKnown) return;
     // A lease that stays is ended by a collection; that must not hide what became of the backup.
-    const { signal: _signal, ...deps } = this.#deps;
-    await Promise.allSettled([runSteps(endSession(this.session.id), deps)]);
+    await sayFarewell(endSession(this.session.id), this.#deps);
   }
 }
 

@@ -10,6 +10,7 @@ import {
 } from "./collect-protocol.ts";
 import { VaultCollectionWork, type WorkTotals } from "./collection-work.ts";
 import { compactInventory } from "#vault/inventory/inventory.ts";
+import { sayFarewell } from "./farewell.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import type { MarkerDeps } from "./marker.ts";
 import type { CollectionLimits, CollectionPlan } from "./plan-collection.ts";
@@ -91,8 +92,7 @@ async function runCollection(
     return end;
   } catch (error) {
     // What was decided another collection takes up; what was not is taken back, as far as that goes.
-    const { signal: _signal, ...rest } = deps;
-    if (!mayHaveDecided) await Promise.allSettled([runSteps(withdraw(session, "gave-up"), rest)]);
+    if (!mayHaveDecided) await sayFarewell(withdraw(session, "gave-up"), deps);
     if (error instanceof PlanOnly) return "planned";
     throw error;
   }
