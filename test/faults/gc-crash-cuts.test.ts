@@ -8,7 +8,7 @@ import { test } from "node:test";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { assertVaultSound, countPackBytes, deleteKept, writeChain } from "#testing/gc-points.ts";
-import { MemoryDisk } from "#testing/memory-disk.ts";
+import type { MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import { type RecordedChange, RecordingStore } from "#testing/recording-store.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
