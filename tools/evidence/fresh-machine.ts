@@ -44,6 +44,8 @@ export async function makeFreshMachine(root: string, signal: AbortSignal): Promi
   );
   assertToolSucceeded("mmdebstrap", result);
   await copyFile("/etc/resolv.conf", join(root, "etc/resolv.conf"));
+  // As Debian's installer writes it.
+  await writeFile(join(root, "etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n");
   await configureNpm(root, signal);
   const node = await readOutput("chroot", [root, "node", "--version"], signal);
   const name = releaseField(await readFile(join(root, "etc/os-release"), "utf8"), "PRETTY_NAME");

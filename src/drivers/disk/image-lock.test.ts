@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { holdsWriteLock } from "./image-lock.ts";
+import { deviceOfLocks, holdsWriteLock } from "./image-lock.ts";
 
 const file = { device: "254:0", inode: 2326529n };
 
@@ -20,4 +20,13 @@ test("image lock: knows writers by the locks that QEMU 7.2 shows", () => {
   }
   const others = [reader, unsharing, waiting, otherFile, otherDevice, ""];
   assert.equal(holdsWriteLock(others.join("\n"), file), false);
+});
+
+test("image lock: a file's device is that of its mount, and stat's where the mount is not listed", () => {
+  const mounts = "21 1 0:5 / /proc rw - proc proc rw\n29 1 0:31 / /srv rw - btrfs /dev/vdb rw\n";
+  const fdinfo = "pos:\t0\nflags:\t0100000\nmnt_id:\t29\n";
+  assert.equal(deviceOfLocks({ fdinfo, mounts, dev: 40n }), "0:31");
+  // In a chroot to a folder that is no mount, the mount below it is not listed.
+  assert.equal(deviceOfLocks({ fdinfo, mounts: "", dev: 0xfe00n }), "254:0");
+  assert.equal(deviceOfLocks({ fdinfo, mounts: "", dev: 0x10_fe01n }), "254:257");
 });

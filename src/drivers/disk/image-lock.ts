@@ -12,9 +12,10 @@ const RESIZE_LOCK_BYTE = 103;
 
 /** Whether some process of this host holds QEMU's lock for writing on the open file. */
 export async function isImageWritten(handle: FileHandle): Promise<boolean> {
-  const { ino } = await handle.stat({ bigint: true });
-  const device = await readDeviceOfLocks(handle);
-  if (device === undefined) return false;
+  const { dev, ino } = await handle.stat({ bigint: true });
+  const fdinfo = await readFile(`/proc/self/fdinfo/${String(handle.fd)}`, "utf8");
+  const mounts = await readFile("/proc/self/mountinfo", "utf8");
+  const device = deviceOfLocks({ fdinfo, mounts, dev });
   return holdsWriteLock(await readFile("/proc/locks", "utf8"), { device, inode: ino });
 }
 
@@ -40,16 +41,28 @@ export function holdsWriteLock(
 }
 
 /**
- * The device number that /proc/locks shows for a file: that of its mount, which on btrfs is not
- * the one that stat shows.
+ * The device number that /proc/locks shows for a file, `major:minor` in decimal: that of its mount,
+ * which on btrfs is not the one that stat shows. Below a root that is no mount itself, that of a
+ * chroot for example, the mount is not listed; there it is stat's.
+ *
+ * @param file Texts of /proc/self/fdinfo/N and /proc/self/mountinfo, and the number that stat has.
  */
-async function readDeviceOfLocks(handle: FileHandle): Promise<string | undefined> {
-  const fdinfo = await readFile(`/proc/self/fdinfo/${String(handle.fd)}`, "utf8");
-  const mountId = /^mnt_id:\s*(\d+)$/m.exec(fdinfo)?.[1];
-  const mounts = await readFile("/proc/self/mountinfo", "utf8");
-  for (const line of mounts.split("\n")) {
+export function deviceOfLocks(file: {
+  readonly fdinfo: string;
+  readonly mounts: string;
+  readonly dev: bigint;
+}): string {
+  const mountId = /^mnt_id:\s*(\d+)$/m.exec(file.fdinfo)?.[1];
+  for (const line of file.mounts.split("\n")) {
     const [id, , device] = line.split(" ");
-    if (id === mountId) return device;
+    if (id === mountId && device !== undefined) return device;
   }
-  return undefined;
+  return toMajorMinor(file.dev);
+}
+
+/** As the C library's `major` and `minor` take a device number apart. */
+function toMajorMinor(dev: bigint): string {
+  const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xfffff000n);
+  const minor = (dev & 0xffn) | ((dev >> 12n) & 0xffffff00n);
+  return `${major}:${minor}`;
 }
