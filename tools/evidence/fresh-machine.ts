@@ -74,6 +74,8 @@ export function runOn(
   const script = [
     "set -e",
     "mount --make-rprivate /",
+    // A root that is a mount, as on any machine.
+    'mount --bind "$0" "$0"',
     'mount -t proc proc "$0/proc"',
     'mount --rbind /dev "$0/dev"',
     'mount --rbind /sys "$0/sys"',
