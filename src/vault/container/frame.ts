@@ -45,22 +45,8 @@ export function sealFrame(
   options: FrameOptions,
   place: { readonly target: Uint8Array; readonly at: number },
 ): FrameHeader {
-  if (!options.compress) return sealPacked(seal, { plain }, options, place);
-  const packed = zstdCompressSync(plain, frameCompression);
-  const header = sealPacked(seal, { plain, packed }, options, place);
-  freeBuffer(packed);
-  return header;
-}
-
-/** As {@link sealFrame}, for content that was compressed already; `packed` is used where it pays. */
-export function sealPacked(
-  seal: ContainerSeal,
-  content: { readonly plain: Uint8Array; readonly packed?: Uint8Array },
-  options: Omit<FrameOptions, "compress">,
-  place: { readonly target: Uint8Array; readonly at: number },
-): FrameHeader {
-  const { plain, packed } = content;
   assert(plain.byteLength >= 1 && plain.byteLength <= frameBytesMax, "a frame holds 1 B to 1 MiB");
+  const packed = options.compress ? zstdCompressSync(plain, frameCompression) : undefined;
   const largest = plain.byteLength - plain.byteLength / savingShare;
   const pays = packed !== undefined && packed.byteLength <= largest;
   const body = pays ? packed : plain;
@@ -82,6 +68,7 @@ export function sealPacked(
   cipher.final();
   target.set(cipher.getAuthTag(), at + frameHeaderBytes + header.sealedBytes);
   freeBuffer(ciphertext);
+  if (packed !== undefined) freeBuffer(packed);
   return header;
 }
 

@@ -1,21 +1,23 @@
 /**
- * Keeps small what zstd leaves to V8: the buffers that it compresses into, which are young, and the
- * contexts that opened frames, which only a full collection frees. V8 itself sees no hurry;
- * docs/adr/0006-vault-engine.md has the figures.
+ * Keeps the contexts small that zstd leaves behind.
+ *
+ * A compression's context takes more than a megabyte, which only a full collection frees, and V8
+ * sees no hurry. Collecting every few dozen keeps a backup's memory within its bound
+ * (docs/adr/0006-vault-engine.md has the figures).
  */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-/** Frames between two collections, of which every other is a full one. */
-const framesMax = 12;
+const contextsMax = 32;
 
 setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc") as (options: { readonly type: "minor" | "major" }) => void;
-let frames = 0;
+const collect = runInNewContext("gc") as () => void;
+let contexts = 0;
 
-/** Notes that a frame was compressed and opened again; collects when many were. */
-export function noteGarbage(): void {
-  frames = (frames + 1) % (2 * framesMax);
-  if (frames === framesMax) collect({ type: "minor" });
-  else if (frames === 0) collect({ type: "major" });
+/** Notes that a compression was made; collects when many were. */
+export function noteContext(): void {
+  contexts++;
+  if (contexts < contextsMax) return;
+  contexts = 0;
+  collect();
 }

@@ -27,11 +27,11 @@ class Bench {
   }
 
   /** Hands over a task and takes its one answer, with what is transferred. */
-  async ask<Kind extends WorkerAnswer["kind"]>(
+  ask<Kind extends WorkerAnswer["kind"]>(
     task: WorkerTask,
     kind: Kind,
-  ): Promise<Extract<WorkerAnswer, { kind: Kind }>> {
-    await this.worker.handle(task);
+  ): Extract<WorkerAnswer, { kind: Kind }> {
+    this.worker.handle(task);
     const [posted, ...others] = this.posted.splice(0);
     assert.ok(posted !== undefined && others.length === 0, "one answer for each task");
     const { answer } = posted;
@@ -73,12 +73,12 @@ function openFrames(
   }
 }
 
-test("seal worker: scans windows, and seals those that are wanted", async () => {
+test("seal worker: scans windows, and seals those that are wanted", () => {
   for (const verify of [true, false]) {
     const bench = new Bench(verify);
     const { buffer, bytes } = fillWindows();
     const original = bytes.slice();
-    const scan = await bench.ask(
+    const scan = bench.ask(
       { kind: "scan-windows", task: 5, buffer, windows, ids: true },
       "windows-scanned",
     );
@@ -96,7 +96,7 @@ test("seal worker: scans windows, and seals those that are wanted", async () => 
     }
     // Zero windows are asked for too, and not sealed.
     const wanted = Uint8Array.from({ length: windows }, (_, window) => (window % 3 === 0 ? 0 : 1));
-    const stored = await bench.ask({ kind: "store", task: 5, wanted, ticket }, "stored");
+    const stored = bench.ask({ kind: "store", task: 5, wanted, ticket }, "stored");
     assert.equal(stored.buffer, buffer);
     let blocks = 0;
     openFrames(bytes, stored.frames, (id, content) => {
@@ -109,26 +109,23 @@ test("seal worker: scans windows, and seals those that are wanted", async () => 
   }
 });
 
-test("seal worker: checksums alone need no ids, and a segment can be given back unsealed", async () => {
+test("seal worker: checksums alone need no ids, and a segment can be given back unsealed", () => {
   const bench = new Bench();
   const { buffer } = fillWindows();
-  const scan = await bench.ask(
+  const scan = bench.ask(
     { kind: "scan-windows", task: 1, buffer, windows, ids: false },
     "windows-scanned",
   );
   assert.equal(scan.ids.byteLength, 0);
-  const released = await bench.ask({ kind: "release", task: 1 }, "stored");
+  const released = bench.ask({ kind: "release", task: 1 }, "stored");
   assert.deepEqual([released.buffer, released.frames.length], [buffer, 0]);
 });
 
-test("seal worker: tells which blocks of an opened frame are not what their ids say", async () => {
+test("seal worker: tells which blocks of an opened frame are not what their ids say", () => {
   const bench = new Bench();
   const { buffer, bytes } = fillWindows();
-  await bench.ask(
-    { kind: "scan-windows", task: 1, buffer, windows: 1, ids: true },
-    "windows-scanned",
-  );
-  const stored = await bench.ask(
+  bench.ask({ kind: "scan-windows", task: 1, buffer, windows: 1, ids: true }, "windows-scanned");
+  const stored = bench.ask(
     { kind: "store", task: 1, wanted: new Uint8Array([1]), ticket },
     "stored",
   );
@@ -148,7 +145,7 @@ test("seal worker: tells which blocks of an opened frame are not what their ids 
     plainBytes,
   } as const;
   const target = new ArrayBuffer(windowBytes);
-  const opened = await bench.ask(
+  const opened = bench.ask(
     {
       ...task,
       buffer: sealed.slice().buffer,
@@ -164,28 +161,25 @@ test("seal worker: tells which blocks of an opened frame are not what their ids 
   assert.deepEqual(opened.bad, [1, 2]);
   assert.equal(opened.plain.buffer, target);
   assert.ok(bytesEqual(computeId(testKeys.blockIdKey, opened.plain), block.id));
-  const unseen = await bench.ask(
+  const unseen = bench.ask(
     { ...task, buffer: sealed.slice().buffer, blocks: [block] },
     "frame-opened",
   );
   assert.equal(unseen.plain.byteLength, 0);
   const damaged = sealed.slice();
   damaged[40]! ^= 1;
-  const failed = await bench.ask({ ...task, buffer: damaged.buffer, blocks: [] }, "failed");
+  const failed = bench.ask({ ...task, buffer: damaged.buffer, blocks: [] }, "failed");
   assert.equal(failed.error.code, "ObjectCorrupt");
   assert.match(failed.error.message, /packs\/ab/);
 });
 
-test("seal worker: an error is an answer, and the next task is done", async () => {
+test("seal worker: an error is an answer, and the next task is done", () => {
   const bench = new Bench();
-  const failed = await bench.ask({ kind: "release", task: 9 }, "failed");
+  const failed = bench.ask({ kind: "release", task: 9 }, "failed");
   assert.equal(failed.error.code, "Internal");
   const { buffer } = fillWindows();
-  await bench.ask({ kind: "scan-windows", task: 10, buffer, windows: 17, ids: true }, "failed");
-  await bench.ask(
-    { kind: "scan-windows", task: 11, buffer, windows: 2, ids: true },
-    "windows-scanned",
-  );
+  bench.ask({ kind: "scan-windows", task: 10, buffer, windows: 17, ids: true }, "failed");
+  bench.ask({ kind: "scan-windows", task: 11, buffer, windows: 2, ids: true }, "windows-scanned");
   const unknown = { ...ticket, epoch: 7 };
   const store = {
     kind: "store",
@@ -193,20 +187,17 @@ test("seal worker: an error is an answer, and the next task is done", async () =
     wanted: new Uint8Array([1, 1]),
     ticket: unknown,
   } as const;
-  assert.equal((await bench.ask(store, "failed")).error.code, "KeyWrong");
-  await bench.ask({ ...store, ticket }, "failed");
+  assert.equal(bench.ask(store, "failed").error.code, "KeyWrong");
+  bench.ask({ ...store, ticket }, "failed");
 });
 
-test("seal worker: memory that changes after it was hashed is noticed before anything is put", async () => {
+test("seal worker: memory that changes after it was hashed is noticed before anything is put", () => {
   const bench = new Bench();
   const { buffer, bytes } = fillWindows();
-  await bench.ask(
-    { kind: "scan-windows", task: 1, buffer, windows: 4, ids: true },
-    "windows-scanned",
-  );
+  bench.ask({ kind: "scan-windows", task: 1, buffer, windows: 4, ids: true }, "windows-scanned");
   bytes[windowBytes + 5]! ^= 1;
   const wanted = new Uint8Array([1, 1, 1, 1]);
-  const failed = await bench.ask({ kind: "store", task: 1, wanted, ticket }, "failed");
+  const failed = bench.ask({ kind: "store", task: 1, wanted, ticket }, "failed");
   assert.equal(failed.error.code, "ObjectCorrupt");
   assert.match(failed.error.message, /memory/);
 });

@@ -11,13 +11,12 @@ import { toKluisError } from "#base/kluis-error.ts";
 import { frameOverheadBytes } from "#formats/container.ts";
 import { frameBytesMax, idBytes, windowBytes } from "#formats/geometry.ts";
 import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
-import { type ContainerSeal, openFrame, sealPacked } from "#vault/container/frame.ts";
+import { type ContainerSeal, openFrame, sealFrame } from "#vault/container/frame.ts";
 import { checksumBytes, computeId, computeName, computeWindowChecksum } from "#vault/hashing.ts";
 import { pageFrameBytesMax, segmentBufferBytes } from "#vault/limits.ts";
 import { assertReadsBack, type SealedFrame } from "#vault/pack/pack-builder.ts";
 import { isPackSound } from "#vault/workers/check-pack.ts";
-import { FrameCompressor } from "#vault/workers/frame-compressor.ts";
-import { noteGarbage } from "#vault/workers/garbage.ts";
+import { noteContext } from "#vault/workers/garbage.ts";
 import type {
   OpenFrameTask,
   Posted,
@@ -43,23 +42,16 @@ export class SealWorker {
   readonly #segments = new Map<number, Segment>();
   readonly #plain = new Uint8Array(frameBytesMax);
   readonly #sealed = new Uint8Array(segmentBufferBytes + frameBytesMax);
-  readonly #compressor = new FrameCompressor();
-  #last: Promise<void> = Promise.resolve();
 
   constructor(start: WorkerStart, post: (posted: Posted) => void) {
     this.#start = start;
     this.#post = post;
   }
 
-  /** Does one task, after those before it; an error becomes the answer `failed`. */
-  handle(task: WorkerTask): Promise<void> {
-    this.#last = this.#last.then(() => this.#answer(task));
-    return this.#last;
-  }
-
-  async #answer(task: WorkerTask): Promise<void> {
+  /** Does one task; an error becomes the answer `failed`. */
+  handle(task: WorkerTask): void {
     try {
-      await this.#run(task);
+      this.#run(task);
     } catch (error) {
       this.#segments.delete(task.task);
       const answer = {
@@ -71,7 +63,7 @@ export class SealWorker {
     }
   }
 
-  async #run(task: WorkerTask): Promise<void> {
+  #run(task: WorkerTask): void {
     switch (task.kind) {
       case "scan-windows":
         this.#scanWindows(task);
@@ -84,7 +76,7 @@ export class SealWorker {
         break;
       }
       case "store":
-        await this.#store(task);
+        this.#store(task);
         break;
       case "release":
         this.#giveBack(task.task, this.#takeSegment(task.task).buffer, []);
@@ -132,7 +124,7 @@ export class SealWorker {
     });
   }
 
-  async #store(task: StoreTask): Promise<void> {
+  #store(task: StoreTask): void {
     const { buffer, candidates, frameBytes } = this.#takeSegment(task.task);
     const wanted = candidates.filter(
       (candidate, at): candidate is Candidate => candidate !== undefined && task.wanted[at] === 1,
@@ -143,7 +135,7 @@ export class SealWorker {
     for (const planned of planFrames(buffer, wanted, frameBytes)) {
       const plain = gatherFrame(buffer, planned, this.#plain);
       const frame = task.ticket.firstFrame + frames.length;
-      const sealed = await this.#seal(seal, plain, planned, { frame, at: length });
+      const sealed = this.#seal(seal, plain, planned, { frame, at: length });
       frames.push(sealed);
       length += sealed.sealedBytes;
     }
@@ -151,31 +143,24 @@ export class SealWorker {
     this.#giveBack(task.task, buffer, frames);
   }
 
-  async #seal(
+  #seal(
     seal: ContainerSeal,
     plain: Uint8Array,
     planned: PlannedFrame,
     place: { readonly frame: number; readonly at: number },
-  ): Promise<SealedFrame> {
+  ): SealedFrame {
     const { compress, blocks } = planned;
     const { at } = place;
     const target = this.#sealed;
-    const content = compress
-      ? { plain, packed: await this.#compressor.compress(plain) }
-      : { plain };
-    const header = sealPacked(
-      seal,
-      content,
-      { frame: place.frame, kind: "content" },
-      { target, at },
-    );
+    const options = { frame: place.frame, kind: "content", compress } as const;
+    const header = sealFrame(seal, plain, options, { target, at });
     const sealedBytes = header.sealedBytes + frameOverheadBytes;
     if (this.#start.verify) {
       const opened = openFrame(seal, header, target.subarray(at, at + sealedBytes), "a new pack");
       assertReadsBack(opened, blocks, this.#start.keys.blockIdKey);
       freeBuffer(opened);
     }
-    if (compress) noteGarbage();
+    if (compress) noteContext();
     return { sealedBytes, plainBytes: header.plainBytes, codec: header.codec, blocks };
   }
 

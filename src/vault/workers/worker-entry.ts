@@ -11,4 +11,4 @@ const port = present(parentPort, "this module is the body of a worker thread");
 const worker = new SealWorker(workerData as WorkerStart, ({ answer, transfer }) => {
   port.postMessage(answer, transfer as ArrayBuffer[]);
 });
-port.on("message", (task: WorkerTask) => void worker.handle(task));
+port.on("message", (task: WorkerTask) => worker.handle(task));
