@@ -67,7 +67,10 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
   await using vms = await openVmsOf(input, environment);
   const { hypervisor, configurations } = vms;
   const vm = await chooseVm(input, hypervisor, signal);
-  await using session = await openVaultSession(input, environment, { intent: "add" });
+  await using session = await openVaultSession(input, environment, {
+    intent: "add",
+    startThread: true,
+  });
   await using display = new ProgressDisplay({ ...environment, form });
   const outcome = await backupVm(
     {

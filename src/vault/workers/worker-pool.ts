@@ -19,6 +19,9 @@ import type {
   WorkerTask,
 } from "#vault/workers/messages.ts";
 
+/** What is young in a thread dies at once; with more room for it a thread takes 6 MiB more. */
+const youngMegabytesMax = 3;
+
 /** A scanned segment, kept by its worker until {@link WorkerPool.store} is called with it. */
 export interface ScannedSegment<Scan> {
   readonly scan: Scan;
@@ -43,9 +46,8 @@ interface Thread {
 /**
  * Gives tasks to the least loaded thread.
  *
- * Threads start with the first task that finds all others busy, so a small backup starts one, or
- * ahead of their first task. When
- * a thread dies every task fails with Internal, also later ones.
+ * Threads start with the first task that finds all others busy, so a small backup starts one, or are
+ * started ahead of it. When a thread dies every task fails with Internal, also later ones.
  */
 export class WorkerPool implements AsyncDisposable {
   readonly #start: WorkerStart;
@@ -178,7 +180,7 @@ export class WorkerPool implements AsyncDisposable {
     const worker = new Worker(new URL(`./worker-entry${extension}`, import.meta.url), {
       workerData: this.#start,
       env: workerEnvironment(),
-      resourceLimits: { maxYoungGenerationSizeMb: 3 },
+      resourceLimits: { maxYoungGenerationSizeMb: youngMegabytesMax },
     });
     const thread: Thread = { worker, waiters: new Map(), load: 0 };
     const at = this.#threads.push(thread) - 1;
