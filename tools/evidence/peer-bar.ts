@@ -1,11 +1,8 @@
 /** Bars on the comparison with other programs, which several evidences share. */
 import { type PeerFigures, peerOn, peersName } from "../../bench/peers/figures.ts";
-import { readFreshFigures } from "../../bench/figures.ts";
 import { measurePeers, wholePeersOptions } from "../../bench/peers.ts";
 import type { Evidence, EvidenceContext } from "./evidence.ts";
-
-/** A comparison takes ten minutes, so bars on it share one of the last hour. */
-const sharedMsMax = 60 * 60_000;
+import { readOrMeasure } from "./shared-figures.ts";
 
 /** One bar. */
 export interface PeerBar {
@@ -31,7 +28,9 @@ export function createPeerBar(bar: PeerBar): Evidence {
     bar: `≤ ${most} ${unit}`,
     run: async (context) => {
       const isTry = Object.keys(context.options).length > 0;
-      const figures = isTry ? await tryOut(context) : await readOrMeasure(context);
+      const figures = isTry
+        ? await tryOut(context)
+        : await readOrMeasure(peersName, context, () => measurePeers(wholePeersOptions, context));
       const { value, from } = bar.read(figures);
       const figure = `${roundUp(value)} ${unit} (${from})`;
       return { figure, holds: value <= most, ...(isTry ? { isPartial: true } : {}) };
@@ -67,15 +66,6 @@ export function roundUp(value: number): string {
 /** Seconds with two digits. */
 export function toSeconds(ms: number): string {
   return `${(ms / 1000).toFixed(2)} s`;
-}
-
-async function readOrMeasure(context: EvidenceContext): Promise<PeerFigures> {
-  const { signal } = context;
-  const kept = await readFreshFigures<PeerFigures>(peersName, sharedMsMax, signal);
-  if (kept === undefined) return (await measurePeers(wholePeersOptions, context)).figures;
-  const minutes = Math.round((Date.now() - kept.stamp.measuredAtMs) / 60_000);
-  context.log(`the comparison of ${minutes} minutes ago, of the same files on this machine`);
-  return kept.figures;
 }
 
 async function tryOut(context: EvidenceContext): Promise<PeerFigures> {

@@ -1,5 +1,4 @@
 /** Bars on the vault of 60 recovery points beside restic, which several evidences share. */
-import { readFreshFigures } from "../../bench/figures.ts";
 import {
   measureVault,
   type VaultFigures,
@@ -10,13 +9,11 @@ import {
 } from "../../bench/vault.ts";
 import type { Evidence, EvidenceContext } from "./evidence.ts";
 import { roundUp, toSeconds } from "./peer-bar.ts";
-
-/** A run takes a quarter of an hour, so bars on it share one of the last hour. */
-const sharedMsMax = 60 * 60_000;
+import { readOrMeasure } from "./shared-figures.ts";
 
 /**
- * The evidence that a step takes at most so much of restic's wall time where pages change anywhere, as in
- * workload P; what it takes where they change in runs stands beside it. It measures now, unless the very same files were measured on this machine in the last hour.
+ * The evidence that a step takes at most so much of restic's wall time, both where pages change anywhere,
+ * as in workload P, and where they change in runs. Bars on a run of a quarter of an hour share it.
  * Options: `--scale=N`, `--points=N` and `--rounds=N` for a try, which is not written down.
  */
 export function createVaultBar(bar: {
@@ -29,10 +26,12 @@ export function createVaultBar(bar: {
   return {
     name,
     claim,
-    bar: `≤ ${most} of restic's wall time, with scattered pages`,
+    bar: `≤ ${most} of restic's wall time, with scattered pages and with runs`,
     run: async (context) => {
       const isTry = Object.keys(context.options).length > 0;
-      const figures = isTry ? await tryOut(context) : await readOrMeasure(context);
+      const figures = isTry
+        ? await tryOut(context)
+        : await readOrMeasure(vaultName, context, () => measureVault(wholeVaultOptions, context));
       const ratios = vaultRatios(figures, step);
       const text = figures.vaults.map(({ changes, peers }) => {
         const times = Object.entries(peers).map(
@@ -40,19 +39,10 @@ export function createVaultBar(bar: {
         );
         return `${changes} ${roundUp(ratios[changes])} (${times.join(", ")})`;
       });
-      const holds = ratios.pages <= most;
+      const holds = Object.values(ratios).every((ratio) => ratio <= most);
       return { figure: text.join("; "), holds, ...(isTry ? { isPartial: true } : {}) };
     },
   };
-}
-
-async function readOrMeasure(context: EvidenceContext): Promise<VaultFigures> {
-  const { signal } = context;
-  const kept = await readFreshFigures<VaultFigures>(vaultName, sharedMsMax, signal);
-  if (kept === undefined) return (await measureVault(wholeVaultOptions, context)).figures;
-  const minutes = Math.round((Date.now() - kept.stamp.measuredAtMs) / 60_000);
-  context.log(`the run of ${minutes} minutes ago, of the same files on this machine`);
-  return kept.figures;
 }
 
 async function tryOut(context: EvidenceContext): Promise<VaultFigures> {

@@ -1,16 +1,13 @@
 /** Requests to one bucket of S3 with object lock; internal to this folder. */
 import {
   DeleteObjectCommand,
-  GetObjectCommand,
   GetObjectLockConfigurationCommand,
   HeadBucketCommand,
   HeadObjectCommand,
   ListObjectVersionsCommand,
-  PutObjectCommand,
   PutObjectRetentionCommand,
   type S3Client,
 } from "@aws-sdk/client-s3";
-import type { Readable } from "node:stream";
 
 import {
   type Attempt,
@@ -23,10 +20,9 @@ import {
   type VersionPage,
   type VersionToken,
 } from "../cloud/blob-service.ts";
-import { openRead } from "../cloud/read-chunks.ts";
 import type { UploadBody } from "../cloud/upload-body.ts";
 import { isHeadNotFound, toS3Failure } from "./s3-failures.ts";
-import { signContent } from "./sign-content.ts";
+import { sendGet, sendPut, translated } from "./s3-requests.ts";
 
 const pageKeysMax = 1000;
 
@@ -81,30 +77,18 @@ export class S3LockService implements LockService {
   async putLocked(
     key: string,
     { body, untilMs }: { readonly body: UploadBody; readonly untilMs: number },
-    { signal, onProgress }: Attempt,
+    attempt: Attempt,
   ): Promise<string> {
-    const digest = body.digest("sha256");
-    const stream = body.open(onProgress);
-    const command = new PutObjectCommand({
+    const input = {
       Bucket: this.#bucket,
       Key: key,
-      Body: stream,
-      ContentLength: body.sizeBytes,
-      ContentType: "application/octet-stream",
       // Amazon wants one of its own checksums or this one on every put with a lock.
       ContentMD5: body.digest("md5").toString("base64"),
-      ObjectLockMode: "COMPLIANCE",
+      ObjectLockMode: "COMPLIANCE" as const,
       ObjectLockRetainUntilDate: new Date(untilMs),
-    });
-    signContent(command, digest);
-    try {
-      const { VersionId } = await this.#client.send(command, { abortSignal: signal });
-      if (VersionId !== undefined) return VersionId;
-    } catch (error) {
-      throw toS3Failure(error);
-    } finally {
-      stream.destroy();
-    }
+    };
+    const { VersionId } = await translated(sendPut(this.#client, { ...input, body }, attempt));
+    if (VersionId !== undefined) return VersionId;
     throw new RequestFailure("unsupported", "the bucket keeps no versions");
   }
 
@@ -113,23 +97,8 @@ export class S3LockService implements LockService {
     range: HttpRange | undefined,
     attempt: Attempt,
   ): Promise<BlobRead> {
-    const command = new GetObjectCommand({
-      Bucket: this.#bucket,
-      Key: key,
-      VersionId: versionId,
-      ...(range === undefined ? {} : { Range: `bytes=${range.first}-${range.last}` }),
-    });
-    const answer = await this.#translated(() =>
-      this.#client.send(command, { abortSignal: attempt.signal }),
-    );
-    return openRead(
-      {
-        body: answer.Body as Readable | undefined,
-        lengthBytes: answer.ContentLength,
-        contentRange: answer.ContentRange,
-      },
-      { attempt, toFailure: toS3Failure },
-    );
+    const version = { Bucket: this.#bucket, Key: key, VersionId: versionId };
+    return await sendGet(this.#client, version, range, attempt);
   }
 
   async listVersions(
@@ -144,9 +113,7 @@ export class S3LockService implements LockService {
       KeyMarker: token?.key,
       VersionIdMarker: token?.versionId,
     });
-    const answer = await this.#translated(() =>
-      this.#client.send(command, { abortSignal: signal }),
-    );
+    const answer = await translated(this.#client.send(command, { abortSignal: signal }));
     const versions = (answer.Versions ?? []).map((one) => toVersion(one, false));
     for (const one of answer.DeleteMarkers ?? []) versions.push(toVersion(one, true));
     if (answer.IsTruncated !== true) return { versions, next: undefined };
@@ -184,7 +151,7 @@ export class S3LockService implements LockService {
       VersionId: versionId,
       Retention: { Mode: "COMPLIANCE", RetainUntilDate: new Date(untilMs) },
     });
-    await this.#translated(() => this.#client.send(command, { abortSignal: signal }));
+    await translated(this.#client.send(command, { abortSignal: signal }));
   }
 
   async removeVersion({ key, versionId }: VersionId, { signal }: Attempt): Promise<void> {
@@ -193,15 +160,7 @@ export class S3LockService implements LockService {
       Key: key,
       VersionId: versionId,
     });
-    await this.#translated(() => this.#client.send(command, { abortSignal: signal }));
-  }
-
-  async #translated<T>(request: () => Promise<T>): Promise<T> {
-    try {
-      return await request();
-    } catch (error) {
-      throw toS3Failure(error);
-    }
+    await translated(this.#client.send(command, { abortSignal: signal }));
   }
 }
 

@@ -1,15 +1,12 @@
 /** Requests to one bucket of S3; internal to this folder. */
 import {
   DeleteObjectCommand,
-  GetObjectCommand,
   HeadBucketCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
   ListObjectVersionsCommand,
-  PutObjectCommand,
   type S3Client,
 } from "@aws-sdk/client-s3";
-import type { Readable } from "node:stream";
 
 import type {
   Attempt,
@@ -20,10 +17,9 @@ import type {
   HttpRange,
 } from "../cloud/blob-service.ts";
 import { RequestFailure } from "../cloud/blob-service.ts";
-import { openRead } from "../cloud/read-chunks.ts";
 import type { UploadBody } from "../cloud/upload-body.ts";
 import { isConditionFailure, isHeadNotFound, toS3Failure } from "./s3-failures.ts";
-import { signContent } from "./sign-content.ts";
+import { sendGet, sendPut, translated } from "./s3-requests.ts";
 
 const pageKeysMax = 1000;
 const putIdName = "kluis-put";
@@ -43,51 +39,26 @@ export class S3Service implements BlobService {
   async put(
     key: string,
     { body, putId }: { readonly body: UploadBody; readonly putId: string },
-    { signal, onProgress }: Attempt,
+    attempt: Attempt,
   ): Promise<boolean> {
-    const digest = body.digest("sha256");
-    const stream = body.open(onProgress);
-    const command = new PutObjectCommand({
+    const input = {
       Bucket: this.#bucket,
       Key: key,
-      Body: stream,
-      ContentLength: body.sizeBytes,
-      ContentType: "application/octet-stream",
-      ChecksumSHA256: digest.toString("base64"),
+      ChecksumSHA256: body.digest("sha256").toString("base64"),
       IfNoneMatch: "*",
       Metadata: { [putIdName]: putId },
-    });
-    signContent(command, digest);
+    };
     try {
-      await this.#client.send(command, { abortSignal: signal });
+      await sendPut(this.#client, { ...input, body }, attempt);
       return true;
     } catch (error) {
       if (isConditionFailure(error)) return false;
       throw toS3Failure(error);
-    } finally {
-      stream.destroy();
     }
   }
 
   async get(key: string, range: HttpRange | undefined, attempt: Attempt): Promise<BlobRead> {
-    const answer = await translated(
-      this.#client.send(
-        new GetObjectCommand({
-          Bucket: this.#bucket,
-          Key: key,
-          ...(range === undefined ? {} : { Range: `bytes=${range.first}-${range.last}` }),
-        }),
-        { abortSignal: attempt.signal },
-      ),
-    );
-    return openRead(
-      {
-        body: answer.Body as Readable | undefined,
-        lengthBytes: answer.ContentLength,
-        contentRange: answer.ContentRange,
-      },
-      { attempt, toFailure: toS3Failure },
-    );
+    return await sendGet(this.#client, { Bucket: this.#bucket, Key: key }, range, attempt);
   }
 
   async stat(key: string, { signal }: Attempt): Promise<BlobInfo | undefined> {
@@ -170,13 +141,5 @@ export class S3Service implements BlobService {
       }
       throw toS3Failure(error);
     }
-  }
-}
-
-async function translated<T>(work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (error) {
-    throw toS3Failure(error);
   }
 }
