@@ -350,7 +350,7 @@ export class Vault implements AsyncDisposable {
       reading.disks--;
       if (reading.disks > 0) return;
       if (this.#reading === reading) this.#reading = undefined;
-      reading.blocks.close();
+      await reading.blocks.close();
       await reading.pool[Symbol.asyncDispose]();
     });
   }

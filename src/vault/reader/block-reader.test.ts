@@ -28,7 +28,8 @@ const random = createSeededRandom("block reader");
 /** Notes the ranges that are fetched. */
 class NotingStore extends FaultyStore {
   readonly ranges: ByteRange[] = [];
-  running = 0;
+  /** Runs before each get. */
+  onGet: () => Promise<void> = async () => {};
   mostBytes = 0;
   #bytes = 0;
 
@@ -38,6 +39,7 @@ class NotingStore extends FaultyStore {
     this.#bytes += range?.lengthBytes ?? 0;
     this.mostBytes = Math.max(this.mostBytes, this.#bytes);
     try {
+      await this.onGet();
       return await super.get(...args);
     } finally {
       this.#bytes -= range?.lengthBytes ?? 0;
@@ -171,6 +173,30 @@ test("block reader: reads far more frames than it may keep, many reads at once",
     ...order.map((window) => assertReads(fixture, reader, [window, (window * 7) % 96])),
   ]);
   assert.ok(store.mostBytes <= 6 * fetchBytesMax, `${store.mostBytes} bytes under way`);
+});
+
+test("block reader: is closed when the fetch has ended that an abort left behind", async () => {
+  await using fixture = await createFixture(2 * mib);
+  const { store } = fixture;
+  const reader = fixture.open(16 * mib);
+  const controller = new AbortController();
+  const asked = Promise.withResolvers<void>();
+  const answered = Promise.withResolvers<void>();
+  store.onGet = async () => {
+    asked.resolve();
+    await answered.promise;
+  };
+  const target = new Uint8Array(windowBytes);
+  const reading = reader.read([fixture.piece(0, 0)], target, controller.signal);
+  await asked.promise;
+  controller.abort(new Error("enough"));
+  await assert.rejects(reading, /enough/);
+  let isClosed = false;
+  const closing = reader.close().then(() => (isClosed = true));
+  for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
+  assert.equal(isClosed, false, "a get is under way");
+  answered.resolve();
+  await closing;
 });
 
 test("block reader: parts of blocks, in any place of the target", async () => {

@@ -45,6 +45,7 @@ export class BlockReader {
   readonly #pool: WorkerPool;
   /** Held from before a fetch until its frames are opened, which bounds what is in memory. */
   readonly #fetches: Semaphore;
+  readonly #gets = new Set<Promise<unknown>>();
   readonly #closed = new AbortController();
   readonly #cache: FrameCache;
 
@@ -101,9 +102,10 @@ export class BlockReader {
     await allEnded(copies);
   }
 
-  /** Ends the fetches that nobody waits for any more. No read may be under way. */
-  close(): void {
+  /** Ends the fetches that nobody waits for any more; none goes on behind it. No read may be under way. */
+  async close(): Promise<void> {
     this.#closed.abort(new KluisError("Cancelled", "Cannot fetch a frame: its reader was closed"));
+    await Promise.allSettled(this.#gets);
   }
 
   /** Holds what is there before room is made for the rest, and starts to open that. */
@@ -162,7 +164,14 @@ export class BlockReader {
     const end = last.frameOffsetBytes + last.frameSealedBytes;
     const offsetBytes = first.frameOffsetBytes;
     const range = { offsetBytes, lengthBytes: end - offsetBytes };
-    return await this.#store.get(objectNameOf(first), range, this.#closed.signal);
+    this.#closed.signal.throwIfAborted();
+    const get = this.#store.get(objectNameOf(first), range, this.#closed.signal);
+    this.#gets.add(get);
+    try {
+      return await get;
+    } finally {
+      this.#gets.delete(get);
+    }
   }
 
   async #openOne(
