@@ -11,8 +11,8 @@ import {
   waitForProcessEnd,
   type ProcessIdentity,
 } from "#drivers/process/process-identity.ts";
-import { GuestAgent } from "#drivers/qemu/guest-agent.ts";
-import { runGuestProgram } from "#drivers/qemu/guest-commands.ts";
+import { GuestAgent } from "#drivers/guest/guest-agent.ts";
+import { runGuestProgram } from "#drivers/guest/guest-commands.ts";
 import { planRuntimePaths, type RuntimePaths } from "#drivers/qemu/arguments.ts";
 import {
   openQemuHypervisor,

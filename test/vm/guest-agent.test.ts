@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { test } from "node:test";
 
 import { isKluisError } from "#base/kluis-error.ts";
-import { GuestAgent } from "#drivers/qemu/guest-agent.ts";
+import { GuestAgent } from "#drivers/guest/guest-agent.ts";
 import {
   freezeGuest,
   isGuestFrozen,
@@ -18,9 +18,9 @@ import {
   runGuestProgram,
   thawGuest,
   writeGuestFile,
-} from "#drivers/qemu/guest-commands.ts";
-import { armWatchdog, disarmWatchdog } from "#drivers/qemu/guest-watchdog.ts";
-import { waitUntil } from "#drivers/qemu/deadline.ts";
+} from "#drivers/guest/guest-commands.ts";
+import { armWatchdog, disarmWatchdog } from "#drivers/guest/guest-watchdog.ts";
+import { waitUntil } from "#drivers/guest/deadline.ts";
 import { systemClock } from "#base/clock.ts";
 import type { GuestKind } from "../../lab/guest-kind.ts";
 import { createPrng, testSeed } from "#testing/seed.ts";

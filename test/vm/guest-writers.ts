@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 
 import { systemClock } from "#base/clock.ts";
-import { GuestAgent } from "#drivers/qemu/guest-agent.ts";
-import { readGuestFile } from "#drivers/qemu/guest-commands.ts";
+import { GuestAgent } from "#drivers/guest/guest-agent.ts";
+import { readGuestFile } from "#drivers/guest/guest-commands.ts";
 import {
   Acknowledgements,
   checkAcknowledgedRecords,

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { systemClock } from "#base/clock.ts";
-import { parseVmRecord } from "#drivers/qemu/vm-record.ts";
+import { parseVmRecord } from "#drivers/layers/vm-record.ts";
 import type { SnapshotRequest, VmSnapshot } from "#ports/hypervisor.ts";
 import { exportRawImage, needsJournalReplay, replayExt4Journal } from "../../lab/ext4.ts";
 import { runInGuest } from "../../lab/guest.ts";

@@ -9,7 +9,7 @@ import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { test, type TestContext } from "node:test";
 
-import { parseVmRecord } from "#drivers/qemu/vm-record.ts";
+import { parseVmRecord } from "#drivers/layers/vm-record.ts";
 import type { VmStep } from "#drivers/qemu/vm-context.ts";
 import type { SnapshotRequest } from "#ports/hypervisor.ts";
 import { ChildRun, type ChildPlan } from "./child-run.ts";

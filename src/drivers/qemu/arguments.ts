@@ -9,7 +9,8 @@ import { join } from "node:path";
 
 import { assert, present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
-import type { DescribedDisk, DiskFormat, VmDescription } from "#drivers/qemu/description.ts";
+import type { DiskLayer } from "#drivers/layers/disk-layer.ts";
+import type { DescribedDisk, VmDescription } from "#drivers/qemu/description.ts";
 
 /** Oldest machine type that every supported QEMU (6.2 of Ubuntu 22.04 and later) still offers. */
 export const machineType = "pc-q35-6.2";
@@ -25,14 +26,6 @@ const socketPathBytesMax = 107;
 
 /** First PCI slot of the disks; those below are for the fixed devices. */
 const firstDiskSlot = 0x8;
-
-/** One image file of a disk's chain. */
-export interface DiskLayer {
-  /** 0 for the original image, then upwards; part of the node names. */
-  readonly number: number;
-  readonly path: string;
-  readonly format: DiskFormat;
-}
 
 /** Where the running machine has its sockets and files. */
 export interface RuntimePaths {

@@ -1,9 +1,10 @@
 /** What QEMU's block graph holds, and adding layers to it and taking them out. */
 import { KluisError } from "#base/kluis-error.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
-import { deviceId, fileNodeName, nodeName, planLayerNodes, type DiskLayer } from "./arguments.ts";
+import { deviceId, fileNodeName, nodeName, planLayerNodes } from "./arguments.ts";
 import { toObjects, type QmpAction, type QmpClient } from "./qmp-client.ts";
-import type { DiskRecord } from "./vm-record.ts";
+import type { DiskRecord } from "#drivers/layers/vm-record.ts";
+import type { DiskLayer } from "#drivers/layers/disk-layer.ts";
 
 /** The layers of a disk that QEMU uses, as numbers, oldest first; the last is written. */
 export interface UsedChain {

@@ -7,12 +7,12 @@ import { readProcessIdentity, type ProcessIdentity } from "#drivers/process/proc
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import { nodeName } from "./arguments.ts";
 import { closeUnusedLayers, queryChains } from "./block-graph.ts";
-import { removeDurably, syncFile } from "./durable-file.ts";
-import { GuardLink } from "./guard-link.ts";
-import { toUnfrozen, withMergedLayers } from "./layer-changes.ts";
+import { removeDurably, syncFile } from "#drivers/layers/durable-file.ts";
+import { GuardLink } from "#drivers/guest/guard-link.ts";
+import { toUnfrozen, withMergedLayers } from "#drivers/layers/layer-changes.ts";
 import { QmpClient } from "./qmp-client.ts";
 import { cancelJob, dismissJob, findJob, waitForJob } from "./qmp-jobs.ts";
-import { listReadSnapshots } from "./readers.ts";
+import { listReadSnapshots } from "#drivers/layers/readers.ts";
 import { detachJobId } from "./settle-pivot.ts";
 import type { VmContext } from "./vm-context.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
@@ -23,7 +23,7 @@ import {
   withoutWork,
   type DiskRecord,
   type VmRecord,
-} from "./vm-record.ts";
+} from "#drivers/layers/vm-record.ts";
 
 const pivotGuardProgram = fileURLToPath(new URL("pivot-guard.ts", import.meta.url));
 

@@ -11,13 +11,14 @@ import {
 import { lastLine, runTool } from "#drivers/process/run-tool.ts";
 import { isObject } from "#formats/qmp-wire.ts";
 import { detectAccelerator } from "./accelerator.ts";
-import { planQemuArguments, type DiskLayer } from "./arguments.ts";
-import { waitUntil } from "./deadline.ts";
-import { GuestAgent } from "./guest-agent.ts";
-import { requestGuestShutdown } from "./guest-commands.ts";
+import { planQemuArguments } from "./arguments.ts";
+import { waitUntil } from "#drivers/guest/deadline.ts";
+import { GuestAgent } from "#drivers/guest/guest-agent.ts";
+import { requestGuestShutdown } from "#drivers/guest/guest-commands.ts";
 import { QmpClient } from "./qmp-client.ts";
 import type { VmContext } from "./vm-context.ts";
-import type { VmRecord } from "./vm-record.ts";
+import type { VmRecord } from "#drivers/layers/vm-record.ts";
+import type { DiskLayer } from "#drivers/layers/disk-layer.ts";
 
 const program = "qemu-system-x86_64";
 

@@ -12,11 +12,11 @@ import {
   signalProcess,
   waitForProcessEnd,
 } from "#drivers/process/process-identity.ts";
-import { runGuard, type GuardAlarm, type GuardDuty } from "./guard-server.ts";
-import { parseGuardConfig, type GuardConfig, type GuardResult } from "./guard-wire.ts";
+import { runGuard, type GuardAlarm, type GuardDuty } from "#drivers/guest/guard-server.ts";
+import { parseGuardConfig, type GuardConfig, type GuardResult } from "#drivers/guest/guard-wire.ts";
 import { QmpClient } from "./qmp-client.ts";
 import { settlePivots } from "./settle-pivot.ts";
-import { parseVmRecord } from "./vm-record.ts";
+import { parseVmRecord } from "#drivers/layers/vm-record.ts";
 
 class PivotDuty implements GuardDuty {
   readonly silenceMsMax = 3_000;

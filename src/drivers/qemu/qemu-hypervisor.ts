@@ -11,16 +11,21 @@ import type { QemuRuntime } from "./arguments.ts";
 import { readDescriptionFiles } from "./description-files.ts";
 import { detachVm } from "./detach-vm.ts";
 import { findMachine, launchMachine, resumeMachine, stopMachine } from "./machine.ts";
-import { readVirtualSize } from "./overlay.ts";
+import { readVirtualSize } from "#drivers/layers/overlay.ts";
 import { recoverVm } from "./recover.ts";
 import { releaseSnapshots } from "./release-snapshots.ts";
 import { toVmSnapshot } from "./snapshot-disk.ts";
 import { takeSnapshot } from "./take-snapshot.ts";
 import { planVmContext, type VmContext, type VmHost, type VmStep } from "./vm-context.ts";
 import { ensureVmDirectory } from "./vm-directory.ts";
-import { acquireVmLock, type LockHolder, type OperationKind, type VmLock } from "./vm-lock.ts";
+import {
+  acquireVmLock,
+  type LockHolder,
+  type OperationKind,
+  type VmLock,
+} from "#drivers/layers/vm-lock.ts";
 import { readVmRecord, writeVmRecord } from "./vm-record-file.ts";
-import { activeLayer, originalLayer, type VmRecord } from "./vm-record.ts";
+import { activeLayer, originalLayer, type VmRecord } from "#drivers/layers/vm-record.ts";
 
 /** How long an operation waits for readers that open and for a merge that it asked to stop. */
 const LOCK_TIMEOUT_MS = 120_000;

@@ -12,8 +12,8 @@ import {
   type JsonObject,
   type QmpMessage,
 } from "#formats/qmp-wire.ts";
-import { withDeadline, type Patience } from "./deadline.ts";
-import { connectWhenThere, type LineSocket } from "./line-socket.ts";
+import { withDeadline, type Patience } from "#drivers/guest/deadline.ts";
+import { connectWhenThere, type LineSocket } from "#drivers/guest/line-socket.ts";
 
 /** Commands that wait for their answer; we send one after the other, so this is never near. */
 export const QMP_COMMANDS_MAX = 64;

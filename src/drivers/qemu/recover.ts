@@ -5,25 +5,25 @@
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import { closeUnusedLayers, queryChains, type UsedChain } from "./block-graph.ts";
-import { removeDurably } from "./durable-file.ts";
-import { endLeftoverGuard } from "./guard-link.ts";
-import { GuestAgent } from "./guest-agent.ts";
+import { removeDurably } from "#drivers/layers/durable-file.ts";
+import { endLeftoverGuard } from "#drivers/guest/guard-link.ts";
+import { GuestAgent } from "#drivers/guest/guest-agent.ts";
 import {
   frozenLayers,
   withLayer,
   withMergedLayers,
   withNewLayers,
   withoutTopLayers,
-} from "./layer-changes.ts";
-import { assertLayerUnchanged, readLayerFingerprint } from "./layer-fingerprint.ts";
-import { isOverlayEmpty, readBackingPath, rebaseOverlay } from "./overlay.ts";
+} from "#drivers/layers/layer-changes.ts";
+import { assertLayerUnchanged, readLayerFingerprint } from "#drivers/layers/layer-fingerprint.ts";
+import { isOverlayEmpty, readBackingPath, rebaseOverlay } from "#drivers/layers/overlay.ts";
 import { QmpClient } from "./qmp-client.ts";
 import { cancelJob, queryJobs } from "./qmp-jobs.ts";
 import { settlePivots } from "./settle-pivot.ts";
 import type { VmContext } from "./vm-context.ts";
 import { layerPath, listLayerPaths } from "./vm-directory.ts";
 import { readVmRecord, unknownLayer, writeVmRecord } from "./vm-record-file.ts";
-import { originalLayer, withoutWork, type VmRecord } from "./vm-record.ts";
+import { originalLayer, withoutWork, type VmRecord } from "#drivers/layers/vm-record.ts";
 
 /** Id prefix of the jobs that merge layers. */
 export const MERGE_JOB_PREFIX = "kluis-merge-";

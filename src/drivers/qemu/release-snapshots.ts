@@ -7,7 +7,7 @@ import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import { nodeName } from "./arguments.ts";
 import { closeUnusedLayers, queryChains } from "./block-graph.ts";
-import { removeDurably, syncFile } from "./durable-file.ts";
+import { removeDurably, syncFile } from "#drivers/layers/durable-file.ts";
 import {
   planRelease,
   toUnfrozen,
@@ -15,12 +15,12 @@ import {
   withMergedLayers,
   type LayerMerge,
   type ReleasePlan,
-} from "./layer-changes.ts";
-import { readLayerFingerprint } from "./layer-fingerprint.ts";
-import { rebaseOverlay } from "./overlay.ts";
+} from "#drivers/layers/layer-changes.ts";
+import { readLayerFingerprint } from "#drivers/layers/layer-fingerprint.ts";
+import { rebaseOverlay } from "#drivers/layers/overlay.ts";
 import { QmpClient } from "./qmp-client.ts";
 import { cancelJob, dismissJob, waitForJob } from "./qmp-jobs.ts";
-import { listReadSnapshots } from "./readers.ts";
+import { listReadSnapshots } from "#drivers/layers/readers.ts";
 import { MERGE_JOB_PREFIX } from "./recover.ts";
 import type { VmContext } from "./vm-context.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
@@ -31,7 +31,7 @@ import {
   type DiskRecord,
   type LayerRecord,
   type VmRecord,
-} from "./vm-record.ts";
+} from "#drivers/layers/vm-record.ts";
 
 /** A commit of a whole disk on a slow one; it is stopped when a snapshot is due. */
 const MERGE_TIMEOUT_MS = 24 * 3_600_000;

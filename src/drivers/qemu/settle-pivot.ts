@@ -1,7 +1,7 @@
 /** The last step of a flattening, by whoever must take it: Kluis, its guard, or a later run. */
 import { queryJobs, waitForJob, type QmpJob } from "./qmp-jobs.ts";
 import { isQmpRefusal, type QmpClient } from "./qmp-client.ts";
-import { findDisk, type VmRecord } from "./vm-record.ts";
+import { findDisk, type VmRecord } from "#drivers/layers/vm-record.ts";
 
 const jobPrefix = "kluis-detach-";
 

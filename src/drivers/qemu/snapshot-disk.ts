@@ -4,11 +4,11 @@ import { openDiskImage } from "#drivers/disk/open-disk-image.ts";
 import { readOverlayExtents } from "#drivers/disk/overlay-extents.ts";
 import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
 import type { ChangesAnswer, SnapshotDisk, VmSnapshot } from "#ports/hypervisor.ts";
-import { unionChanges, withGrowth } from "./change-union.ts";
-import { assertLayerUnchanged } from "./layer-fingerprint.ts";
-import { createReaderLease, type ReaderLease } from "./readers.ts";
+import { unionChanges, withGrowth } from "#drivers/layers/change-union.ts";
+import { assertLayerUnchanged } from "#drivers/layers/layer-fingerprint.ts";
+import { createReaderLease, type ReaderLease } from "#drivers/layers/readers.ts";
 import type { VmContext } from "./vm-context.ts";
-import { acquireVmLock } from "./vm-lock.ts";
+import { acquireVmLock } from "#drivers/layers/vm-lock.ts";
 import { readVmRecord } from "./vm-record-file.ts";
 import {
   findDisk,
@@ -17,7 +17,7 @@ import {
   type SnapshotDiskRecord,
   type SnapshotRecord,
   type VmRecord,
-} from "./vm-record.ts";
+} from "#drivers/layers/vm-record.ts";
 
 /** How changes are found, for people. */
 const METHOD = "qcow2 layers of 4 KiB subclusters";

@@ -12,11 +12,11 @@ import {
   queryChains,
   type UsedChain,
 } from "./block-graph.ts";
-import { removeDurably, syncDirectory, syncFile } from "./durable-file.ts";
-import { GuestRound } from "./guest-round.ts";
-import { withLayer, withoutTopLayers } from "./layer-changes.ts";
-import { readLayerFingerprint } from "./layer-fingerprint.ts";
-import { createOverlay, readVirtualSize } from "./overlay.ts";
+import { removeDurably, syncDirectory, syncFile } from "#drivers/layers/durable-file.ts";
+import { GuestRound } from "#drivers/guest/guest-round.ts";
+import { withLayer, withoutTopLayers } from "#drivers/layers/layer-changes.ts";
+import { readLayerFingerprint } from "#drivers/layers/layer-fingerprint.ts";
+import { createOverlay, readVirtualSize } from "#drivers/layers/overlay.ts";
 import { isQmpRefusal, QmpClient } from "./qmp-client.ts";
 import { planSwitch } from "./recover.ts";
 import type { VmContext } from "./vm-context.ts";
@@ -31,7 +31,7 @@ import {
   type LayerRecord,
   type SnapshotRecord,
   type VmRecord,
-} from "./vm-record.ts";
+} from "#drivers/layers/vm-record.ts";
 
 /** A transaction flushes the layers; on a slow disk that takes its time, frozen or not. */
 const TRANSACTION_TIMEOUT_MS = 60_000;
@@ -108,7 +108,9 @@ async function takeRunning(work: SnapshotWork): Promise<SnapshotRecord> {
   let guest: GuestRound | undefined;
   try {
     for (const [name, layer] of layers) await addLayerNodes(qmp, name, layer);
-    guest = await GuestRound.open(context, work.request, work.signal);
+    const { agentSocket } = context.paths;
+    const { runDirectory } = context.directory;
+    guest = await GuestRound.open({ agentSocket, runDirectory, clock }, work.request, work.signal);
     for (const disk of record.disks) await syncFile(activeLayer(disk).path);
     await context.onStep("attached");
     work.signal?.throwIfAborted();

@@ -6,7 +6,7 @@ import { KluisError } from "#base/kluis-error.ts";
 import type { RestoredVm, VmConfigurations } from "#ports/vm-configurations.ts";
 import { readDescriptionFiles } from "./description-files.ts";
 import { parseVmDescription, type VmDescription } from "./description.ts";
-import { syncDirectory } from "./durable-file.ts";
+import { syncDirectory } from "#drivers/layers/durable-file.ts";
 
 /** What messages call a description that comes out of a recovery point. */
 const keptDescription = "/recovery-point/vm.json";

@@ -3,8 +3,8 @@ import { readFile, realpath } from "node:fs/promises";
 
 import { KluisError } from "#base/kluis-error.ts";
 import type { DescribedDisk, VmDescription } from "./description.ts";
-import { writeDurably } from "./durable-file.ts";
-import { assertDescribedFormat } from "./overlay.ts";
+import { writeDurably } from "#drivers/layers/durable-file.ts";
+import { assertDescribedFormat } from "#drivers/layers/overlay.ts";
 import type { VmContext } from "./vm-context.ts";
 import { listLayerPaths, type VmDirectory } from "./vm-directory.ts";
 import {
@@ -14,7 +14,7 @@ import {
   RECORD_BYTES_MAX,
   type DiskRecord,
   type VmRecord,
-} from "./vm-record.ts";
+} from "#drivers/layers/vm-record.ts";
 
 /**
  * The record as it should be for the description: the one on disk, with disks that were added or

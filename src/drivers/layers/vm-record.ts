@@ -8,7 +8,7 @@ import { KluisError } from "#base/kluis-error.ts";
 import { present } from "#base/assert.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
 import type { ConsistencyRecord } from "#ports/hypervisor.ts";
-import type { DiskLayer } from "#drivers/qemu/arguments.ts";
+import type { DiskLayer } from "./disk-layer.ts";
 import type { LayerFingerprint } from "./layer-fingerprint.ts";
 
 /** Reads of old data slow down with every layer: 2.4 times at 30. */

@@ -5,7 +5,7 @@ import { isAbsolute } from "node:path";
 import { assert } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
-import type { DiskLayer } from "./arguments.ts";
+import type { DiskLayer } from "./disk-layer.ts";
 import { syncFile } from "./durable-file.ts";
 
 /** Clusters of 32 subclusters: a write of 4 KiB allocates 4 KiB, and shows as that. */

@@ -1,7 +1,6 @@
 import { isKluisError } from "#base/kluis-error.ts";
 import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
-import { FreezeRound } from "./freeze-round.ts";
-import type { VmContext } from "./vm-context.ts";
+import { FreezeRound, type FreezeRoundOptions } from "./freeze-round.ts";
 
 /** The guest's part in a snapshot: frozen where that was asked and works, else the reason why not. */
 export class GuestRound implements AsyncDisposable {
@@ -17,19 +16,14 @@ export class GuestRound implements AsyncDisposable {
 
   /** Never fails for want of a guest agent; that is a reason. */
   static async open(
-    context: VmContext,
+    guest: Omit<FreezeRoundOptions, "budgetMs">,
     request: SnapshotRequest,
     signal: AbortSignal | undefined,
   ): Promise<GuestRound> {
     if (request.quiesce === "crash") {
       return new GuestRound(undefined, "a crash-consistent snapshot was asked for");
     }
-    const options = {
-      agentSocket: context.paths.agentSocket,
-      runDirectory: context.directory.runDirectory,
-      budgetMs: request.freezeBudgetMs,
-      clock: context.clock,
-    };
+    const options = { ...guest, budgetMs: request.freezeBudgetMs };
     try {
       return new GuestRound(await FreezeRound.open(options, signal), undefined);
     } catch (error) {

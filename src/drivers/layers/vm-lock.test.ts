@@ -95,7 +95,7 @@ test("VM lock: a process that was killed holds no lock", async () => {
   await using folder = await createTempFolder();
   const path = join(folder.path, "lock");
   const script = `
-    import { acquireVmLock } from "#drivers/qemu/vm-lock.ts";
+    import { acquireVmLock } from "./vm-lock.ts";
     import { systemClock } from "#base/clock.ts";
     const wait = { timeoutMs: 0, clock: systemClock, mayWaitFor: () => false };
     await acquireVmLock(${JSON.stringify(path)}, "snapshot", wait);

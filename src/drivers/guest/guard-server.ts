@@ -8,7 +8,7 @@ import { createServer, type Server } from "node:net";
 import type { Clock } from "#base/clock.ts";
 import { toKluisError } from "#base/kluis-error.ts";
 import { readProcessIdentity } from "#drivers/process/process-identity.ts";
-import { writeDurably } from "./durable-file.ts";
+import { writeDurably } from "#drivers/layers/durable-file.ts";
 import {
   encodeGuardLine,
   parseGuardTask,
