@@ -39,16 +39,15 @@ const isLong = process.env["KLUIS_LONG"] === "1";
 
 let gateway: Radosgw;
 let azurite: Azurite;
+const servers = new AsyncDisposableStack();
 
 before(async () => {
-  [gateway, azurite] = await Promise.all([startRadosgw(), startAzurite()]);
+  gateway = servers.use(await startRadosgw());
+  azurite = servers.use(await startAzurite());
   await gateway.createBucket("kluis-copies");
   await azurite.createContainer("kluis-copies");
 });
-after(async () => {
-  await gateway[Symbol.asyncDispose]();
-  await azurite[Symbol.asyncDispose]();
-});
+after(() => servers.disposeAsync());
 
 /** From which kind of store to which. */
 interface Route {

@@ -11,6 +11,8 @@ import type { RunResult } from "./run-stages.ts";
 const good = 'import { test } from "node:test"; test("a: passes", () => {});';
 const bad = 'import { test } from "node:test"; test("b: fails", () => { throw new Error("x"); });';
 const off = 'import { test } from "node:test"; test.skip("c: is off", () => {});';
+const open =
+  'import { test } from "node:test"; test("d: passes", () => {}); setInterval(() => {}, 1_000);';
 const none = "export const nothing = 1;";
 
 /** What the process of {@link runTexts} prints. */
@@ -23,11 +25,11 @@ interface Outcome {
 
 /** Node refuses to run tests within tests, so the run has a process of its own. */
 const program = `
-  const [module, root, files] = process.argv.slice(2);
+  const [module, root, files, fileTimeoutMs] = process.argv.slice(2);
   const { StagedRun } = await import(module);
   const stages = JSON.parse(files).map((file) => ({ files: [file], concurrency: 1 }));
   const signal = new AbortController().signal;
-  const run = new StagedRun({ root, stages, fileTimeoutMs: 60_000, signal });
+  const run = new StagedRun({ root, stages, fileTimeoutMs: Number(fileTimeoutMs), signal });
   const eventTypes = [];
   for await (const event of run.events()) eventTypes.push(event.type);
   const closing = [...run.closing()].map((event) => event.data.message);
@@ -35,7 +37,7 @@ const program = `
 `;
 
 /** Runs each text as the one file of a stage of its own. */
-async function runTexts(texts: readonly string[]): Promise<Outcome> {
+async function runTexts(texts: readonly string[], fileTimeoutMs = 60_000): Promise<Outcome> {
   const root = await mkdtemp(join(tmpdir(), "kluis-runner-"));
   try {
     const files = texts.map((_, index) => `f${index}.test.mjs`);
@@ -46,7 +48,7 @@ async function runTexts(texts: readonly string[]): Promise<Outcome> {
     const module = new URL("run-stages.ts", import.meta.url).href;
     const { stdout } = await promisify(execFile)(
       process.execPath,
-      [main, module, root, JSON.stringify(files)],
+      [main, module, root, JSON.stringify(files), String(fileTimeoutMs)],
       { env },
     );
     return JSON.parse(stdout) as Outcome;
@@ -71,6 +73,12 @@ test("staged run: is not good when a test fails, is switched off or was never wr
     const { isGood } = await runTexts([good, text]);
     assert.equal(isGood, false, text);
   }
+});
+
+test("staged run: ends a file that holds something open after its tests, and is not good", async () => {
+  const { isGood, closing } = await runTexts([good, open], 3_000);
+  assert.equal(isGood, false);
+  assert.ok(closing.includes("cancelled 1"), closing.join("; "));
 });
 
 test("staged run: names files without tests", async () => {

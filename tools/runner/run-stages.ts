@@ -25,7 +25,7 @@ const slowestShown = 10;
 export interface RunOptions {
   readonly root: string;
   readonly stages: readonly TestStage[];
-  /** Longest time of one file. */
+  /** Longest time of one test, and longest time in which no test of any file begins or ends. */
   readonly fileTimeoutMs: number;
   readonly signal: AbortSignal;
 }
@@ -67,18 +67,29 @@ export class StagedRun {
   }
 
   async *events(): AsyncGenerator<TestEvent> {
-    for (const stage of this.#options.stages) {
+    for (const stage of this.#options.stages) yield* this.#runStage(stage);
+  }
+
+  async *#runStage(stage: TestStage): AsyncGenerator<TestEvent> {
+    const { root, fileTimeoutMs, signal } = this.#options;
+    // A file whose tests have ended but that holds something open would never end by itself.
+    const silent = new AbortController();
+    const silence = setTimeout(() => silent.abort(), fileTimeoutMs);
+    try {
       const stream = run({
-        cwd: this.#options.root,
-        files: stage.files.map((file) => join(this.#options.root, file)),
+        cwd: root,
+        files: stage.files.map((file) => join(root, file)),
         concurrency: stage.concurrency,
-        timeout: this.#options.fileTimeoutMs,
-        signal: this.#options.signal,
+        timeout: fileTimeoutMs,
+        signal: AbortSignal.any([signal, silent.signal]),
       });
       for await (const event of stream as AsyncIterable<TestEvent>) {
+        silence.refresh();
         this.#watch(event);
         if (!this.#isSummary(event)) yield event;
       }
+    } finally {
+      clearTimeout(silence);
     }
   }
 
