@@ -91,8 +91,8 @@ async function observe(
   for (let round = 0; round < rounds; round++) {
     context.signal.throwIfAborted();
     rows = await waitForRows(world, rows + rowsBetween);
-    const quiesce = mode === "crash" ? "crash" : "freeze";
-    const { manifest } = await world.backUp({ quiesce });
+    const consistency = mode === "crash" ? "crash" : "file-system";
+    const { manifest } = await world.backUp({ consistency });
     const restored = await world.restore(manifest, `restored-${round}`);
     const first = await readDatabase(join(restored.directory, "vdb.raw"), "/a.db");
     const second = await readDatabase(join(restored.directory, "vdc.raw"), "/b.db");

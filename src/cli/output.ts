@@ -35,7 +35,7 @@ export function printWarnings(
 
 /** A recovery point as the contract has it. */
 export function toPointOutput(point: RecoveryPoint): PointOutput {
-  const { consistencyReason, frozenMs, basePointId } = point;
+  const { consistencyReason, consistencyEvidence, frozenMs, basePointId } = point;
   return {
     id: point.pointId,
     itemId: point.itemId,
@@ -44,6 +44,7 @@ export function toPointOutput(point: RecoveryPoint): PointOutput {
     committedAt: new Date(point.committedAtMs).toISOString(),
     consistency: point.consistency,
     ...(consistencyReason === undefined ? {} : { consistencyReason }),
+    ...(consistencyEvidence === undefined ? {} : { consistencyEvidence }),
     ...(frozenMs === undefined ? {} : { frozenMs }),
     ...(basePointId === undefined ? {} : { basePointId }),
     disks: point.disks.map(toPointDiskOutput),

@@ -148,6 +148,7 @@ export interface PointOutput {
   readonly committedAt: string;
   readonly consistency: string;
   readonly consistencyReason?: string;
+  readonly consistencyEvidence?: string;
   readonly frozenMs?: number;
   readonly basePointId?: string;
   readonly disks: readonly PointDiskOutput[];

@@ -48,12 +48,13 @@ const manifest = fc
       itemName: text,
       takenAtMs: count,
       committedAtMs: count,
-      consistency: fc.constantFrom("file-system", "crash"),
+      consistency: fc.constantFrom("application", "file-system", "crash"),
       disks: fc.uniqueArray(disk, { maxLength: 5, selector: ({ name }) => name }),
     }),
     fc.record(
       {
         consistencyReason: text,
+        consistencyEvidence: fc.string({ maxLength: 5000 }),
         frozenMs: count,
         basePointId: text,
         snapshotId: text,

@@ -8,6 +8,8 @@ const disksMax = 1024;
 const manifestBytesMax = 64 * 1024 * 1024;
 const textCharactersMax = 4096;
 const configurationCharactersMax = 1024 * 1024;
+const evidenceCharactersMax = 64 * 1024;
+const consistencies = ["application", "file-system", "crash"] as const;
 const levelMax = 16;
 
 /** How a disk's changes were found: everything, a difference of snapshots, checksums. */
@@ -52,8 +54,10 @@ export interface Manifest {
   readonly itemName: string;
   readonly takenAtMs: number;
   readonly committedAtMs: number;
-  readonly consistency: "file-system" | "crash";
+  readonly consistency: (typeof consistencies)[number];
   readonly consistencyReason?: string;
+  /** What the consistency rests on, as JSON of whoever took the instant; opaque to the vault. */
+  readonly consistencyEvidence?: string;
   readonly frozenMs?: number;
   /** The point this one was made from, where it is an increment. */
   readonly basePointId?: string;
@@ -92,10 +96,9 @@ export function parseManifest(bytes: Uint8Array, objectName: string): Manifest {
   const members = JsonMembers.parse(bytes, { bytesMax: manifestBytesMax }, { objectName });
   const disks = members.list("disks", disksMax).map(parseDisk);
   if (new Set(disks.map(({ name }) => name)).size !== disks.length) throw invalid(members, "disks");
-  const consistency = textOf(members, "consistency");
-  if (consistency !== "file-system" && consistency !== "crash") {
-    throw invalid(members, "consistency");
-  }
+  const word = textOf(members, "consistency");
+  const consistency = consistencies.find((candidate) => candidate === word);
+  if (consistency === undefined) throw invalid(members, "consistency");
   return {
     pointId: textOf(members, "pointId"),
     itemId: textOf(members, "itemId"),
@@ -104,6 +107,9 @@ export function parseManifest(bytes: Uint8Array, objectName: string): Manifest {
     committedAtMs: numberOf(members, "committedAtMs"),
     consistency,
     ...optional(members, "consistencyReason", textOf),
+    ...optional(members, "consistencyEvidence", (own, name) =>
+      own.text(name, evidenceCharactersMax),
+    ),
     ...optional(members, "frozenMs", numberOf),
     ...optional(members, "basePointId", textOf),
     ...optional(members, "snapshotId", textOf),

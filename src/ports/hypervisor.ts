@@ -29,27 +29,73 @@ export interface Vm {
 }
 
 /**
+ * `application`: the guest's applications were at rest (their scripts or writers said so).
  * `file-system`: every file system was frozen when the snapshot was taken. `crash`: what a power
- * cut would have left. (Application consistency comes with the backup extension.)
+ * cut would have left.
  */
-export type Consistency = "file-system" | "crash";
+export type Consistency = "application" | "file-system" | "crash";
 
-/** Why a snapshot is only crash-consistent; absent where it is not. For people. */
+/** What a snapshot is worth, and what that rests on. Form and rules: docs/design/extension.md. */
 export interface ConsistencyRecord {
   readonly consistency: Consistency;
+  /** Why it is not what was asked for; for people. */
   readonly reason?: string;
   /** From the start of the freeze to the end of the thaw; absent when nothing was frozen. */
   readonly frozenMs?: number;
   /** How many file systems were frozen. */
   readonly fileSystemsFrozen?: number;
+  readonly evidence?: ConsistencyEvidence;
+}
+
+/** What a consistency rests on, beyond how long how much was frozen. */
+export interface ConsistencyEvidence {
+  /** What was asked for. */
+  readonly requested: Consistency;
+  /** Mount points that were frozen; absent where the guest did not name them. */
+  readonly mountsFrozen?: readonly string[];
+  /** Mount points that were left out as asked. */
+  readonly mountsSkipped?: readonly string[];
+  /** False where no watchdog ran in the guest during the freeze, as the request allowed. */
+  readonly isGuestWatched?: boolean;
+  readonly scripts?: ScriptsEvidence;
+}
+
+/** What became of the guest's pre and post scripts. */
+export interface ScriptsEvidence {
+  /** Of the script framework: 0 application-consistent, 3xx what went wrong. */
+  readonly resultCode: number;
+  /** User-facing names of what went wrong, `Pre-ScriptTimeout`; the first is that of `resultCode`. */
+  readonly errors: readonly string[];
+  /** As the configuration names the application. */
+  readonly appName?: string;
+  readonly pre?: ScriptRun;
+  readonly post?: ScriptRun;
+  /** From the start of the pre script to the end of the post script, by the guest's clock. */
+  readonly quiescedMs?: number;
+}
+
+/** What became of one script, all its retries together. */
+export interface ScriptRun {
+  readonly outcome: "succeeded" | "failed" | "timed-out" | "unknown";
+  /** Of the last try; absent where it did not end. */
+  readonly exitCode?: number;
+  readonly tries: number;
+  readonly durationMs: number;
 }
 
 /** What is asked of a snapshot. */
 export interface SnapshotRequest {
-  /** `freeze`: freeze, else fall to crash consistency and say why. `crash`: never freeze. */
-  readonly quiesce: "freeze" | "crash";
+  /**
+   * The most that is wanted: `application` runs the guest's scripts where it has any and freezes,
+   * `file-system` freezes, `crash` does neither. What cannot be had is told in the record.
+   */
+  readonly consistency: Consistency;
   /** Longest time from freeze to thaw, in ms, 1,000 to 10,000. */
   readonly freezeBudgetMs: number;
+  /** Mount points that are not frozen. */
+  readonly mountsToSkip?: readonly string[];
+  /** Whether a guest in which no watchdog can run is frozen all the same. Default: no. */
+  readonly mayFreezeUnwatched?: boolean;
 }
 
 /** One disk of a snapshot. */

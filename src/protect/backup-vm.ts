@@ -62,7 +62,7 @@ export async function backupVm(
   const run = new SnapshotRun(snapshot, base, deps);
   await using owned = run;
   const disks = await run.prepare();
-  const { consistency, reason, frozenMs } = snapshot.consistency;
+  const { consistency, reason, frozenMs, evidence } = snapshot.consistency;
   const written = await vault.writePoint(
     {
       point: {
@@ -72,6 +72,7 @@ export async function backupVm(
         takenAtMs: snapshot.takenAtMs,
         consistency,
         ...(reason === undefined ? {} : { consistencyReason: reason }),
+        ...(evidence === undefined ? {} : { consistencyEvidence: JSON.stringify(evidence) }),
         ...(frozenMs === undefined ? {} : { frozenMs: Math.round(frozenMs) }),
         ...(base === undefined || disks.every((disk) => disk.increment === undefined)
           ? {}

@@ -171,18 +171,18 @@ test("vm backup: layers of failed runs stay bounded: the base is given up before
   const { store, vm } = world;
   // Stopped, because layers are layers and this is sooner over.
   const { hypervisor, vmId } = vm;
-  await world.backUp({ quiesce: "crash" });
+  await world.backUp({ consistency: "crash" });
   let most = 0;
   for (let run = 0; run < snapshotsMax + 2; run++) {
     // The first two are the lease and its sign of life; the backup can do without the latter.
     store.inject({ method: "put", after: 2, fault: { kind: "error", error: injectedError() } });
-    await assert.rejects(world.backUp({ quiesce: "crash" }), (error) =>
+    await assert.rejects(world.backUp({ consistency: "crash" }), (error) =>
       isKluisError(error, "StoreUnavailable"),
     );
     most = Math.max(most, (await hypervisor.listSnapshots(vmId)).length);
   }
   assert.ok(most <= snapshotsMax + 1, `${most} snapshots at once`);
-  const { manifest } = await world.backUp({ quiesce: "crash" });
+  const { manifest } = await world.backUp({ consistency: "crash" });
   assert.ok(manifest.disks.every(({ tracking }) => tracking === "checksum"));
   await assertSameAsFrozen(world, (await world.restore(manifest, "restored")).directory);
 });
@@ -216,7 +216,7 @@ test("vm backup: cancelled at any moment it leaves a guest that goes on and no r
 test("vm backup: a disk that was added is read in full, one that was removed is absent, others go on", async () => {
   await using world = await createProtectedVm({ start: "cold" });
   const { lab, hypervisor, vmId } = world.vm;
-  await world.backUp({ quiesce: "crash" });
+  await world.backUp({ consistency: "crash" });
   await hypervisor.detach(vmId);
   const added = join(lab.directory, "vdx.qcow2");
   await mustRun("qemu-img", ["create", "-q", "-f", "qcow2", added, "16M"]);
@@ -230,7 +230,7 @@ test("vm backup: a disk that was added is read in full, one that was removed is 
     disks: [...disks, { name: "vdx", path: added, format: "qcow2" }],
   };
   await writeFile(lab.descriptionPath, JSON.stringify(changed));
-  const { manifest } = await world.backUp({ quiesce: "crash" });
+  const { manifest } = await world.backUp({ consistency: "crash" });
   assert.deepEqual(
     manifest.disks.map(({ name, tracking }) => [name, tracking]),
     [

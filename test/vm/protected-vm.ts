@@ -53,7 +53,7 @@ export async function createProtectedVm(options: LabVmOptions = {}): Promise<Pro
         {
           vmId: vm.vmId,
           itemId: toVmItemId(vm.vmId),
-          quiesce: "freeze",
+          consistency: "file-system",
           freezeBudgetMs: 10_000,
           ...request,
         },

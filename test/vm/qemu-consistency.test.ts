@@ -22,8 +22,8 @@ import {
 } from "../../lab/two-databases.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 
-const crash: SnapshotRequest = { quiesce: "crash", freezeBudgetMs: 1_000 };
-const freeze: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 10_000 };
+const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
+const freeze: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
 const rounds = process.env["KLUIS_LONG"] === "1" ? 20 : 2;
 const rowsTimeoutMs = 60_000;
 

@@ -16,8 +16,8 @@ import { ChildRun, type ChildPlan } from "./child-run.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 import { AcknowledgedWriter, readLongestGap, startGapMeter } from "./guest-writers.ts";
 
-const crash: SnapshotRequest = { quiesce: "crash", freezeBudgetMs: 1_000 };
-const freeze: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 10_000 };
+const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
+const freeze: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
 /** What the guest may wait at most, by its own clock. */
 const gapSecondsMax = 10;
 const rounds = process.env["KLUIS_LONG"] === "1" ? 10 : 1;

@@ -19,8 +19,8 @@ import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 import { letPass, readLongestGap, startGapMeter } from "./guest-writers.ts";
 
 /** The longest that may be asked for, and one that lets a test wait less. */
-const longest: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 10_000 };
-const usual: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 5_000 };
+const longest: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
+const usual: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 5_000 };
 const rounds = process.env["KLUIS_LONG"] === "1" ? 10 : 1;
 const gapSecondsMax = 10;
 /** Longer than the watchdog in the guest waits. */

@@ -19,8 +19,8 @@ import { ChildRun } from "./child-run.ts";
 import { createDrivenVm } from "./driven-vm.ts";
 import { AcknowledgedWriter, letPass, readLongestGap, startGapMeter } from "./guest-writers.ts";
 
-const crash: SnapshotRequest = { quiesce: "crash", freezeBudgetMs: 1_000 };
-const freeze: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 10_000 };
+const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
+const freeze: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
 
 async function rejectsWith(work: Promise<unknown>, code: ErrorCode): Promise<KluisError> {
   let thrown: unknown;

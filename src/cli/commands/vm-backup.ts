@@ -1,4 +1,4 @@
-import type { VmSnapshot } from "#ports/hypervisor.ts";
+import type { Consistency, VmSnapshot } from "#ports/hypervisor.ts";
 import { backupVm, toVmItemId } from "#protect/backup-vm.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
@@ -19,6 +19,7 @@ import { outputFormOf, printResult, printWarnings } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
 import { backupLines, phaseWords, toBackupOutput } from "#cli/render-backup.ts";
 
+const consistencies = ["application", "file-system", "crash"] as const;
 const freezeBudgetMs = { min: 1000, max: 10_000, usual: 8000 } as const;
 
 /** `kluis vm backup`. */
@@ -26,15 +27,30 @@ export const vmBackup: CommandSpec = {
   words: ["vm", "backup"],
   summary: "write a recovery point of a VM, all disks at one instant",
   description:
-    "Freezes the guest's file systems for a moment, snapshots all disks in one transaction, and sends what changed " +
-    "since the last recovery point, all disks in parallel. Where the guest cannot be frozen, the point is " +
-    "crash-consistent and says why. The snapshot stays as the base of the next backup; older ones are merged.",
+    "Runs the guest's pre script where it has one, freezes its file systems for a moment, snapshots all disks in one " +
+    "transaction, runs the post script, and sends what changed since the last recovery point, all disks in parallel. " +
+    "A point that is less consistent than was asked for says why. The snapshot stays as the base of the next " +
+    "backup; older ones are merged.",
   arguments: [vmArgument],
   options: [
     storeOption,
     ...keyOptions,
     ...vmOptions,
-    { flags: "--no-freeze", text: "do not freeze the guest: crash-consistent" },
+    {
+      flags: "--consistency <level>",
+      text: "the most that is wanted: scripts and freeze, freeze alone, or neither",
+      choices: consistencies,
+      otherwise: "application",
+    },
+    {
+      flags: "--skip-mount <path>",
+      text: "mount point in the guest that is not frozen",
+      repeated: true,
+    },
+    {
+      flags: "--freeze-unwatched",
+      text: "freeze also a guest in which no watchdog can run",
+    },
     {
       flags: "--freeze-budget <ms>",
       text: "longest time that the guest may stay frozen, 1000 to 10000",
@@ -76,8 +92,10 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
     {
       vmId: vm.id,
       itemId: input.text("item") ?? toVmItemId(vm.id),
-      quiesce: input.isOff("freeze") ? "crash" : "freeze",
+      consistency: wantedConsistency(input),
       freezeBudgetMs: budgetMs,
+      mountsToSkip: input.texts("skipMount"),
+      mayFreezeUnwatched: input.flag("freezeUnwatched"),
     },
     {
       vault: session.vault,
@@ -97,6 +115,11 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
     lines: backupLines(outcome),
   });
   return 0;
+}
+
+function wantedConsistency(input: CommandInput): Consistency {
+  const word = input.text("consistency");
+  return consistencies.find((level) => level === word) ?? "application";
 }
 
 function describeSnapshot(snapshot: VmSnapshot): string {

@@ -20,7 +20,7 @@ export class GuestRound implements AsyncDisposable {
     request: SnapshotRequest,
     signal: AbortSignal | undefined,
   ): Promise<GuestRound> {
-    if (request.quiesce === "crash") {
+    if (request.consistency === "crash") {
       return new GuestRound(undefined, "a crash-consistent snapshot was asked for");
     }
     const options = { ...guest, budgetMs: request.freezeBudgetMs };

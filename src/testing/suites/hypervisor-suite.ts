@@ -55,8 +55,8 @@ export interface HypervisorSuite {
 
 const PAGE = 4096;
 const CLUSTER = 128 * 1024;
-const freeze: SnapshotRequest = { quiesce: "freeze", freezeBudgetMs: 10_000 };
-const crash: SnapshotRequest = { quiesce: "crash", freezeBudgetMs: 1_000 };
+const freeze: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
+const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
 
 /** Declares the tests of the suite for the driver called `name`. */
 export function testHypervisor(name: string, suite: HypervisorSuite): void {
