@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-import type { VmStep } from "#drivers/qemu/vm-context.ts";
+import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { QemuHypervisorOptions } from "#drivers/qemu/qemu-hypervisor.ts";
 import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
 

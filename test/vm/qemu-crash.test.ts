@@ -10,7 +10,7 @@ import { basename, join } from "node:path";
 import { test, type TestContext } from "node:test";
 
 import { parseVmRecord } from "#drivers/layers/vm-record.ts";
-import type { VmStep } from "#drivers/qemu/vm-context.ts";
+import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { SnapshotRequest } from "#ports/hypervisor.ts";
 import { ChildRun, type ChildPlan } from "./child-run.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";

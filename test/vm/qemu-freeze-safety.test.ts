@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 
 import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
-import type { VmStep } from "#drivers/qemu/vm-context.ts";
+import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { SnapshotRequest } from "#ports/hypervisor.ts";
 import { runInGuest, startInGuest } from "../../lab/guest.ts";
 import type { GuestKind } from "../../lab/guest-kind.ts";

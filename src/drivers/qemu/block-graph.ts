@@ -5,13 +5,7 @@ import { deviceId, fileNodeName, nodeName, planLayerNodes } from "./arguments.ts
 import { toObjects, type QmpAction, type QmpClient } from "./qmp-client.ts";
 import type { DiskRecord } from "#drivers/layers/vm-record.ts";
 import type { DiskLayer } from "#drivers/layers/disk-layer.ts";
-
-/** The layers of a disk that QEMU uses, as numbers, oldest first; the last is written. */
-export interface UsedChain {
-  readonly numbers: readonly number[];
-  /** Size of the disk as the guest sees it. */
-  readonly sizeBytes: number;
-}
+import type { LayerSwitch, UsedChain } from "#drivers/layers/layered-vm.ts";
 
 /**
  * What QEMU uses for each disk, by name. Errors: QmpFailed where a disk is not there or stands on
@@ -76,11 +70,11 @@ export async function addLayerNodes(
   }
 }
 
-/** The action that puts layer `to` on top of layer `from`. */
-export function planOverlayAction(diskName: string, from: number, to: number): QmpAction {
+/** The action of a transaction that puts a layer on top of another. */
+export function planOverlayAction({ diskName, from, to }: LayerSwitch): QmpAction {
   return {
     type: "blockdev-snapshot",
-    data: { node: nodeName(diskName, from), overlay: nodeName(diskName, to) },
+    data: { node: nodeName(diskName, from), overlay: nodeName(diskName, to.number) },
   };
 }
 

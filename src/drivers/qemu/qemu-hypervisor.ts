@@ -1,39 +1,24 @@
 /** The hypervisor port for VMs that Kluis starts itself from description files. */
-import { mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 
-import { assert } from "#base/assert.ts";
 import { systemClock, type Clock } from "#base/clock.ts";
-import type { ErrorCode } from "#base/error-codes.ts";
-import { isKluisError, KluisError } from "#base/kluis-error.ts";
-import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
+import { KluisError } from "#base/kluis-error.ts";
 import type { Hypervisor, SnapshotRequest, Vm, VmDisk, VmSnapshot } from "#ports/hypervisor.ts";
 import type { QemuRuntime } from "./arguments.ts";
 import { readDescriptionFiles } from "./description-files.ts";
-import { detachVm } from "./detach-vm.ts";
 import { findMachine, launchMachine, resumeMachine, stopMachine } from "./machine.ts";
+import { LayerOperations } from "#drivers/layers/layer-operations.ts";
 import { readVirtualSize } from "#drivers/layers/overlay.ts";
-import { recoverVm } from "./recover.ts";
-import { releaseSnapshots } from "./release-snapshots.ts";
-import { toVmSnapshot } from "./snapshot-disk.ts";
-import { takeSnapshot } from "./take-snapshot.ts";
-import { planVmContext, type VmContext, type VmHost, type VmStep } from "./vm-context.ts";
-import { ensureVmDirectory } from "./vm-directory.ts";
-import {
-  acquireVmLock,
-  type LockHolder,
-  type OperationKind,
-  type VmLock,
-} from "#drivers/layers/vm-lock.ts";
-import { readVmRecord, writeVmRecord } from "./vm-record-file.ts";
+import { recoverVm } from "#drivers/layers/recover.ts";
+import type { VmStep } from "#drivers/layers/layered-vm.ts";
+import { findQemuMachine, type QemuMachine } from "./qmp-machine.ts";
+import { planVmContext, type VmContext, type VmHost } from "./vm-context.ts";
+import { ensureVmDirectory } from "#drivers/layers/vm-directory.ts";
+import { readVmRecord, writeVmRecord } from "#drivers/layers/vm-record-file.ts";
 import { activeLayer, originalLayer, type VmRecord } from "#drivers/layers/vm-record.ts";
 
-/** How long an operation waits for readers that open and for a merge that it asked to stop. */
-const LOCK_TIMEOUT_MS = 120_000;
 /** How long a guest has to shut down unless the caller says otherwise. */
 export const SHUTDOWN_TIMEOUT_MS = 60_000;
-
-/** The shortest and the longest freeze that may be asked for. */
-const freezeBudgetMs = { min: 1_000, max: 10_000 } as const;
 
 /** What {@link openQemuHypervisor} needs. */
 export interface QemuHypervisorOptions {
@@ -68,6 +53,7 @@ export async function openQemuHypervisor(options: QemuHypervisorOptions): Promis
 
 class DescribedVms implements QemuHypervisor {
   readonly #host: VmHost;
+  readonly #layers: LayerOperations<VmContext, QemuMachine>;
   readonly #descriptionPaths: readonly string[];
 
   constructor(options: QemuHypervisorOptions) {
@@ -78,6 +64,10 @@ class DescribedVms implements QemuHypervisor {
       accelerator: options.accelerator ?? "detect",
       onStep: options.onStep ?? (() => Promise.resolve()),
     };
+    this.#layers = new LayerOperations({
+      findVm: (vmId) => this.#context(vmId),
+      findMachine: findQemuMachine,
+    });
   }
 
   async list(signal?: AbortSignal): Promise<readonly Vm[]> {
@@ -92,7 +82,7 @@ class DescribedVms implements QemuHypervisor {
   }
 
   async start(vmId: string, signal?: AbortSignal): Promise<void> {
-    await this.#operate(vmId, { kind: "start", signal }, async (context, machine) => {
+    await this.#layers.operate(vmId, { kind: "start", signal }, async (context, machine) => {
       if (machine !== undefined) {
         if (await resumeMachine(context, signal)) return;
         throw new KluisError("VmStateWrong", `Cannot start VM "${vmId}": it runs already`);
@@ -113,66 +103,32 @@ class DescribedVms implements QemuHypervisor {
     options: { readonly shutdownTimeoutMs?: number; readonly signal?: AbortSignal } = {},
   ): Promise<void> {
     const { signal, shutdownTimeoutMs = SHUTDOWN_TIMEOUT_MS } = options;
-    await this.#operate(vmId, { kind: "stop", signal }, async (context, machine) => {
+    await this.#layers.operate(vmId, { kind: "stop", signal }, async (context, machine) => {
       if (machine === undefined) {
         throw new KluisError("VmStateWrong", `Cannot stop VM "${vmId}": it does not run`);
       }
-      await stopMachine(context, machine, { shutdownTimeoutMs, signal });
+      await stopMachine(context, machine.identity, { shutdownTimeoutMs, signal });
     });
   }
 
   takeSnapshot(vmId: string, request: SnapshotRequest, signal?: AbortSignal): Promise<VmSnapshot> {
-    const { min, max } = freezeBudgetMs;
-    const budgetMs = request.freezeBudgetMs;
-    assert(budgetMs >= min && budgetMs <= max, "a freeze lasts 1 to 10 s");
-    return this.#operate(vmId, { kind: "snapshot", signal }, async (context, machine) => {
-      await rm(context.directory.mergeStopPath, { force: true });
-      const record = await recoverVm(context, machine);
-      const snapshot = await takeSnapshot({ context, record, request, machine, signal });
-      return toVmSnapshot(context, snapshot);
-    });
+    return this.#layers.takeSnapshot(vmId, request, signal);
   }
 
-  async listSnapshots(vmId: string, signal?: AbortSignal): Promise<readonly VmSnapshot[]> {
-    signal?.throwIfAborted();
-    const context = await this.#context(vmId);
-    const { snapshots } = await readVmRecord(context);
-    return snapshots.map((snapshot) => toVmSnapshot(context, snapshot));
+  listSnapshots(vmId: string, signal?: AbortSignal): Promise<readonly VmSnapshot[]> {
+    return this.#layers.listSnapshots(vmId, signal);
   }
 
   releaseSnapshotsBefore(vmId: string, keepId: string, signal?: AbortSignal): Promise<void> {
-    return this.#operate(vmId, { kind: "merge", signal }, async (context, machine) => {
-      const record = await recoverVm(context, machine);
-      await releaseSnapshots({ context, record, machine, keepId, signal });
-    });
+    return this.#layers.releaseSnapshotsBefore(vmId, keepId, signal);
   }
 
   detach(vmId: string, signal?: AbortSignal): Promise<void> {
-    return this.#operate(vmId, { kind: "detach", signal }, async (context, machine) => {
-      const record = await recoverVm(context, machine);
-      await detachVm({ context, record, machine, signal });
-    });
+    return this.#layers.detach(vmId, signal);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return Promise.resolve();
-  }
-
-  /** Does `work` under the VM's lock; errors of the file system become errors of the operation. */
-  async #operate<T>(
-    vmId: string,
-    operation: { readonly kind: OperationKind; readonly signal: AbortSignal | undefined },
-    work: (context: VmContext, machine: ProcessIdentity | undefined) => Promise<T>,
-  ): Promise<T> {
-    const { kind, signal } = operation;
-    const context = await this.#context(vmId);
-    try {
-      await using _ = await lockVm(context, kind, signal);
-      return await work(context, await findMachine(context));
-    } catch (error) {
-      signal?.throwIfAborted();
-      throw toOperationError(error, kind, vmId);
-    }
   }
 
   async #context(vmId: string): Promise<VmContext> {
@@ -185,40 +141,6 @@ class DescribedVms implements QemuHypervisor {
     await ensureVmDirectory(context.directory);
     return context;
   }
-}
-
-const operationErrors: Readonly<Record<OperationKind, readonly [ErrorCode, string]>> = {
-  start: ["VmStartFailed", "start"],
-  stop: ["VmStateWrong", "stop"],
-  snapshot: ["SnapshotFailed", "take a snapshot of"],
-  merge: ["SnapshotFailed", "release snapshots of"],
-  detach: ["SnapshotFailed", "detach"],
-  read: ["SnapshotFailed", "read a snapshot of"],
-};
-
-/** A full or read-only file system beside the images or below the state folder. */
-function toOperationError(error: unknown, kind: OperationKind, vmId: string): unknown {
-  const isSystem = error instanceof Error && "syscall" in error;
-  if (isKluisError(error) || !isSystem) return error;
-  const [code, what] = operationErrors[kind];
-  return new KluisError(code, `Cannot ${what} VM "${vmId}": ${error.message}`, { cause: error });
-}
-
-/** Takes the VM's lock. A merge makes way for everything else; who opens a snapshot is waited for. */
-function lockVm(
-  context: VmContext,
-  kind: OperationKind,
-  signal: AbortSignal | undefined,
-): Promise<VmLock> {
-  const { lockPath, mergeStopPath } = context.directory;
-  const mayWaitFor = async (holder: LockHolder): Promise<boolean> => {
-    if (holder.kind === "read") return true;
-    if (holder.kind !== "merge" || kind === "merge") return false;
-    await writeFile(mergeStopPath, "");
-    return true;
-  };
-  const wait = { timeoutMs: LOCK_TIMEOUT_MS, clock: context.clock, signal, mayWaitFor };
-  return acquireVmLock(lockPath, kind, wait);
 }
 
 /** The saved state of the description, where the disks are still as it knows them. */

@@ -4,11 +4,11 @@ import { openDiskImage } from "#drivers/disk/open-disk-image.ts";
 import { readOverlayExtents } from "#drivers/disk/overlay-extents.ts";
 import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
 import type { ChangesAnswer, SnapshotDisk, VmSnapshot } from "#ports/hypervisor.ts";
-import { unionChanges, withGrowth } from "#drivers/layers/change-union.ts";
-import { assertLayerUnchanged } from "#drivers/layers/layer-fingerprint.ts";
-import { createReaderLease, type ReaderLease } from "#drivers/layers/readers.ts";
-import type { VmContext } from "./vm-context.ts";
-import { acquireVmLock } from "#drivers/layers/vm-lock.ts";
+import { unionChanges, withGrowth } from "./change-union.ts";
+import { assertLayerUnchanged } from "./layer-fingerprint.ts";
+import { createReaderLease, type ReaderLease } from "./readers.ts";
+import type { LayeredVm } from "./layered-vm.ts";
+import { acquireVmLock } from "./vm-lock.ts";
 import { readVmRecord } from "./vm-record-file.ts";
 import {
   findDisk,
@@ -17,7 +17,7 @@ import {
   type SnapshotDiskRecord,
   type SnapshotRecord,
   type VmRecord,
-} from "#drivers/layers/vm-record.ts";
+} from "./vm-record.ts";
 
 /** How changes are found, for people. */
 const METHOD = "qcow2 layers of 4 KiB subclusters";
@@ -26,7 +26,7 @@ const METHOD = "qcow2 layers of 4 KiB subclusters";
 const LOCK_TIMEOUT_MS = 60_000;
 
 /** A recorded snapshot as the port has it. */
-export function toVmSnapshot(context: VmContext, snapshot: SnapshotRecord): VmSnapshot {
+export function toVmSnapshot(context: LayeredVm, snapshot: SnapshotRecord): VmSnapshot {
   return {
     id: snapshot.id,
     takenAtMs: snapshot.takenAtMs,
@@ -36,7 +36,7 @@ export function toVmSnapshot(context: VmContext, snapshot: SnapshotRecord): VmSn
 }
 
 function toSnapshotDisk(
-  context: VmContext,
+  context: LayeredVm,
   snapshotId: string,
   disk: SnapshotDiskRecord,
 ): SnapshotDisk {
@@ -70,7 +70,7 @@ interface HeldSnapshot {
 
 /** Marks the snapshot as being read; `undefined` where it is not there or has no such disk. */
 async function holdSnapshot(
-  context: VmContext,
+  context: LayeredVm,
   at: DiskAt,
   signal: AbortSignal | undefined,
 ): Promise<HeldSnapshot | undefined> {
@@ -94,7 +94,7 @@ async function holdSnapshot(
 }
 
 async function openAt(
-  context: VmContext,
+  context: LayeredVm,
   at: DiskAt,
   signal: AbortSignal | undefined,
 ): Promise<DiskReader | undefined> {
@@ -119,7 +119,7 @@ interface ChangesRequest extends DiskAt {
 }
 
 async function readChanges(
-  context: VmContext,
+  context: LayeredVm,
   request: ChangesRequest,
   signal: AbortSignal | undefined,
 ): Promise<ChangesAnswer> {

@@ -2,24 +2,15 @@
 import { KluisError, isKluisError, toKluisError } from "#base/kluis-error.ts";
 import { toHex } from "#base/bytes.ts";
 import { systemRandom } from "#base/random.ts";
-import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
-import {
-  addLayerNodes,
-  closeUnusedLayers,
-  planOverlayAction,
-  queryChains,
-  type UsedChain,
-} from "./block-graph.ts";
-import { removeDurably, syncDirectory, syncFile } from "#drivers/layers/durable-file.ts";
+import { removeDurably, syncDirectory, syncFile } from "./durable-file.ts";
 import { GuestRound } from "#drivers/guest/guest-round.ts";
-import { withLayer, withoutTopLayers } from "#drivers/layers/layer-changes.ts";
-import { readLayerFingerprint } from "#drivers/layers/layer-fingerprint.ts";
-import { createOverlay, readVirtualSize } from "#drivers/layers/overlay.ts";
-import { isQmpRefusal, QmpClient } from "./qmp-client.ts";
+import { withLayer, withoutTopLayers } from "./layer-changes.ts";
+import { readLayerFingerprint } from "./layer-fingerprint.ts";
+import { createOverlay, readVirtualSize } from "./overlay.ts";
 import { planSwitch } from "./recover.ts";
-import type { VmContext } from "./vm-context.ts";
+import type { LayeredVm, MachineSession, RunningMachine, UsedChain } from "./layered-vm.ts";
 import { folderOf, layerPath } from "./vm-directory.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
 import {
@@ -31,10 +22,8 @@ import {
   type LayerRecord,
   type SnapshotRecord,
   type VmRecord,
-} from "#drivers/layers/vm-record.ts";
+} from "./vm-record.ts";
 
-/** A transaction flushes the layers; on a slow disk that takes its time, frozen or not. */
-const TRANSACTION_TIMEOUT_MS = 60_000;
 const PROBE_TIMEOUT_MS = 30_000;
 const ID_BYTES = 4;
 
@@ -43,7 +32,7 @@ type NewLayers = ReadonlyMap<string, LayerRecord>;
 
 /** What one snapshot works on. `record` is in order (see recoverVm). */
 interface SnapshotWork {
-  readonly context: VmContext;
+  readonly context: LayeredVm;
   readonly record: VmRecord;
   readonly request: SnapshotRequest;
   readonly signal: AbortSignal | undefined;
@@ -54,11 +43,13 @@ interface SnapshotWork {
  * and the VM goes on as it was; QmpFailed; ImageInUse where a stopped VM's image is open elsewhere.
  */
 export async function takeSnapshot(
-  work: SnapshotWork & { readonly machine: ProcessIdentity | undefined },
+  work: SnapshotWork & { readonly machine: RunningMachine | undefined },
 ): Promise<SnapshotRecord> {
   assertRoom(work.record);
   try {
-    return work.machine === undefined ? await takeStopped(work) : await takeRunning(work);
+    return work.machine === undefined
+      ? await takeStopped(work)
+      : await takeRunning(work, work.machine);
   } catch (error) {
     work.signal?.throwIfAborted();
     if (isKluisError(error) && error.code !== "ToolFailed") throw error;
@@ -85,44 +76,42 @@ async function takeStopped(work: SnapshotWork): Promise<SnapshotRecord> {
   for (const disk of record.disks) sizes.set(disk.name, await readVirtualSize(activeLayer(disk)));
   const layers = await createLayers(work, sizes);
   await context.onStep("created");
+  const switched = await switchLayers(context, record, layers);
   const consistency = { consistency: "crash", reason: "the VM was stopped" } as const;
   const snapshot = planSnapshot(work, { sizes, consistency });
-  const switched = planSwitch(await freezeLayersOf(context, record, record), layers);
-  await writeVmRecord(context, {
-    ...withoutWork(switched),
-    snapshots: [...record.snapshots, snapshot],
-  });
+  await recordTaken(work, switched, snapshot);
   await context.onStep("recorded");
   return snapshot;
 }
 
-async function takeRunning(work: SnapshotWork): Promise<SnapshotRecord> {
+async function takeRunning(work: SnapshotWork, machine: RunningMachine): Promise<SnapshotRecord> {
   const { context, record } = work;
   const { clock } = context;
-  await using qmp = await QmpClient.open(context.paths.qmpSocket, { clock, signal: work.signal });
-  const chains = await queryChains(qmp, record.disks);
+  await using session = await machine.open(work.signal);
+  const chains = await session.queryChains(record.disks);
   const sizes = new Map([...chains].map(([name, chain]) => [name, chain.sizeBytes]));
   const layers = await createLayers(work, sizes);
   await context.onStep("created");
+  let hasSwitched = false;
   let switched: VmRecord = record;
   let guest: GuestRound | undefined;
   try {
-    for (const [name, layer] of layers) await addLayerNodes(qmp, name, layer);
-    const { agentSocket } = context.paths;
+    for (const [name, layer] of layers) await session.openLayer(name, layer);
+    const { agentSocket } = machine;
     const { runDirectory } = context.directory;
     guest = await GuestRound.open({ agentSocket, runDirectory, clock }, work.request, work.signal);
     for (const disk of record.disks) await syncFile(activeLayer(disk).path);
     await context.onStep("attached");
     work.signal?.throwIfAborted();
-    switched = await writeVmRecord(context, planSwitch(record, layers));
-    await context.onStep("switched");
+    hasSwitched = true;
+    switched = await switchLayers(context, record, layers);
     await guest.freeze();
     await context.onStep("frozen");
-    await transact(qmp, record, layers);
+    await takeInstant(session, record, layers);
   } catch (error) {
     await guest?.[Symbol.asyncDispose]();
     if (isOutcomeUnknown(error)) throw error;
-    await takeBack(qmp, { context, record, switched, layers, chains });
+    await takeBack(session, { context, record, hasSwitched, layers, chains });
     throw error;
   }
   await using round = guest;
@@ -135,6 +124,21 @@ async function takeRunning(work: SnapshotWork): Promise<SnapshotRecord> {
   return snapshot;
 }
 
+/**
+ * Records the new layers as the active ones, and has every start of the VM use them: they are empty,
+ * so that it finds its newest state whether or not the instant was taken.
+ */
+async function switchLayers(
+  context: LayeredVm,
+  record: VmRecord,
+  layers: NewLayers,
+): Promise<VmRecord> {
+  const switched = await writeVmRecord(context, planSwitch(record, layers));
+  await context.nameLayers(switched);
+  await context.onStep("switched");
+  return switched;
+}
+
 async function recordTaken(
   work: SnapshotWork,
   switched: VmRecord,
@@ -145,26 +149,25 @@ async function recordTaken(
   await writeVmRecord(work.context, { ...withoutWork(frozen), snapshots });
 }
 
-/** All disks at one instant. Errors: SnapshotFailed where QEMU refused, so that nothing has happened. */
-async function transact(qmp: QmpClient, record: VmRecord, layers: NewLayers): Promise<void> {
-  const actions = record.disks.flatMap((disk) => {
-    const layer = layers.get(disk.name);
-    const below = activeLayer(disk).number;
-    return layer === undefined ? [] : [planOverlayAction(disk.name, below, layer.number)];
+/** All disks at one instant. Errors: SnapshotFailed where the machine refused, so that nothing has happened. */
+async function takeInstant(
+  session: MachineSession,
+  record: VmRecord,
+  layers: NewLayers,
+): Promise<void> {
+  const switches = record.disks.flatMap((disk) => {
+    const to = layers.get(disk.name);
+    return to === undefined ? [] : [{ diskName: disk.name, from: activeLayer(disk).number, to }];
   });
   try {
-    await qmp.transaction(actions, { timeoutMs: TRANSACTION_TIMEOUT_MS });
+    await session.takeInstant(switches);
   } catch (error) {
-    if (!isQmpRefusal(error)) {
-      throw new UnknownOutcome(toKluisError(error));
-    }
-    throw new KluisError("SnapshotFailed", `Cannot take a snapshot: ${error.message}`, {
-      cause: error,
-    });
+    if (isKluisError(error, "SnapshotFailed")) throw error;
+    throw new UnknownOutcome(toKluisError(error));
   }
 }
 
-/** QEMU may have taken the snapshot or not; only a new session can tell (see recoverVm). */
+/** The machine may have taken the snapshot or not; only a new session can tell (see recoverVm). */
 class UnknownOutcome extends KluisError {
   constructor(cause: KluisError) {
     super(
@@ -180,21 +183,25 @@ function isOutcomeUnknown(error: unknown): boolean {
 }
 
 interface TakeBack {
-  readonly context: VmContext;
+  readonly context: LayeredVm;
   readonly record: VmRecord;
-  /** The record as last written. */
-  readonly switched: VmRecord;
+  /** Whether the new layers may have been recorded. */
+  readonly hasSwitched: boolean;
   readonly layers: NewLayers;
   readonly chains: ReadonlyMap<string, UsedChain>;
 }
 
-/** Nothing was frozen by QEMU: the layers are closed, the record goes back, the files go. */
-async function takeBack(qmp: QmpClient, state: TakeBack): Promise<void> {
-  const { context, record, switched, layers, chains } = state;
-  await closeUnusedLayers(qmp, record.disks, chains);
-  if (switched !== record) {
+/** Nothing was frozen by the machine: the layers are closed, the record goes back, the files go. */
+async function takeBack(session: MachineSession, state: TakeBack): Promise<void> {
+  const { context, record, hasSwitched, layers, chains } = state;
+  await session.closeUnused(record.disks, chains);
+  if (hasSwitched) {
     // The files stay named as garbage until they are gone, which the next operation sees to.
-    await writeVmRecord(context, withoutWork(withoutTopLayers(switched, record.nextLayer)));
+    const switched = planSwitch(record, layers);
+    const back = withoutWork(withoutTopLayers(switched, record.nextLayer));
+    // While the record names both, a start by others finds its newest state on either.
+    await context.nameLayers(back);
+    await writeVmRecord(context, back);
   }
   await removeDurably([...layers.values()].map((layer) => layer.path));
 }
@@ -250,7 +257,7 @@ function planSnapshot(
 
 /** Fingerprints of the layers that `before` had as active ones and `record` has below others. */
 async function freezeLayersOf(
-  context: VmContext,
+  context: LayeredVm,
   record: VmRecord,
   before: VmRecord,
 ): Promise<VmRecord> {

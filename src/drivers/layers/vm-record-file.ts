@@ -2,10 +2,9 @@
 import { readFile, realpath } from "node:fs/promises";
 
 import { KluisError } from "#base/kluis-error.ts";
-import type { DescribedDisk, VmDescription } from "./description.ts";
-import { writeDurably } from "#drivers/layers/durable-file.ts";
-import { assertDescribedFormat } from "#drivers/layers/overlay.ts";
-import type { VmContext } from "./vm-context.ts";
+import { writeDurably } from "./durable-file.ts";
+import { assertDescribedFormat } from "./overlay.ts";
+import type { LayeredVm, OriginalDisk } from "./layered-vm.ts";
 import { listLayerPaths, type VmDirectory } from "./vm-directory.ts";
 import {
   encodeVmRecord,
@@ -14,7 +13,7 @@ import {
   RECORD_BYTES_MAX,
   type DiskRecord,
   type VmRecord,
-} from "#drivers/layers/vm-record.ts";
+} from "./vm-record.ts";
 
 /**
  * The record as it should be for the description: the one on disk, with disks that were added or
@@ -24,7 +23,7 @@ import {
  * image; SnapshotBaseChanged where layers lie beside an image that no record knows; ImageNotFound,
  * ImageInvalid.
  */
-export async function readVmRecord(context: VmContext): Promise<VmRecord> {
+export async function readVmRecord(context: LayeredVm): Promise<VmRecord> {
   const { description, directory } = context;
   const stored = await readStored(directory);
   const record = stored ?? emptyRecord(description.name);
@@ -37,7 +36,7 @@ export async function readVmRecord(context: VmContext): Promise<VmRecord> {
 }
 
 /** Makes the record durable; the caller holds the VM's lock. */
-export async function writeVmRecord(context: VmContext, record: VmRecord): Promise<VmRecord> {
+export async function writeVmRecord(context: LayeredVm, record: VmRecord): Promise<VmRecord> {
   const bytes = encodeVmRecord(record);
   if (bytes.byteLength > RECORD_BYTES_MAX) {
     throw new KluisError("SnapshotFailed", "Cannot record the VM's layers: there are too many");
@@ -60,7 +59,7 @@ async function readStored(directory: VmDirectory): Promise<VmRecord | undefined>
   }
 }
 
-function assertStillDescribed(disk: DiskRecord, description: VmDescription): void {
+function assertStillDescribed(disk: DiskRecord, description: LayeredVm["description"]): void {
   if (disk.layers.length === 1) return;
   const described = description.disks.find((candidate) => candidate.name === disk.name);
   if (described === undefined) {
@@ -74,7 +73,7 @@ function assertStillDescribed(disk: DiskRecord, description: VmDescription): voi
   }
 }
 
-async function followDisk(record: VmRecord, described: DescribedDisk): Promise<DiskRecord> {
+async function followDisk(record: VmRecord, described: OriginalDisk): Promise<DiskRecord> {
   const known = record.disks.find((disk) => disk.name === described.name);
   const path = await resolveImage(described.path);
   if (known !== undefined && known.describedPath === described.path) {
@@ -91,7 +90,7 @@ async function followDisk(record: VmRecord, described: DescribedDisk): Promise<D
   return adoptDisk(described, path);
 }
 
-async function adoptDisk(described: DescribedDisk, path: string): Promise<DiskRecord> {
+async function adoptDisk(described: OriginalDisk, path: string): Promise<DiskRecord> {
   const { name, format } = described;
   const layer = { number: 0, path, format };
   await assertDescribedFormat(layer);
@@ -119,7 +118,7 @@ export function unknownLayer(diskName: string, path: string): KluisError {
   );
 }
 
-function mismatch(description: VmDescription, reason: string): KluisError {
+function mismatch(description: LayeredVm["description"], reason: string): KluisError {
   return new KluisError(
     "ConfigInvalid",
     `Cannot use the description of VM "${description.name}": field ${reason}; ` +

@@ -3,9 +3,7 @@
  * or taken back, so that the record names exactly the layers that are used.
  */
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
-import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
-import { closeUnusedLayers, queryChains, type UsedChain } from "./block-graph.ts";
-import { removeDurably } from "#drivers/layers/durable-file.ts";
+import { removeDurably } from "./durable-file.ts";
 import { endLeftoverGuard } from "#drivers/guest/guard-link.ts";
 import { GuestAgent } from "#drivers/guest/guest-agent.ts";
 import {
@@ -14,19 +12,13 @@ import {
   withMergedLayers,
   withNewLayers,
   withoutTopLayers,
-} from "#drivers/layers/layer-changes.ts";
-import { assertLayerUnchanged, readLayerFingerprint } from "#drivers/layers/layer-fingerprint.ts";
-import { isOverlayEmpty, readBackingPath, rebaseOverlay } from "#drivers/layers/overlay.ts";
-import { QmpClient } from "./qmp-client.ts";
-import { cancelJob, queryJobs } from "./qmp-jobs.ts";
-import { settlePivots } from "./settle-pivot.ts";
-import type { VmContext } from "./vm-context.ts";
+} from "./layer-changes.ts";
+import { assertLayerUnchanged, readLayerFingerprint } from "./layer-fingerprint.ts";
+import { isOverlayEmpty, readBackingPath, rebaseOverlay } from "./overlay.ts";
+import type { LayeredVm, RunningMachine, UsedChain } from "./layered-vm.ts";
 import { layerPath, listLayerPaths } from "./vm-directory.ts";
 import { readVmRecord, unknownLayer, writeVmRecord } from "./vm-record-file.ts";
-import { originalLayer, withoutWork, type VmRecord } from "#drivers/layers/vm-record.ts";
-
-/** Id prefix of the jobs that merge layers. */
-export const MERGE_JOB_PREFIX = "kluis-merge-";
+import { originalLayer, withoutWork, type VmRecord } from "./vm-record.ts";
 
 /** How long a silent agent is waited for when a dead run may have left the guest frozen. */
 const CLEAR_FREEZE_TIMEOUT_MS = 5_000;
@@ -39,13 +31,15 @@ const CLEAR_FREEZE_TIMEOUT_MS = 5_000;
  * Errors: SnapshotBaseChanged; QmpFailed where a running QEMU does not answer; those of readVmRecord.
  */
 export async function recoverVm(
-  context: VmContext,
-  machine: ProcessIdentity | undefined,
+  context: LayeredVm,
+  machine: RunningMachine | undefined,
 ): Promise<VmRecord> {
   await endLeftoverGuard(context.directory.runDirectory, context.clock);
   const found = await readVmRecord(context);
   const settled =
-    machine === undefined ? await settleStopped(found) : await settleWithMachine(context, found);
+    machine === undefined
+      ? await settleStopped(found)
+      : await settleWithMachine(context, machine, found);
   const frozen = await freezeLayers(context, settled);
   return removeGarbage(context, frozen);
 }
@@ -65,26 +59,27 @@ async function settleStopped(found: VmRecord): Promise<VmRecord> {
   return withoutWork(found);
 }
 
-/** Brings record and block graph of a running QEMU together. */
-async function settleWithMachine(context: VmContext, found: VmRecord): Promise<VmRecord> {
-  if (found.work?.kind === "snapshot") await clearFreeze(context);
-  await using qmp = await QmpClient.open(context.paths.qmpSocket, { clock: context.clock });
-  await settlePivots(qmp, found);
-  for (const job of await queryJobs(qmp)) {
-    if (job.id.startsWith(MERGE_JOB_PREFIX)) await cancelJob(qmp, job.id);
-  }
-  const chains = await queryChains(qmp, found.disks);
+/** Brings record and block graph of a running machine together. */
+async function settleWithMachine(
+  context: LayeredVm,
+  machine: RunningMachine,
+  found: VmRecord,
+): Promise<VmRecord> {
+  if (found.work?.kind === "snapshot") await clearFreeze(context, machine);
+  await using session = await machine.open();
+  await session.settle(found);
+  const chains = await session.queryChains(found.disks);
   const settled = withoutWork(followChains(found, chains));
-  await closeUnusedLayers(qmp, settled.disks, chains);
+  await session.closeUnused(settled.disks, chains);
   return settled;
 }
 
 /** A guest that a dead run left frozen is thawed by the session itself. */
-async function clearFreeze(context: VmContext): Promise<void> {
-  const { clock, paths } = context;
+async function clearFreeze(context: LayeredVm, machine: RunningMachine): Promise<void> {
+  const { clock } = context;
   try {
     const timeoutMs = CLEAR_FREEZE_TIMEOUT_MS;
-    await using _ = await GuestAgent.open(paths.agentSocket, { clock, timeoutMs });
+    await using _ = await GuestAgent.open(machine.agentSocket, { clock, timeoutMs });
   } catch (error) {
     // No agent: the watchdog in the guest has thawed, or will.
     if (!isKluisError(error, "AgentUnavailable") && !isKluisError(error, "AgentFailed")) {
@@ -125,7 +120,7 @@ function followChains(record: VmRecord, chains: ReadonlyMap<string, UsedChain>):
 }
 
 /** Checks the frozen layers, and takes fingerprints where a run died before it could. */
-async function freezeLayers(context: VmContext, record: VmRecord): Promise<VmRecord> {
+async function freezeLayers(context: LayeredVm, record: VmRecord): Promise<VmRecord> {
   let frozen = record;
   for (const disk of record.disks) {
     for (const layer of frozenLayers(disk)) {
@@ -141,8 +136,9 @@ async function freezeLayers(context: VmContext, record: VmRecord): Promise<VmRec
 }
 
 /** Records what was found, then removes files that are in no chain. */
-async function removeGarbage(context: VmContext, record: VmRecord): Promise<VmRecord> {
+async function removeGarbage(context: LayeredVm, record: VmRecord): Promise<VmRecord> {
   const unrecorded = await findUnrecorded(record);
+  await context.nameLayers(record);
   await writeVmRecord(context, record);
   await removeDurably([...record.garbage, ...unrecorded]);
   return record.garbage.length === 0 ? record : writeVmRecord(context, { ...record, garbage: [] });

@@ -3,11 +3,8 @@ import { rm, stat } from "node:fs/promises";
 
 import { KluisError, toKluisError } from "#base/kluis-error.ts";
 import { present } from "#base/assert.ts";
-import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
-import { nodeName } from "./arguments.ts";
-import { closeUnusedLayers, queryChains } from "./block-graph.ts";
-import { removeDurably, syncFile } from "#drivers/layers/durable-file.ts";
+import { removeDurably, syncFile } from "./durable-file.ts";
 import {
   planRelease,
   toUnfrozen,
@@ -15,14 +12,11 @@ import {
   withMergedLayers,
   type LayerMerge,
   type ReleasePlan,
-} from "#drivers/layers/layer-changes.ts";
-import { readLayerFingerprint } from "#drivers/layers/layer-fingerprint.ts";
-import { rebaseOverlay } from "#drivers/layers/overlay.ts";
-import { QmpClient } from "./qmp-client.ts";
-import { cancelJob, dismissJob, waitForJob } from "./qmp-jobs.ts";
-import { listReadSnapshots } from "#drivers/layers/readers.ts";
-import { MERGE_JOB_PREFIX } from "./recover.ts";
-import type { VmContext } from "./vm-context.ts";
+} from "./layer-changes.ts";
+import { readLayerFingerprint } from "./layer-fingerprint.ts";
+import { rebaseOverlay } from "./overlay.ts";
+import { listReadSnapshots } from "./readers.ts";
+import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
 import {
   activeLayer,
@@ -31,7 +25,7 @@ import {
   type DiskRecord,
   type LayerRecord,
   type VmRecord,
-} from "#drivers/layers/vm-record.ts";
+} from "./vm-record.ts";
 
 /** A commit of a whole disk on a slow one; it is stopped when a snapshot is due. */
 const MERGE_TIMEOUT_MS = 24 * 3_600_000;
@@ -40,9 +34,9 @@ const STOP_POLL_MS = 100;
 
 /** What a release works on. `record` is in order (see recoverVm); the caller holds the VM's lock. */
 export interface ReleaseWork {
-  readonly context: VmContext;
+  readonly context: LayeredVm;
   readonly record: VmRecord;
-  readonly machine: ProcessIdentity | undefined;
+  readonly machine: RunningMachine | undefined;
   readonly keepId: string;
   readonly signal: AbortSignal | undefined;
 }
@@ -108,7 +102,7 @@ async function commit(work: ReleaseWork, disk: DiskRecord, merge: LayerMerge): P
   try {
     return work.machine === undefined
       ? await commitStopped(work, disk, merge)
-      : await commitRunning(work, disk, merge);
+      : await commitRunning(work, work.machine, { disk, merge });
   } catch (error) {
     const { message } = toKluisError(error);
     if (!/Failed to get .* lock/.test(message)) throw error;
@@ -122,7 +116,7 @@ async function commit(work: ReleaseWork, disk: DiskRecord, merge: LayerMerge): P
 
 /** The record after a commit that ended or was stopped: what was written is frozen again. */
 async function settleMerge(
-  context: VmContext,
+  context: LayeredVm,
   record: VmRecord,
   outcome: { readonly merge: LayerMerge; readonly isDone: boolean },
 ): Promise<VmRecord> {
@@ -143,36 +137,18 @@ async function settleMerge(
 
 async function commitRunning(
   work: ReleaseWork,
-  disk: DiskRecord,
-  merge: LayerMerge,
+  machine: RunningMachine,
+  target: { readonly disk: DiskRecord; readonly merge: LayerMerge },
 ): Promise<boolean> {
   const { context, signal } = work;
-  const id = `${MERGE_JOB_PREFIX}${disk.name}`;
-  await using qmp = await QmpClient.open(context.paths.qmpSocket, { clock: context.clock, signal });
-  await qmp.execute("block-commit", {
-    "job-id": id,
-    device: nodeName(disk.name, activeLayer(disk).number),
-    "top-node": nodeName(disk.name, merge.upTo),
-    "base-node": nodeName(disk.name, merge.into),
-    "backing-file": layerOf(disk, merge.into).path,
-    "auto-dismiss": false,
-  });
-  try {
-    const isUnwanted = (): Promise<boolean> => isMergeUnwanted(context);
-    const job = await waitForJob(qmp, id, [], { signal, isUnwanted });
-    if (job.status !== "concluded") {
-      await cancelJob(qmp, id);
-    } else {
-      await dismissJob(qmp, job);
-    }
-  } catch (error) {
-    if (signal?.aborted === true) await cancelJob(qmp, id);
-    throw error;
-  }
+  const { disk, merge } = target;
+  await using session = await machine.open(signal);
+  const isUnwanted = (): Promise<boolean> => isMergeUnwanted(context);
+  await session.commit(disk, merge, { signal, isUnwanted });
   // A commit that is cancelled in its last moment may be complete all the same: ask the graph.
-  const chains = await queryChains(qmp, [disk]);
+  const chains = await session.queryChains([disk]);
   const isDone = chains.get(disk.name)?.numbers.includes(merge.upTo) === false;
-  await closeUnusedLayers(qmp, [disk], chains);
+  await session.closeUnused([disk], chains);
   await syncFile(layerOf(disk, merge.into).path);
   return isDone;
 }
@@ -210,7 +186,7 @@ async function commitStopped(
 }
 
 async function watchForStop(
-  context: VmContext,
+  context: LayeredVm,
   stop: AbortController,
   ended: AbortSignal,
 ): Promise<void> {
@@ -228,7 +204,7 @@ async function watchForStop(
 }
 
 /** Whether somebody who waits for the VM's lock has asked this merge to stop. */
-async function isMergeUnwanted(context: VmContext): Promise<boolean> {
+async function isMergeUnwanted(context: LayeredVm): Promise<boolean> {
   try {
     await stat(context.directory.mergeStopPath);
     return true;

@@ -1,0 +1,104 @@
+/** Flattens every disk of a VM into its original image. */
+import { present } from "#base/assert.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
+import { removeDurably, syncFile } from "./durable-file.ts";
+import { toUnfrozen, withMergedLayers } from "./layer-changes.ts";
+import { listReadSnapshots } from "./readers.ts";
+import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
+import { writeVmRecord } from "./vm-record-file.ts";
+import {
+  activeLayer,
+  mapDisks,
+  originalLayer,
+  withoutWork,
+  type DiskRecord,
+  type VmRecord,
+} from "./vm-record.ts";
+
+/** A commit of a whole disk on a slow one. */
+const COMMIT_TIMEOUT_MS = 24 * 3_600_000;
+
+/** What a detach works on. `record` is in order (see recoverVm); the caller holds the VM's lock. */
+export interface DetachWork {
+  readonly context: LayeredVm;
+  readonly record: VmRecord;
+  readonly machine: RunningMachine | undefined;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * Flattens every disk and forgets all snapshots. A disk that was flattened stays so where a later
+ * one fails. Errors: SnapshotInUse (backoff) where a snapshot is being read; QmpFailed, ToolFailed.
+ */
+export async function detachVm(work: DetachWork): Promise<void> {
+  const { context } = work;
+  const read = await listReadSnapshots(context.directory.readersDirectory);
+  if (read.size > 0) {
+    const ids = [...read].map((id) => `"${id}"`).join(", ");
+    throw new KluisError("SnapshotInUse", `Cannot detach the VM: snapshot ${ids} is being read`);
+  }
+  // The original is written from here on: no snapshot is an instant any more.
+  let record: VmRecord = { ...mapDisks(work.record, unfreezeAll), snapshots: [] };
+  await writeVmRecord(context, { ...record, work: { kind: "detach" } });
+  await context.onStep("detach-marked");
+  for (const { name } of record.disks) {
+    const disk = present(
+      record.disks.find((each) => each.name === name),
+      "a disk stays in the record",
+    );
+    if (disk.layers.length === 1) continue;
+    record =
+      work.machine === undefined
+        ? await flattenStopped(work, record, disk)
+        : await flattenRunning(work, work.machine, { record, disk });
+    await removeDurably(record.garbage);
+    record = { ...record, garbage: [] };
+  }
+  await writeVmRecord(context, withoutWork(record));
+}
+
+function unfreezeAll(disk: DiskRecord): DiskRecord {
+  return { ...disk, layers: disk.layers.map(toUnfrozen) };
+}
+
+/** The record once the disk is its original alone. */
+function planFlat(record: VmRecord, disk: DiskRecord): VmRecord {
+  const above = disk.layers.slice(1).map((layer) => layer.number);
+  return { ...withMergedLayers(record, disk.name, above), work: { kind: "detach" } };
+}
+
+async function flattenStopped(
+  work: DetachWork,
+  record: VmRecord,
+  disk: DiskRecord,
+): Promise<VmRecord> {
+  const { context, signal } = work;
+  const top = activeLayer(disk);
+  const original = originalLayer(disk);
+  const args = ["commit", "-q", "-d", "-f", top.format, "-b", original.path, "--", top.path];
+  const result = await runTool("qemu-img", args, {
+    timeoutMs: COMMIT_TIMEOUT_MS,
+    dieWithParent: true,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  assertToolSucceeded("qemu-img", result);
+  await syncFile(original.path);
+  await context.onStep("detach-pending");
+  const flat = planFlat(record, disk);
+  await context.nameLayers(flat);
+  await writeVmRecord(context, flat);
+  await context.onStep("detach-recorded");
+  return flat;
+}
+
+async function flattenRunning(
+  work: DetachWork,
+  machine: RunningMachine,
+  target: { readonly record: VmRecord; readonly disk: DiskRecord },
+): Promise<VmRecord> {
+  const { signal } = work;
+  const { record, disk } = target;
+  await using session = await machine.open(signal);
+  return await session.flatten({ record, disk, flat: planFlat(record, disk), signal });
+}

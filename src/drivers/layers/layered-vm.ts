@@ -1,0 +1,117 @@
+/** What every operation on the layers of a VM is given, whatever hypervisor runs it. */
+import type { Clock } from "#base/clock.ts";
+import type { DiskLayer } from "./disk-layer.ts";
+import type { VmDirectory } from "./vm-directory.ts";
+import type { LayerMerge } from "./layer-changes.ts";
+import type { DiskRecord, VmRecord } from "./vm-record.ts";
+
+/**
+ * The moments of an operation after each of which something durable has changed. Named for progress
+ * and for tests that end the process there.
+ */
+export const vmSteps = [
+  "created",
+  "attached",
+  "switched",
+  "frozen",
+  "taken",
+  "thawed",
+  "recorded",
+  "merge-marked",
+  "merge-committed",
+  "merge-recorded",
+  "detach-marked",
+  "detach-pending",
+  "detach-recorded",
+  "detach-finished",
+] as const;
+
+/** See {@link vmSteps}. */
+export type VmStep = (typeof vmSteps)[number];
+
+/** A disk as the VM's configuration has it below all layers of Kluis. */
+export interface OriginalDisk {
+  readonly name: string;
+  /** Absolute. */
+  readonly path: string;
+  readonly format: DiskLayer["format"];
+}
+
+/** See above. */
+export interface LayeredVm {
+  readonly description: { readonly name: string; readonly disks: readonly OriginalDisk[] };
+  readonly directory: VmDirectory;
+  readonly clock: Clock;
+  /** Told after each step, before the next begins. */
+  readonly onStep: (step: VmStep) => Promise<void>;
+  /**
+   * Makes the VM start on the active layers of the record whoever starts it, durably; nothing where
+   * only Kluis starts it, from the record.
+   */
+  readonly nameLayers: (record: VmRecord) => Promise<void>;
+}
+
+/** A machine that runs, before anybody speaks to it. */
+export interface RunningMachine {
+  /** Where its guest's agent is reached; see GuestAgent. */
+  readonly agentSocket: string;
+  /** Opens a session, after which no command of an earlier one can follow. Errors: QmpFailed. */
+  open(signal?: AbortSignal): Promise<MachineSession>;
+}
+
+/** The layers of a disk that a machine uses, as numbers, oldest first; the last is written. */
+export interface UsedChain {
+  readonly numbers: readonly number[];
+  /** Size of the disk as the guest sees it. */
+  readonly sizeBytes: number;
+}
+
+/** One disk of an instant: layer `to` goes on top of layer `from`. */
+export interface LayerSwitch {
+  readonly diskName: string;
+  readonly from: number;
+  readonly to: DiskLayer;
+}
+
+/** What ends a commit early. */
+export interface CommitWait {
+  readonly signal: AbortSignal | undefined;
+  /** Asked while it runs; true stops it. */
+  readonly isUnwanted: () => Promise<boolean>;
+}
+
+/** One disk to be flattened. `record` names its layers, `flat` the original alone. */
+export interface Flattening {
+  readonly record: VmRecord;
+  readonly flat: VmRecord;
+  readonly disk: DiskRecord;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** A session with a running machine. Errors are those of the hypervisor: QmpFailed. */
+export interface MachineSession extends AsyncDisposable {
+  /** Ends what dead runs left under way, on the side that the record names where there are two. */
+  settle(record: VmRecord): Promise<void>;
+  /**
+   * What the machine uses for each disk, by name. Errors: QmpFailed where a disk is not there or
+   * stands on something that the record does not know.
+   */
+  queryChains(disks: readonly DiskRecord[]): Promise<ReadonlyMap<string, UsedChain>>;
+  /** Closes those layers that the machine holds open and no disk uses. */
+  closeUnused(disks: readonly DiskRecord[], chains: ReadonlyMap<string, UsedChain>): Promise<void>;
+  /** Opens a layer that is to be switched to. */
+  openLayer(diskName: string, layer: DiskLayer): Promise<void>;
+  /**
+   * Switches all disks at one instant, and makes what was written before it durable. Errors:
+   * SnapshotFailed where the machine refused, so that nothing has happened; any other error leaves
+   * it open whether it has.
+   */
+  takeInstant(switches: readonly LayerSwitch[]): Promise<void>;
+  /** Commits a range of layers below the active one; stopped or done, no job is left on return. */
+  commit(disk: DiskRecord, merge: LayerMerge, wait: CommitWait): Promise<void>;
+  /**
+   * Flattens a disk into its original; returns the record as last written. No write of the guest is
+   * acknowledged on a side that the record does not name.
+   */
+  flatten(flattening: Flattening): Promise<VmRecord>;
+}
