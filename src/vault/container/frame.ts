@@ -1,6 +1,6 @@
 /** Sealing and opening of frames: zstd, then AES-256-GCM; docs/design/vault-format.md §4. */
 import { createCipheriv, createDecipheriv, type KeyObject } from "node:crypto";
-import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { zstdDecompressSync } from "node:zlib";
 
 import { assert } from "#base/assert.ts";
 import { freeBuffer } from "#base/free-buffer.ts";
@@ -10,29 +10,15 @@ import {
   frameHeaderBytes,
   frameOverheadBytes,
   frameTagBytes,
-  sealedBytesMax,
   writeFrameHeader,
 } from "#formats/container.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
+import { Compressor } from "./compressor.ts";
 
 /** Compressed frames must save at least 1/64, or they are stored: decompressing costs restores. */
 const savingShare = 64;
-/**
- * Between the levels 1 and 2 of zstd: on programs and libraries 2 % larger than level 2, in 15 %
- * less time (docs/adr/0006-vault-engine.md).
- */
-const compressionOptions = {
-  // Room for any result: one piece, with no copy to join several.
-  chunkSize: sealedBytesMax,
-  params: {
-    [constants.ZSTD_c_compressionLevel]: 1,
-    [constants.ZSTD_c_windowLog]: 19,
-    [constants.ZSTD_c_hashLog]: 14,
-    [constants.ZSTD_c_minMatch]: 6,
-    [constants.ZSTD_c_checksumFlag]: 0,
-    [constants.ZSTD_c_contentSizeFlag]: 1,
-  },
-} as const;
+/** Of this thread; made with the first frame that is compressed. */
+let compressor: Compressor | undefined;
 
 /** What seals the frames of one container: its key and its 64-byte header. */
 export interface ContainerSeal {
@@ -62,7 +48,8 @@ export function sealFrame(
   place: { readonly target: Uint8Array; readonly at: number },
 ): FrameHeader {
   assert(plain.byteLength >= 1 && plain.byteLength <= frameBytesMax, "a frame holds 1 B to 1 MiB");
-  const packed = options.compress ? zstdCompressSync(plain, compressionOptions) : undefined;
+  if (options.compress) compressor ??= new Compressor();
+  const packed = options.compress ? compressor?.compress(plain) : undefined;
   const largest = plain.byteLength - plain.byteLength / savingShare;
   const pays = packed !== undefined && packed.byteLength <= largest;
   const body = pays ? packed : plain;
@@ -84,7 +71,6 @@ export function sealFrame(
   cipher.final();
   target.set(cipher.getAuthTag(), at + frameHeaderBytes + header.sealedBytes);
   freeBuffer(ciphertext);
-  if (packed !== undefined) freeBuffer(packed);
   return header;
 }
 

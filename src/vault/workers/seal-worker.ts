@@ -159,8 +159,8 @@ export class SealWorker {
       const opened = openFrame(seal, header, target.subarray(at, at + sealedBytes), "a new pack");
       assertReadsBack(opened, blocks, this.#start.keys.blockIdKey);
       freeBuffer(opened);
+      if (header.codec === "zstd") noteContext();
     }
-    if (compress) noteContext();
     return { sealedBytes, plainBytes: header.plainBytes, codec: header.codec, blocks };
   }
 

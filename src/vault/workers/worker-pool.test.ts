@@ -1,4 +1,5 @@
-// Goal: the pool names finished objects by their content, wherever their bytes lie.
+// Goal: the pool names finished objects by their content, wherever their bytes lie, and starts a thread
+// only for more work than the others end meanwhile.
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
@@ -6,6 +7,7 @@ import { test } from "node:test";
 import { allocateAligned } from "#base/aligned-memory.ts";
 import { testKeys } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { watchThreads } from "#testing/thread-watch.ts";
 import { WorkerPool } from "./worker-pool.ts";
 
 test("worker pool: names an object alike in shared memory, in a part of it, and in memory of its own", async () => {
@@ -18,4 +20,18 @@ test("worker pool: names an object alike in shared memory, in a part of it, and 
   for (const bytes of [content, part]) {
     assert.equal(Buffer.from(await pool.nameOf(bytes)).toString("hex"), expected);
   }
+});
+
+test("worker pool: one thread does two tasks, many tasks get as many threads as there may be", async () => {
+  using threads = watchThreads();
+  const content = allocateAligned(4096, "shared").fill(1);
+  await using pool = new WorkerPool({ start: { keys: testKeys, verify: true }, size: 2 });
+  const name = async (): Promise<Uint8Array> => await pool.nameOf(content);
+  pool.warmUp(1);
+  await Promise.all([name(), name()]);
+  await Promise.all([name(), name()]);
+  assert.equal(threads.started(), 1);
+  const names = await Promise.all(Array.from({ length: 12 }, name));
+  assert.equal(threads.started(), 2);
+  for (const one of names) assert.deepEqual(one, names[0]);
 });

@@ -21,6 +21,11 @@ import type {
 
 /** What is young in a thread dies at once; with more room for it a thread takes 6 MiB more. */
 const youngMegabytesMax = 3;
+/**
+ * Tasks that a thread does while another one starts, which takes 0.1 s. Before each has so many no other
+ * is started, and one that is starting gets its first when each has that many more.
+ */
+const tasksWhileStarting = 2;
 
 /** A scanned segment, kept by its worker until {@link WorkerPool.store} is called with it. */
 export interface ScannedSegment<Scan> {
@@ -40,14 +45,17 @@ interface Waiter {
 interface Thread {
   readonly worker: Worker;
   readonly waiters: Map<number, Waiter>;
+  /** Tasks that it was given and has not answered. */
   load: number;
+  /** Whether it is still to give its first answer. */
+  isStarting: boolean;
 }
 
 /**
- * Gives tasks to the least loaded thread.
+ * Gives tasks to the thread that is likely to end them first.
  *
- * Threads start with the first task that finds all others busy, so a small backup starts one, or are
- * started ahead of it. When a thread dies every task fails with Internal, also later ones.
+ * Threads start with the first task that finds the others busy for a while, so a small backup starts
+ * one, or are started ahead of it. When a thread dies every task fails with Internal, also later ones.
  */
 export class WorkerPool implements AsyncDisposable {
   readonly #start: WorkerStart;
@@ -148,13 +156,18 @@ export class WorkerPool implements AsyncDisposable {
 
   #leastLoaded(): number {
     if (this.#ended !== undefined) throw this.#ended;
-    let best = -1;
-    for (const [at, thread] of this.#threads.entries()) {
-      if (best < 0 || thread.load < present(this.#threads[best], "a thread").load) best = at;
-    }
-    const idle = best >= 0 && present(this.#threads[best], "a thread").load === 0;
-    if (idle || this.#threads.length >= this.#size) return best;
-    return this.#startThread();
+    const [first, ...others] = this.#threads.keys();
+    if (first === undefined) return this.#startThread();
+    const best = others.reduce((a, b) => (this.#waitOf(b) < this.#waitOf(a) ? b : a), first);
+    const isBusy = present(this.#threads[best], "a thread").load >= tasksWhileStarting;
+    if (isBusy && this.#threads.length < this.#size) this.#startThread();
+    return best;
+  }
+
+  /** How long a thread needs until it comes to a new task, in tasks. */
+  #waitOf(at: number): number {
+    const { load, isStarting } = present(this.#threads[at], "a thread");
+    return isStarting ? load + tasksWhileStarting : load;
   }
 
   #ask(
@@ -182,7 +195,7 @@ export class WorkerPool implements AsyncDisposable {
       env: workerEnvironment(),
       resourceLimits: { maxYoungGenerationSizeMb: youngMegabytesMax },
     });
-    const thread: Thread = { worker, waiters: new Map(), load: 0 };
+    const thread: Thread = { worker, waiters: new Map(), load: 0, isStarting: true };
     const at = this.#threads.push(thread) - 1;
     worker.on("message", (answer: WorkerAnswer) => this.#receive(thread, answer));
     worker.on("error", (error) => this.#break(error));
@@ -196,6 +209,7 @@ export class WorkerPool implements AsyncDisposable {
     const waiter = present(thread.waiters.get(answer.task), "an answer has a task");
     thread.waiters.delete(answer.task);
     thread.load--;
+    thread.isStarting = false;
     if (answer.kind === "failed") waiter.reject(fromSerializedError(answer.error));
     else waiter.resolve(answer);
   }
