@@ -49,6 +49,7 @@ import { VaultDiskReader } from "#vault/reader/vault-disk-reader.ts";
 import { assertNotSecondary } from "#vault/copy/secondary.ts";
 import { WorkerPool } from "#vault/workers/worker-pool.ts";
 import { findChanges, type FoundChanges } from "#vault/writer/find-changes.ts";
+import { LookAhead } from "#vault/writer/look-ahead.ts";
 import {
   type PointInput,
   type TransferProgress,
@@ -226,6 +227,8 @@ export class Vault implements AsyncDisposable {
       this.#writing ??= startWriting(this.#options);
       this.#writing.warmUp(this.#workers);
     }
+    // What the store is asked for meanwhile takes as long.
+    await using ahead = new LookAhead(disks, signal);
     await assertNotSecondary(this.#options.store, signal);
     const item = toItemName(this.#options.keys, point.itemId);
     const isIncrement = disks.some(({ increment }) => increment !== undefined);
@@ -235,12 +238,13 @@ export class Vault implements AsyncDisposable {
     const deps = { ...this.#options, index: this.#index, access: this.#nodes, signal };
     const commitKey = pointName(item, point.pointId);
     await using session = await this.#opening.run(() => BackupSession.open(commitKey, bases, deps));
-    const written = await writeHealing(input, {
+    const planned = { ...input, disks: ahead.disks };
+    const written = await writeHealing(planned, {
       ...deps,
       // Where a point is begun anew, packs are listed anew.
       examine: () => this.examine(signal, session.takeListing()),
-      write: (planned) =>
-        writePoint(planned, {
+      write: (healed) =>
+        writePoint(healed, {
           ...deps,
           random: session.salts,
           commit: (put) => session.commit(put),

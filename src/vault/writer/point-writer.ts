@@ -3,6 +3,7 @@ import { present } from "#base/assert.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import type { Clock } from "#base/clock.ts";
 import { KluisError, toKluisError } from "#base/kluis-error.ts";
+import { untilAborted } from "#base/until-aborted.ts";
 import { tombstoneBytes } from "#formats/control-record.ts";
 import { leafWindows, windowBytes } from "#formats/geometry.ts";
 import { encodeManifest, type Manifest, type ManifestDisk } from "#formats/manifest.ts";
@@ -25,6 +26,7 @@ import {
   planIncrement,
   type Segment,
   touchedWindows,
+  type WindowRun,
 } from "#vault/writer/segment-plan.ts";
 import { storeHealed, withHealing } from "#vault/writer/healed-windows.ts";
 import { planRewrites } from "#vault/writer/rewrite-plan.ts";
@@ -44,6 +46,8 @@ export interface DiskInput {
   readonly name: string;
   /** Content at the instant of the point. Not disposed here. */
   readonly reader: DiskReader;
+  /** Windows that hold data, where somebody has asked already; for a full read. */
+  readonly dataWindows?: Promise<readonly WindowRun[]>;
   /** Absent for a full read. Changes are extents in which the disk may differ from the base. */
   readonly increment?: {
     readonly base: DiskBase;
@@ -107,6 +111,7 @@ export async function writePoint(input: PointInput, deps: WriterDeps): Promise<W
     input.disks.map((disk) => async () => await writeDisk(disk, session, scope)),
   );
   await session.flush();
+  session.endThreads();
   for (const { reader } of input.disks) await reader.assertUnchanged();
   const manifest: Manifest = { ...input.point, committedAtMs: deps.clock.nowMs(), disks };
   const committed = await commit(name, manifest, scope);
@@ -156,7 +161,7 @@ async function writeDisk(
     signal: deps.signal,
   });
   const plan =
-    increment === undefined ? await planWhole(reader, deps) : await planChanges(disk, deps);
+    increment === undefined ? await planWhole(disk, deps) : await planChanges(disk, deps);
   let doneBytes = 0;
   const pipeline = new DiskPipeline({
     session,
@@ -222,8 +227,10 @@ interface Plan {
   readonly totalBytes: number;
 }
 
-async function planWhole(reader: DiskReader, deps: WriterDeps): Promise<Plan> {
-  const runs = await collectDataWindows(reader.extents(deps.signal));
+async function planWhole(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
+  const { dataWindows, reader } = disk;
+  const looking = dataWindows ?? collectDataWindows(reader.extents(deps.signal));
+  const runs = await untilAborted(looking, deps.signal);
   let windows = 0;
   for (const run of runs) windows += run.windows;
   return { segments: planFull(runs), totalBytes: windows * windowBytes };

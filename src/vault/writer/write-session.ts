@@ -50,6 +50,7 @@ export class WriteSession implements AsyncDisposable {
   readonly map: MapSink;
   readonly #index: BlockIndex;
   readonly #failure = new AbortController();
+  #threadsEnd: Promise<void> | undefined;
   /**
    * Ids that this session stores and that are in no index segment yet. No other session may build
    * on them before they are: this one may never come so far.
@@ -136,8 +137,14 @@ export class WriteSession implements AsyncDisposable {
     });
   }
 
+  /** Lets the threads end while the point is committed; nothing may be sealed afterwards. */
+  endThreads(): void {
+    this.#threadsEnd ??= this.pool[Symbol.asyncDispose]();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.pool[Symbol.asyncDispose]();
+    this.endThreads();
+    await this.#threadsEnd;
     await this.sink.settle();
   }
 
