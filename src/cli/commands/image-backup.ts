@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 
 import { KluisError } from "#base/kluis-error.ts";
+import { EndedTogether } from "#base/ended-together.ts";
 import { valueOf } from "#base/settled.ts";
 import type { SourceImageOptions } from "#ports/source-image.ts";
 import { backupImage, type ImageBackupRequest } from "#protect/backup-image.ts";
@@ -82,7 +83,7 @@ async function runImageBackup(input: CommandInput, environment: CliEnvironment):
   const options = readSourceOptions(input, isUri);
   const place = isUri ? text : resolve(environment.workingFolder, text);
   const itemId = toImageItemId({ place, isUri }, input.text("item"));
-  await using owned = new AsyncDisposableStack();
+  await using owned = new EndedTogether();
   const opening = images.openSource(place, options.source, environment.signal);
   const [opened, unlocked] = await Promise.allSettled([
     opening,

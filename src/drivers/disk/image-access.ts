@@ -17,10 +17,10 @@ import type {
   TargetRequest,
 } from "#ports/source-image.ts";
 import type { FileState } from "./file-state.ts";
-import { isLocalFile, readImageInfo, type ImageLayer } from "./image-info.ts";
+import { isLocalFile, readImageInfo, readLayerInfo, type ImageLayer } from "./image-info.ts";
 import { createQcow2File, openExportTarget } from "./nbd-writer.ts";
-import { openLocalImage, openNbdDisk, type LocalImage } from "./open-disk-image.ts";
-import { readOverlayExtents } from "./overlay-extents.ts";
+import { openKnownImage, openLocalImage, openNbdDisk, type LocalImage } from "./open-disk-image.ts";
+import { readExtentsOf } from "./overlay-extents.ts";
 import { createRawFile, openDeviceTarget } from "./raw-writer.ts";
 import { collectChanges } from "./status-changes.ts";
 import { targetExists, toTargetError } from "./target-file.ts";
@@ -55,17 +55,17 @@ async function openSource(
 }
 
 function toBacking(image: LocalImage): SourceBacking | undefined {
-  const { format, layers, path } = image.info;
+  const { format, layers } = image.info;
   const below = layers[1];
   if (format !== "qcow2" || below === undefined || !isLocalFile(below)) return undefined;
   return {
     identity: identityOf(layers.slice(1), image.states.slice(1)),
     open: async (signal) => {
-      const { reader } = await openLocalImage(below.file, { format: below.format, signal });
+      const { reader } = await openKnownImage(await readLayerInfo(image.info, 1), signal);
       return reader;
     },
     changes: async (signal) => {
-      const { extents } = await readOverlayExtents(path, signal);
+      const { extents } = await readExtentsOf(image.info, signal);
       return extents;
     },
   };

@@ -2,6 +2,7 @@
 import { realpath, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 
+import { present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { lastLine, runTool } from "#drivers/process/run-tool.ts";
 
@@ -28,6 +29,8 @@ export interface ImageLayer {
   /** An absolute path; or what else QEMU calls it (`json:…`, `nbd://…`), see {@link isLocalFile}. */
   readonly file: string;
   readonly format: string;
+  /** What a VM sees of it. */
+  readonly sizeBytes: number;
   /** QEMU's driver below the format: `file` or `host_device`; absent for anything else. */
   readonly protocol?: "file" | "host_device";
   /** Size of a cluster, for formats that have them. */
@@ -64,16 +67,31 @@ export async function readImageInfo(
   });
   if (result.exitCode !== 0) throw toImageError(path, result.stderr);
   const layers = parseLayers(path, result.stdout);
+  return await describeImage(path, place, layers);
+}
+
+/** The image that a layer of another one is, without asking qemu-img again; errors as {@link readImageInfo}. */
+export async function readLayerInfo(image: ImageInfo, at: number): Promise<ImageInfo> {
+  const layers = image.layers.slice(at);
+  const { file } = present(layers[0], "an image has that layer");
+  return await describeImage(file, await findImage(file), layers);
+}
+
+async function describeImage(
+  path: string,
+  place: Pick<ImageInfo, "path" | "isBlockDevice">,
+  layers: readonly ImageLayer[],
+): Promise<ImageInfo> {
   const [top] = layers;
   if (top === undefined) throw imageInvalid(path, "qemu-img tells nothing about it");
-  if (top.sizeBytes === 0) throw imageInvalid(path, "it is empty");
-  if (top.sizeBytes % 512 !== 0) {
-    throw imageInvalid(path, `its size ${String(top.sizeBytes)} is no multiple of 512`);
+  const { format, sizeBytes } = top;
+  if (sizeBytes === 0) throw imageInvalid(path, "it is empty");
+  if (sizeBytes % 512 !== 0) {
+    throw imageInvalid(path, `its size ${String(sizeBytes)} is no multiple of 512`);
   }
-  const { format: topFormat, sizeBytes } = top;
   const own = { ...top, file: place.path };
   const below = await Promise.all([own, ...layers.slice(1)].map(withProtocol));
-  return { ...place, format: topFormat, sizeBytes, layers: below };
+  return { ...place, format, sizeBytes, layers: below };
 }
 
 /** The error that a message of QEMU's tools about the image at `path` means. */
@@ -95,9 +113,7 @@ export function imageInvalid(path: string, reason: string): KluisError {
   return new KluisError("ImageInvalid", `Cannot use image "${path}": ${reason}`);
 }
 
-async function findImage(
-  path: string,
-): Promise<{ readonly path: string; readonly isBlockDevice: boolean }> {
+async function findImage(path: string): Promise<Pick<ImageInfo, "path" | "isBlockDevice">> {
   // Absolute, so that QEMU takes no part of it for a protocol (`nbd:…`, `json:…`).
   let absolute: string;
   try {
@@ -121,11 +137,7 @@ async function withProtocol(layer: ImageLayer): Promise<ImageLayer> {
   return stats.isBlockDevice() ? { ...layer, protocol: "host_device" } : layer;
 }
 
-interface Layer extends ImageLayer {
-  readonly sizeBytes: number;
-}
-
-function parseLayers(path: string, json: string): readonly Layer[] {
+function parseLayers(path: string, json: string): readonly ImageLayer[] {
   let value: unknown;
   try {
     value = JSON.parse(json);
@@ -138,7 +150,7 @@ function parseLayers(path: string, json: string): readonly Layer[] {
   return value.map((layer: unknown) => parseLayer(path, layer));
 }
 
-function parseLayer(path: string, value: unknown): Layer {
+function parseLayer(path: string, value: unknown): ImageLayer {
   const layer = (value ?? {}) as Readonly<Record<string, unknown>>;
   const { filename: file, format } = layer;
   const sizeBytes = layer["virtual-size"];

@@ -10,13 +10,19 @@ function toInfo(layers: readonly ImageLayer[]): ImageInfo {
 }
 
 const top: ImageLayer = {
+  sizeBytes: 1024,
   file: '/a "top",x=1',
   format: "qcow2",
   protocol: "file",
   clusterBytes: 131_072,
 };
 const middle: ImageLayer = { ...top, file: "/middle", clusterBytes: 65_536 };
-const base: ImageLayer = { file: "/dev/base", format: "raw", protocol: "host_device" };
+const base: ImageLayer = {
+  file: "/dev/base",
+  format: "raw",
+  sizeBytes: 1024,
+  protocol: "host_device",
+};
 
 function parse(node: string | undefined): unknown {
   assert.ok(node?.startsWith("json:") === true);
@@ -50,8 +56,8 @@ test("image node: alone, an overlay has nothing below it", () => {
 test("image node: other formats and places are left to QEMU", () => {
   for (const odd of [
     { ...base, format: "vmdk" },
-    { file: "nbd://host/x", format: "raw" },
-    { file: "/fifo", format: "raw" },
+    { file: "nbd://host/x", format: "raw", sizeBytes: 1024 },
+    { file: "/fifo", format: "raw", sizeBytes: 1024 },
   ] satisfies ImageLayer[]) {
     assert.equal(toImageNode(toInfo([top, odd]), { withBacking: true }), undefined);
   }

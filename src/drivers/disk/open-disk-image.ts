@@ -54,7 +54,11 @@ export async function openLocalImage(
   options: OpenDiskOptions = {},
 ): Promise<LocalImage> {
   const { format, signal } = options;
-  const info = await readImageInfo(path, { format, signal });
+  return await openKnownImage(await readImageInfo(path, { format, signal }), signal);
+}
+
+/** Opens an image that was looked at before; otherwise as {@link openDiskImage}. */
+export async function openKnownImage(info: ImageInfo, signal?: AbortSignal): Promise<LocalImage> {
   if (info.format === "raw" && info.layers.length === 1) {
     const { reader, state } = await openRawReader(info);
     return { reader, info, states: [state] };

@@ -2,7 +2,7 @@
 import { KluisError } from "#base/kluis-error.ts";
 import type { ChangedExtents } from "#ports/disk.ts";
 import { collectChanges } from "./status-changes.ts";
-import { readImageInfo } from "./image-info.ts";
+import { type ImageInfo, readImageInfo } from "./image-info.ts";
 import { toImageNode } from "./image-node.ts";
 import { startQemuNbd } from "./qemu-nbd.ts";
 
@@ -32,7 +32,14 @@ export async function readOverlayExtents(
   path: string,
   signal?: AbortSignal,
 ): Promise<OverlayChanges> {
-  const info = await readImageInfo(path, { format: "qcow2", signal });
+  return await readExtentsOf(await readImageInfo(path, { format: "qcow2", signal }), signal);
+}
+
+/** {@link readOverlayExtents} of an overlay that was looked at before. */
+export async function readExtentsOf(
+  info: ImageInfo,
+  signal?: AbortSignal,
+): Promise<OverlayChanges> {
   await using server = await startQemuNbd({
     path: info.path,
     format: "qcow2",

@@ -1,5 +1,5 @@
 /** Reads a raw image or a block device without any process in between. */
-import { constants } from "node:fs";
+import { constants, read } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 
 import { assert } from "#base/assert.ts";
@@ -101,8 +101,7 @@ class RawReader implements DiskReader {
 
   async #readOnce(offsetBytes: number, target: Uint8Array): Promise<number> {
     try {
-      const { bytesRead } = await this.#handle.read(target, 0, target.byteLength, offsetBytes);
-      return bytesRead;
+      return await readAt(this.#handle.fd, target, offsetBytes);
     } catch (error) {
       throw this.#failed(offsetBytes, (error as Error).message, error);
     }
@@ -115,6 +114,16 @@ class RawReader implements DiskReader {
       { details: { offsetBytes }, cause },
     );
   }
+}
+
+/** As `FileHandle.read`, which takes twice as long for a page. */
+function readAt(file: number, target: Uint8Array, offsetBytes: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    read(file, target, 0, target.byteLength, offsetBytes, (error, bytesRead) => {
+      if (error === null) resolve(bytesRead);
+      else reject(error);
+    });
+  });
 }
 
 async function openHandle(info: ImageInfo): Promise<FileHandle> {

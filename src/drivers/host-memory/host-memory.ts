@@ -51,11 +51,12 @@ export class HostMemory {
     const folder = join(this.#folder, subject);
     const name = createHash("sha256").update(content).digest("hex");
     try {
-      await mkdir(folder, { recursive: true, mode: 0o700 });
+      const made = await mkdir(folder, { recursive: true, mode: 0o700 });
       await writeFile(join(folder, `${name}.${process.pid}`), content);
       await rename(join(folder, `${name}.${process.pid}`), join(folder, name));
       await sync(folder);
-      await sync(dirname(folder));
+      // Where there was a file before, its writer has made the folder durable.
+      if (made !== undefined || old.length === 0) await sync(dirname(folder));
       for (const one of old) if (one !== name) await rm(join(folder, one), { force: true });
       await removeDrafts(folder);
     } catch (error) {
