@@ -10,6 +10,7 @@
 import { availableParallelism } from "node:os";
 
 import { present } from "#base/assert.ts";
+import { BoundedWork } from "#base/bounded-work.ts";
 import type { Clock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { fromHex } from "#base/bytes.ts";
@@ -30,7 +31,6 @@ import { workersMax } from "#vault/limits.ts";
 import type { DiskMap } from "#vault/map/map-source.ts";
 import { NodeReader } from "#vault/reader/node-reader.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
-import { BoundedWork } from "#vault/verify/bounded-work.ts";
 import {
   type BadObject,
   badRangesMax,
