@@ -39,7 +39,7 @@ export class Marker {
   #bits = new Uint8Array(0);
   /** Opened frames: nodes of different levels lie in one. */
   readonly #frames = new ByteCache<Uint8Array>(nodeCacheBytes);
-  /** Ids that the walk under way has followed. */
+  /** Ids that the walk under way has followed, of those that had to be looked up. */
   #followed = new RecentIds();
   /** The entry that was followed last: blocks of a disk lie one after the other. */
   #last = -2;
@@ -108,8 +108,9 @@ export class Marker {
   /** Marks what one id names, and notes it as a node to read if it was new. */
   #follow(ids: Uint8Array, at: number, nodes: number[] | undefined): void {
     this.#references++;
-    if (this.#followed.note(ids, at)) return;
-    const number = this.#deps.index.numberOf(ids, at, this.#last + 1);
+    if (this.#followed.has(ids, at)) return;
+    const guess = this.#last + 1;
+    const number = this.#deps.index.numberOf(ids, at, guess);
     if (number < 0) {
       const block = toHex(ids.subarray(at, at + idBytes));
       throw new KluisError(
@@ -119,6 +120,8 @@ export class Marker {
       );
     }
     this.#last = number;
+    // What the index finds at once needs no memory beside it.
+    if (number !== guess) this.#followed.add(ids, at);
     if (this.mark(number)) nodes?.push(number);
   }
 

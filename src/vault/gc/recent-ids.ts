@@ -12,21 +12,28 @@ export class RecentIds {
   readonly #ids = new Uint8Array(slots * idBytes);
   readonly #isUsed = new Uint8Array(slots);
 
-  /** Remembers the id at `ids[at]`; whether it was remembered already. */
-  note(ids: Uint8Array, at: number): boolean {
-    // Ids are keyed hashes, so any of their bits will do.
-    const bits =
-      ((ids[at] as number) << 16) | ((ids[at + 1] as number) << 8) | (ids[at + 2] as number);
-    const slot = bits % slots;
+  /** Whether the id at `ids[at]` is remembered. */
+  has(ids: Uint8Array, at: number): boolean {
+    const slot = slotOf(ids, at);
+    if (this.#isUsed[slot] === 0) return false;
     const start = slot * idBytes;
-    const known = this.#ids;
-    if (this.#isUsed[slot] === 1) {
-      let same = 0;
-      while (same < idBytes && known[start + same] === ids[at + same]) same++;
-      if (same === idBytes) return true;
+    for (let byte = 0; byte < idBytes; byte++) {
+      if (this.#ids[start + byte] !== ids[at + byte]) return false;
     }
-    this.#isUsed[slot] = 1;
-    for (let byte = 0; byte < idBytes; byte++) known[start + byte] = ids[at + byte] as number;
-    return false;
+    return true;
   }
+
+  /** Remembers the id at `ids[at]`. */
+  add(ids: Uint8Array, at: number): void {
+    const slot = slotOf(ids, at);
+    const start = slot * idBytes;
+    this.#isUsed[slot] = 1;
+    for (let byte = 0; byte < idBytes; byte++) this.#ids[start + byte] = ids[at + byte] as number;
+  }
+}
+
+/** Ids are keyed hashes, so any of their bits will do. */
+function slotOf(ids: Uint8Array, at: number): number {
+  const high = ((ids[at] as number) << 16) | ((ids[at + 1] as number) << 8);
+  return (high | (ids[at + 2] as number)) % slots;
 }
