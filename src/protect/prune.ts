@@ -5,12 +5,15 @@ import {
   type RetentionChoice,
   type RetentionRules,
 } from "./retention.ts";
+import { forEachBounded } from "#base/for-each-bounded.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { pointTimeMs } from "#vault/recovery-point.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
 
 /** How far the clocks of hosts may be apart. */
 const clockSkewMaxMs = 24 * 60 * 60 * 1000;
+/** Points that are deleted at once. */
+const deletionsInFlight = 16;
 
 /** A point as a listing of names has it. */
 export interface PrunedPoint extends PointName, DatedPoint {}
@@ -53,7 +56,7 @@ export async function planPruning(
 
 /**
  * Deletes every point that no rule keeps; one that somebody else has deleted meanwhile is gone as well.
- * Where it fails, those before are deleted; points that are locked stay, all others go, and then it
+ * Where it fails, some of them are deleted; points that are locked stay, all others go, and then it
  * ends with ObjectLocked (after-change).
  */
 export async function applyPruning(
@@ -62,17 +65,17 @@ export async function applyPruning(
   signal?: AbortSignal,
 ): Promise<void> {
   const refused: { readonly pointId: string; readonly error: KluisError }[] = [];
-  for (const { choices } of items) {
-    for (const { point, keptBy } of choices) {
-      if (keptBy.length > 0) continue;
-      try {
-        await deleteUnlessGone(vault, point, signal);
-      } catch (error) {
-        if (!isKluisError(error, "ObjectLocked")) throw error;
-        refused.push({ pointId: point.pointId, error });
-      }
+  const unkept = items.flatMap(({ choices }) =>
+    choices.filter(({ keptBy }) => keptBy.length === 0),
+  );
+  await forEachBounded(unkept, deletionsInFlight, async ({ point }) => {
+    try {
+      await deleteUnlessGone(vault, point, signal);
+    } catch (error) {
+      if (!isKluisError(error, "ObjectLocked")) throw error;
+      refused.push({ pointId: point.pointId, error });
     }
-  }
+  });
   const [first] = refused;
   if (first === undefined) return;
   if (refused.length === 1) throw first.error;

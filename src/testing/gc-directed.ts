@@ -28,7 +28,7 @@ class Actor {
     for (let taken = 0; taken < stepsMax; taken++) {
       const step = this.#step;
       if (this.#hasEnded || step === undefined) return;
-      const name = "name" in step ? step.name : "";
+      const name = nameIn(step);
       if (step.op === op && step.why === why && name.startsWith(prefix)) return;
       this.#take(step);
     }
@@ -58,6 +58,12 @@ class Actor {
     this.#hasEnded = done === true;
     this.#step = done === true ? undefined : value;
   }
+}
+
+/** What a request is about; the first name where there are several. */
+function nameIn(step: Step): string {
+  if (step.op === "remove") return step.names[0] ?? "";
+  return "name" in step ? step.name : "";
 }
 
 /** Most requests that one party makes in a schedule. */

@@ -2,7 +2,7 @@
  * The store of a simulated vault: what it answers to requests of the locking protocol, and whether
  * anything is lost. A rule of the protocol can be broken by its name.
  */
-import type { ListedName, ObjectBody, Rule, Step } from "#vault/gc/steps.ts";
+import type { ListedName, ObjectBody, Rule, Step, Why } from "#vault/gc/steps.ts";
 
 /** A pack of the simulation: the blocks it holds. */
 export interface SimPack {
@@ -69,7 +69,7 @@ export class SimStore {
     if (step.op === "put") return this.#put(caller, step);
     if (step.op === "list") return this.#list(caller, step);
     if (step.op === "get") return { value: this.#get(caller, step) };
-    if (step.op === "remove") this.#remove(caller, step);
+    if (step.op === "remove") for (const name of step.names) this.#remove(caller, step.why, name);
     return { value: undefined };
   }
 
@@ -182,7 +182,7 @@ export class SimStore {
     return name?.startsWith(prefix) === true ? "under way" : { value: caller.page };
   }
 
-  #remove(caller: Caller, { why, name }: Step & { readonly op: "remove" }): void {
+  #remove(caller: Caller, why: Why, name: string): void {
     if (this.#broken === "remove-in-order") {
       if (why === "remove-in-order" && name.startsWith("points/")) {
         caller.heldBack.push(name);

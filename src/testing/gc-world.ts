@@ -23,6 +23,8 @@ interface Running {
   step: Step | undefined;
   /** The request was carried out once, and its answer was lost. */
   isRepeated: boolean;
+  /** Names that the request has still to remove, as far as the party knows. */
+  left: string[];
   taken: number;
   stopsAt: number;
   /** It stops before the first step of this rule as well. */
@@ -94,6 +96,7 @@ export class SimWorld {
       caller: new Caller(),
       step: undefined,
       isRepeated: false,
+      left: [],
       taken: 0,
       stopsAt,
       stopsBefore: often === 0 ? stops[this.random.below(stops.length)] : undefined,
@@ -117,20 +120,31 @@ export class SimWorld {
       party.wakesAt = this.#now + 20 + this.random.below(1500);
       return undefined;
     }
+    if (step.op === "remove") return this.#removeOne(party, step);
     const answer = this.store.carryOut(party.caller, step);
     if (answer === "under way") return undefined;
-    const mayRepeat = (step.op === "put" || step.op === "remove") && !party.isRepeated;
+    const mayRepeat = step.op === "put" && !party.isRepeated;
     if (mayRepeat && this.oneIn(repeatChance)) party.isRepeated = true;
     else this.#resume(party, answer.value);
     return undefined;
+  }
+
+  /** Removes any of the names; where the answer is lost it is removed once more, some time later. */
+  #removeOne(party: Running, step: Step & { readonly op: "remove" }): void {
+    const [name] = party.left.splice(this.random.below(party.left.length), 1);
+    if (name !== undefined) this.store.carryOut(party.caller, { ...step, names: [name] });
+    if (name !== undefined && this.oneIn(repeatChance)) party.left.push(name);
+    if (party.left.length === 0) this.#resume(party, undefined);
   }
 
   #resume(party: Running, answer: unknown): void {
     const { done, value } = party.steps.next(answer);
     party.caller.next();
     party.isRepeated = false;
-    if (done === true) this.#leave(party);
-    else party.step = value;
+    if (done === true) return this.#leave(party);
+    party.step = value;
+    party.left = value.op === "remove" ? [...value.names] : [];
+    return undefined;
   }
 
   #leave(party: Running): void {

@@ -25,6 +25,8 @@ export const segmentBufferBytes = segmentBytes + 4096;
 export const packBuffers = 2;
 /** A pack takes no further segment when it could grow beyond this; stores take 64 MiB. */
 export const packBufferBytes = 60 * 1024 * 1024;
+/** Room in a pack's buffer for its footer and trailer: at most 100 bytes for each block. */
+export const packFooterBytesMax = 4 * 1024 * 1024;
 /** A pack takes no further segment when it could get more blocks: its footer has to fit too. */
 export const packEntriesMax = 32 * 1024;
 /** No object is larger: stores take no more in one put. */
@@ -59,22 +61,28 @@ export const nodeCacheBytes = 32 * frameBytesMax;
 export const pageReadsInFlight = 16;
 /** How long a collection that waits for a session sleeps between two looks. */
 export const controlPollMs = 2000;
+/** Requests of the locking protocol at once, of those whose order does not matter. */
+export const controlRequestsInFlight = 16;
 /** How long a session that ends waits for a store that does not answer. */
 export const farewellMs = 20_000;
 /** How often a session gives a sign of life. */
 export const beatMs = 10 * 60 * 1000;
 /** Frames of nodes that a collection fetches at once. */
 export const markFramesAhead = 8;
+/** Ranges of packs that a collection fetches ahead of copying, of {@link fetchBytesMax} each. */
+export const copyFetchesAhead = 4;
 /** Entries of an index segment that a collection writes in place of others. */
 export const mergedSegmentEntries = 256 * 1024;
 /** Segments of fewer entries are merged by a collection, once there are {@link smallSegmentsMax}. */
 export const smallSegmentEntries = 16 * 1024;
 /** Small segments that a collection leaves as they are. */
 export const smallSegmentsMax = 16;
-/** Packs of fewer bytes are merged by a collection, once there are {@link smallPacksMax}. */
+/** Packs of fewer bytes are merged by a collection, once there are more than {@link smallPacksMax}. */
 export const smallPackBytes = 4 * 1024 * 1024;
-/** Small packs that a collection leaves as they are. */
-export const smallPacksMax = 64;
+/** Small packs that a collection leaves as they are: an eighth of a page of a listing. */
+export const smallPacksMax = 128;
+/** Small packs that stay where some are merged, so that the next collections need not. */
+export const smallPacksLeft = smallPacksMax / 2;
 /** Share of unused entries from which a pack is worth copying what it still holds. */
 export const repackShareMin = 0.1;
 /** Share of the packs' bytes that a collection leaves unused rather than copy. */

@@ -1,10 +1,10 @@
 /** Verification without a key: what is missing, cut or changed; docs/design/verify-and-heal.md. */
 import type { Clock } from "#base/clock.ts";
 import { fromHex } from "#base/bytes.ts";
+import { forEachBounded } from "#base/for-each-bounded.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { describeLostSlot } from "#vault/keys/lost-access.ts";
 import { listKeySlots } from "#vault/keys/slots.ts";
-import { BoundedWork } from "#vault/verify/bounded-work.ts";
 import { type BadObject, Damage, type Verdict } from "#vault/verify/damage.ts";
 import { readChecked } from "#vault/verify/read-object.ts";
 import { checkStore, expectedHash } from "#vault/verify/store-check.ts";
@@ -91,12 +91,6 @@ async function checkObjects(
     totals.bytes += read.bytesRead;
     options.onProgress?.(totals.bytes, Math.max(totals.bytes, totalBytes));
   };
-  const work = new BoundedWork(objectsInFlight);
-  try {
-    for (const name of [...state.listed.keys()].sort()) await work.start(() => check(name));
-  } finally {
-    await work.settle();
-  }
-  await work.end();
+  await forEachBounded([...state.listed.keys()].sort(), objectsInFlight, check);
   return totals;
 }

@@ -10,6 +10,7 @@
 import { availableParallelism } from "node:os";
 
 import { present } from "#base/assert.ts";
+import { BoundedWork } from "#base/bounded-work.ts";
 import type { Clock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { fromHex } from "#base/bytes.ts";
@@ -30,7 +31,6 @@ import { workersMax } from "#vault/limits.ts";
 import type { DiskMap } from "#vault/map/map-source.ts";
 import { NodeReader } from "#vault/reader/node-reader.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
-import { BoundedWork } from "#vault/verify/bounded-work.ts";
 import {
   type BadObject,
   badRangesMax,
@@ -162,6 +162,8 @@ class Verification implements AsyncDisposable {
       start: { keys, verify: false },
       size: this.#workers,
     });
+    // Threads take as long to start as what comes before them: a listing and a walk of the maps.
+    if ((options.depth ?? "full") === "full") this.#pool.warmUp(this.#workers);
     const deps: CheckDeps = {
       store,
       keys,

@@ -13,7 +13,14 @@ import {
   trailerBytes,
 } from "#formats/container.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
-import { type ContainerSeal, type FrameOptions, sealFrame } from "#vault/container/frame.ts";
+import {
+  type ContainerSeal,
+  type FetchedFrame,
+  type FrameOptions,
+  type FramePlace,
+  resealFrame,
+  sealFrame,
+} from "#vault/container/frame.ts";
 import {
   containerTypes,
   type ContainerType,
@@ -98,6 +105,12 @@ export class ContainerBuilder {
     return this.#add(plain, { frame, kind: "content", compress: options.compress });
   }
 
+  /** Seals what a frame of another container holds as the next frame, without opening it. */
+  addResealed(from: FetchedFrame): PlacedFrame {
+    const to = { seal: this.seal, frame: this.reserveFrames(1) };
+    return this.#place(from.bytes.byteLength, (place) => resealFrame(from, to, place));
+  }
+
   /** The bytes of a frame that was placed, from its header to its tag; valid until the next call. */
   frameBytes(placed: PlacedFrame): Uint8Array {
     const { offsetBytes, header } = placed;
@@ -126,10 +139,15 @@ export class ContainerBuilder {
   }
 
   #add(plain: Uint8Array, options: FrameOptions): PlacedFrame {
+    const bytesMax = Math.min(plain.byteLength, sealedBytesMax) + frameOverheadBytes;
+    return this.#place(bytesMax, (place) => sealFrame(this.seal, plain, options, place));
+  }
+
+  #place(bytesMax: number, seal: (place: FramePlace) => FrameHeader): PlacedFrame {
     assert(!this.#finished, "a finished container takes no frame");
-    this.#reserve(Math.min(plain.byteLength, sealedBytesMax) + frameOverheadBytes);
+    this.#reserve(bytesMax);
     const offsetBytes = this.#length;
-    const header = sealFrame(this.seal, plain, options, { target: this.#buffer, at: offsetBytes });
+    const header = seal({ target: this.#buffer, at: offsetBytes });
     this.#length += header.sealedBytes + frameOverheadBytes;
     return { header, offsetBytes };
   }

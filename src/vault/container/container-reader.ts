@@ -166,11 +166,20 @@ export function openFetchedFrame(
   expected: { readonly sealedBytes: number; readonly plainBytes: number },
   objectName: string,
 ): Uint8Array {
+  return openFrame(seal, parseFetchedHeader(bytes, expected, objectName), bytes, objectName);
+}
+
+/** The header of a frame that was fetched, with the lengths that the index names. ObjectCorrupt (never). */
+export function parseFetchedHeader(
+  bytes: Uint8Array,
+  expected: { readonly sealedBytes: number; readonly plainBytes: number },
+  objectName: string,
+): FrameHeader {
   if (bytes.byteLength < frameHeaderBytes) throw corrupt(objectName, "a frame is cut off");
   const header = parseFrameHeader(bytes, 0, objectName);
   const sealedBytes = header.sealedBytes + frameOverheadBytes;
   if (sealedBytes !== expected.sealedBytes || header.plainBytes !== expected.plainBytes) {
     throw corrupt(objectName, "a frame has another length than the index names");
   }
-  return openFrame(seal, header, bytes, objectName);
+  return header;
 }

@@ -38,14 +38,13 @@ export interface FrameOptions {
  * Seals `plain` as frame number `frame` into `target` at `at`.
  *
  * @param plain 1 byte to 1 MiB, contiguous.
- * @param target Has room for the plaintext and {@link frameOverheadBytes}.
  * @returns The frame's header; the frame takes `sealedBytes` + 32 bytes of `target`.
  */
 export function sealFrame(
   seal: ContainerSeal,
   plain: Uint8Array,
   options: FrameOptions,
-  place: { readonly target: Uint8Array; readonly at: number },
+  place: FramePlace,
 ): FrameHeader {
   assert(plain.byteLength >= 1 && plain.byteLength <= frameBytesMax, "a frame holds 1 B to 1 MiB");
   if (options.compress) compressor ??= new Compressor();
@@ -60,10 +59,53 @@ export function sealFrame(
     kind: options.kind,
     codec: pays ? "zstd" : "stored",
   };
-  const { target, at } = place;
+  encrypt(seal, header, body, place);
+  return header;
+}
+
+/** Where a frame goes. */
+export interface FramePlace {
+  /** Has room for the plaintext and {@link frameOverheadBytes}. */
+  readonly target: Uint8Array;
+  readonly at: number;
+}
+
+/** A frame as it was fetched from some container. */
+export interface FetchedFrame {
+  readonly seal: ContainerSeal;
+  readonly header: FrameHeader;
+  /** From its header to its tag. */
+  readonly bytes: Uint8Array;
+  readonly objectName: string;
+}
+
+/**
+ * Seals what another container's frame holds as frame number `frame`, compressed as it was: what it
+ * decompresses to is not looked at. ObjectCorrupt (never) where its tag does not match.
+ *
+ * @returns The frame's header; see {@link sealFrame}.
+ */
+export function resealFrame(
+  from: FetchedFrame,
+  to: { readonly seal: ContainerSeal; readonly frame: number },
+  place: FramePlace,
+): FrameHeader {
+  const body = decrypt(from.seal, from.header, from.bytes, from.objectName);
+  const header: FrameHeader = { ...from.header, frame: to.frame };
+  encrypt(to.seal, header, body, place);
+  freeBuffer(body);
+  return header;
+}
+
+function encrypt(
+  seal: ContainerSeal,
+  header: FrameHeader,
+  body: Uint8Array,
+  { target, at }: FramePlace,
+): void {
   assert(at + body.byteLength + frameOverheadBytes <= target.byteLength, "the frame has room");
   writeFrameHeader(target, at, header);
-  const cipher = createCipheriv("aes-256-gcm", seal.key, frameNonce(options.frame));
+  const cipher = createCipheriv("aes-256-gcm", seal.key, frameNonce(header.frame));
   cipher.setAAD(seal.header);
   cipher.setAAD(target.subarray(at, at + frameHeaderBytes));
   const ciphertext = cipher.update(body);
@@ -71,7 +113,6 @@ export function sealFrame(
   cipher.final();
   target.set(cipher.getAuthTag(), at + frameHeaderBytes + header.sealedBytes);
   freeBuffer(ciphertext);
-  return header;
 }
 
 /**
@@ -82,6 +123,23 @@ export function sealFrame(
  * @returns The plaintext, owned by the caller, who may free it. ObjectCorrupt (never) where anything is off.
  */
 export function openFrame(
+  seal: ContainerSeal,
+  header: FrameHeader,
+  frame: Uint8Array,
+  objectName: string,
+): Uint8Array {
+  const body = decrypt(seal, header, frame, objectName);
+  if (header.codec === "stored") return body;
+  const plain = decompress(body, header, objectName);
+  freeBuffer(body);
+  if (plain.byteLength !== header.plainBytes) {
+    throw corrupt(objectName, `frame ${header.frame} has another length than its header names`);
+  }
+  return plain;
+}
+
+/** What a frame seals, still compressed. */
+function decrypt(
   seal: ContainerSeal,
   header: FrameHeader,
   frame: Uint8Array,
@@ -103,13 +161,7 @@ export function openFrame(
   } catch (cause) {
     throw tagMismatch(objectName, header.frame, cause);
   }
-  if (header.codec === "stored") return body;
-  const plain = decompress(body, header, objectName);
-  freeBuffer(body);
-  if (plain.byteLength !== header.plainBytes) {
-    throw corrupt(objectName, `frame ${header.frame} has another length than its header names`);
-  }
-  return plain;
+  return body;
 }
 
 function decompress(body: Uint8Array, header: FrameHeader, objectName: string): Uint8Array {

@@ -104,16 +104,16 @@ export function* collect(
   // Where the writer still has a lease it may put the manifest once more: the mark stays.
   const marks = new Set([...deleted].filter((name) => !writers.has(name)));
   for (const name of last.hidden) if (!points.hidden.includes(name)) marks.delete(name);
-  for (const name of marks) yield* remove("mark-stays", deletedName(name));
-  yield* remove("owner-removes-record", condemnedName(session.id));
+  yield* remove("mark-stays", [...marks].map(deletedName));
+  yield* remove("owner-removes-record", [condemnedName(session.id)]);
   yield* endSession(session.id);
-  yield* remove("owner-removes-record", session.commitKey);
+  yield* remove("owner-removes-record", [session.commitKey]);
   return "done";
 }
 
 /** Ends a collection that has removed nothing and never will. */
 export function* withdraw<End extends CollectionEnd>(session: Session, end: End): Steps<End> {
-  yield* remove("owner-removes-record", condemnedName(session.id));
+  yield* remove("owner-removes-record", [condemnedName(session.id)]);
   yield* endSession(session.id);
   return end;
 }
@@ -221,7 +221,7 @@ function* dropFencedRecords(records: readonly CondemnedRecord[]): Steps<void> {
   for (const { session } of records) {
     const key = `decisions/${session}`;
     const end = yield* get("adopt-records", key);
-    if (end?.kind === "tombstone") yield* remove("owner-removes-record", condemnedName(session));
+    if (end?.kind === "tombstone") yield* remove("owner-removes-record", [condemnedName(session)]);
   }
 }
 
@@ -237,7 +237,7 @@ function* removeAll(
   record: CollectionChoice & { readonly manifests: readonly string[] },
 ): Steps<void> {
   const { manifests, segments, packs } = record;
-  for (const name of [...manifests, ...segments, ...packs]) yield* remove("remove-in-order", name);
+  for (const names of [manifests, segments, packs]) yield* remove("remove-in-order", names);
 }
 
 function packsOf(records: readonly CondemnedRecord[]): ReadonlySet<string> {

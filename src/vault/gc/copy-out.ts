@@ -1,25 +1,52 @@
-/** Copies what is needed out of packs that go: frames are opened, blocks checked and sealed anew. */
+/**
+ * Copies what is needed out of packs that go. A frame that is needed as a whole is sealed anew as it is;
+ * of others the blocks that are needed go into new frames. Either way each new frame is opened again
+ * and its blocks compared with their ids.
+ */
+import { inOrder } from "#base/in-order.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
+import { freeBuffer } from "#base/free-buffer.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
-import { frameBytesMax, windowBytes } from "#formats/geometry.ts";
+import { openFetchedFrame, parseFetchedHeader, sealOf } from "#vault/container/container-reader.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { BlockLocation, PackExtent } from "#vault/index/entry-reader.ts";
-import { flushLimits, packEntriesMax, pageFrameBytesMax } from "#vault/limits.ts";
-import { type FrameBlock, PackBuilder } from "#vault/pack/pack-builder.ts";
-import { frameKeyOf } from "#vault/reader/locate.ts";
+import { copyFetchesAhead, fetchBytesMax, flushLimits } from "#vault/limits.ts";
+import type { FrameBlock } from "#vault/pack/pack-builder.ts";
+import { objectNameOf } from "#vault/reader/locate.ts";
 import { PackSink } from "#vault/writer/pack-sink.ts";
-import { type Marker, type MarkerDeps, openFrameAt } from "./marker.ts";
+import { CopyTarget, createCopyBuffers } from "./copy-target.ts";
+import type { Marker, MarkerDeps } from "./marker.ts";
+
+/** What copying takes. */
+export interface CopyOutDeps extends MarkerDeps {
+  readonly salts: RandomSource;
+  readonly marker: Marker;
+}
+
+/** A frame, and what is needed of it. */
+interface NeededFrame {
+  readonly location: BlockLocation;
+  readonly blocks: FrameBlock[];
+  neededBytes: number;
+}
+
+/** Frames of one pack that lie side by side. */
+type FrameRange = readonly NeededFrame[];
 
 /** See the file's head. */
 export class CopyOut {
   readonly totals = { blocks: 0, bytes: 0 };
-  readonly #deps: MarkerDeps & { readonly salts: RandomSource; readonly marker: Marker };
+  readonly #deps: CopyOutDeps;
   readonly #extents: PackExtent[] = [];
+  readonly #buffers = createCopyBuffers();
   readonly #failure = new AbortController();
+  readonly #signal: AbortSignal;
 
-  constructor(deps: MarkerDeps & { readonly salts: RandomSource; readonly marker: Marker }) {
+  constructor(deps: CopyOutDeps) {
+    const failure = this.#failure.signal;
     this.#deps = deps;
+    this.#signal = deps.signal === undefined ? failure : AbortSignal.any([deps.signal, failure]);
   }
 
   /** Notes a pack that goes. */
@@ -29,24 +56,20 @@ export class CopyOut {
 
   /**
    * Gives every marked block of the noted packs a copy that may be built on, unless it has one: packs,
-   * then index segments. Memory: one pack of each type. Errors: ObjectCorrupt, ObjectNotFound (never)
-   * where a block cannot be read; those of the store.
+   * then index segments. Memory: two packs and what is fetched ahead. Errors: ObjectCorrupt,
+   * ObjectNotFound (never) where a block cannot be read; those of the store.
    */
   async run(): Promise<void> {
-    const { signal } = this.#deps;
-    const failure = this.#failure.signal;
     const sink = new PackSink({
       ...this.#deps,
       random: this.#deps.salts,
       entriesMax: flushLimits.entries,
-      signal: signal === undefined ? failure : AbortSignal.any([signal, failure]),
+      signal: this.#signal,
       onError: (error) => this.#failure.abort(error),
       onIndexed: () => {},
     });
     try {
       for (const type of ["pack", "mapPack"] as const) await this.#copyAll(type, sink);
-      await sink.drain();
-      await sink.writeSegment();
       await sink.writeInventory();
     } finally {
       await sink.settle();
@@ -54,32 +77,74 @@ export class CopyOut {
   }
 
   async #copyAll(type: "pack" | "mapPack", sink: PackSink): Promise<void> {
-    const target = new CopyTarget(type, this.#deps, (builder) => {
-      sink.accept({ ...builder.finish(), release: () => {} });
+    const target = new CopyTarget(type, {
+      ...this.#deps,
+      buffers: this.#buffers,
+      onPack: (pack) => sink.accept(pack),
+      signal: this.#signal,
     });
-    let frame: { key: string; plain: Uint8Array } | undefined;
-    for (const extent of this.#extents) {
-      if (extent.head.type !== type) continue;
-      for (let at = 0; at < extent.entries; at++) {
-        const number = extent.firstNumber + at;
-        if (!this.#deps.marker.isMarked(number)) continue;
-        const id = this.#deps.index.idOf(number);
-        if (this.#hasCopy(id) || target.holds(id)) continue;
-        const location = this.#deps.index.locationOf(number);
-        const key = frameKeyOf(location);
-        if (frame?.key !== key) {
-          frame = { key, plain: await openFrameAt(location, this.#deps) };
-        }
-        target.add(id, this.#blockIn(frame.plain, id, location));
-        this.totals.blocks++;
+    const ranges = this.#rangesOf(type, target);
+    const fetched = inOrder(ranges, copyFetchesAhead, async (range) => {
+      return { range, bytes: await this.#fetch(range) };
+    });
+    for await (const { range, bytes } of fetched) {
+      let start = 0;
+      for (const frame of range) {
+        const end = start + frame.location.frameSealedBytes;
+        await this.#copy(frame, bytes.subarray(start, end), target);
+        start = end;
       }
+      freeBuffer(bytes);
       if (sink.isSegmentDue) await sink.writeSegment();
-      else await sink.drain();
     }
-    target.finish();
+    await target.finish();
     this.totals.bytes += target.sealedBytes;
     await sink.drain();
     await sink.writeSegment();
+  }
+
+  /** What is to be fetched at once. */
+  *#rangesOf(type: "pack" | "mapPack", target: CopyTarget): Generator<FrameRange> {
+    for (const extent of this.#extents) {
+      if (extent.head.type !== type) continue;
+      let range: NeededFrame[] = [];
+      let endBytes = 0;
+      let startBytes = 0;
+      for (const frame of this.#framesOf(extent, target)) {
+        const { frameOffsetBytes, frameSealedBytes } = frame.location;
+        const frameEnd = frameOffsetBytes + frameSealedBytes;
+        if (frameOffsetBytes !== endBytes || frameEnd - startBytes > fetchBytesMax) {
+          if (range.length > 0) yield range;
+          range = [];
+          startBytes = frameOffsetBytes;
+        }
+        range.push(frame);
+        endBytes = frameEnd;
+      }
+      if (range.length > 0) yield range;
+    }
+  }
+
+  /** The frames of a pack of which something is to be copied, in their order. */
+  #framesOf(extent: PackExtent, target: CopyTarget): readonly NeededFrame[] {
+    const { index, marker } = this.#deps;
+    const frames = new Map<number, NeededFrame>();
+    for (let at = 0; at < extent.entries; at++) {
+      const number = extent.firstNumber + at;
+      if (!marker.isMarked(number)) continue;
+      const id = index.idOf(number);
+      if (this.#hasCopy(id) || !target.claim(id)) continue;
+      const location = index.locationOf(number);
+      const { offsetBytes, lengthBytes } = location;
+      const frame = frames.get(location.frame) ?? { location, blocks: [], neededBytes: 0 };
+      frames.set(location.frame, frame);
+      frame.blocks.push({ id, offsetBytes, lengthBytes });
+      frame.neededBytes += lengthBytes;
+      this.totals.blocks++;
+    }
+    return [...frames.values()].sort(
+      (a, b) => a.location.frameOffsetBytes - b.location.frameOffsetBytes,
+    );
   }
 
   /** Whether another copy may be built on; its entry is marked then. */
@@ -90,79 +155,38 @@ export class CopyOut {
     return true;
   }
 
-  #blockIn(plain: Uint8Array, id: Uint8Array, location: BlockLocation): Uint8Array {
+  async #fetch(range: FrameRange): Promise<Uint8Array> {
+    const [first] = range;
+    if (first === undefined) return new Uint8Array();
+    const offsetBytes = first.location.frameOffsetBytes;
+    const lengthBytes = range.reduce((sum, { location }) => sum + location.frameSealedBytes, 0);
+    const name = objectNameOf(first.location);
+    return await this.#deps.store.get(name, { offsetBytes, lengthBytes }, this.#signal);
+  }
+
+  async #copy(frame: NeededFrame, bytes: Uint8Array, target: CopyTarget): Promise<void> {
+    const { location, blocks } = frame;
+    const { pack, frameSealedBytes: sealedBytes, framePlainBytes: plainBytes } = location;
+    const objectName = objectNameOf(location);
+    const seal = sealOf(this.#deps.keys, pack);
+    const expected = { sealedBytes, plainBytes };
+    if (frame.neededBytes === plainBytes) {
+      const header = parseFetchedHeader(bytes, expected, objectName);
+      await target.addFrame({ seal, header, bytes, objectName }, blocks);
+      return;
+    }
+    const plain = openFetchedFrame(seal, bytes, expected, objectName);
+    for (const block of blocks) await target.add(block.id, this.#blockIn(plain, block, pack.type));
+    freeBuffer(plain);
+  }
+
+  #blockIn(plain: Uint8Array, block: FrameBlock, type: "pack" | "mapPack"): Uint8Array {
     const { keys } = this.#deps;
-    const { offsetBytes, lengthBytes, pack } = location;
+    const { id, offsetBytes, lengthBytes } = block;
     const content = plain.subarray(offsetBytes, offsetBytes + lengthBytes);
-    const key = pack.type === "pack" ? keys.blockIdKey : keys.nodeIdKey;
+    const key = type === "pack" ? keys.blockIdKey : keys.nodeIdKey;
     if (bytesEqual(computeId(key, content), id)) return content;
-    const block = toHex(id);
-    const message = `Cannot copy block "${block}": its content does not match its id`;
-    throw new KluisError("ObjectCorrupt", message, { details: { block } });
-  }
-}
-
-/** Cuts copied blocks into frames and packs. */
-class CopyTarget {
-  sealedBytes = 0;
-  readonly #type: "pack" | "mapPack";
-  readonly #open: () => PackBuilder;
-  readonly #close: (builder: PackBuilder) => void;
-  readonly #frame = new Uint8Array(frameBytesMax);
-  /** Ids of what no index segment names yet. */
-  readonly #waiting = new Set<string>();
-  #builder: PackBuilder | undefined;
-  #blocks: FrameBlock[] = [];
-  #length = 0;
-  #packBlocks = 0;
-
-  constructor(
-    type: "pack" | "mapPack",
-    deps: MarkerDeps & { readonly salts: RandomSource },
-    close: (builder: PackBuilder) => void,
-  ) {
-    this.#type = type;
-    this.#open = () => new PackBuilder({ type, keys: deps.keys, random: deps.salts, verify: true });
-    this.#close = close;
-  }
-
-  holds(id: Uint8Array): boolean {
-    return this.#waiting.has(toHex(id));
-  }
-
-  /** Takes a block; copied. */
-  add(id: Uint8Array, content: Uint8Array): void {
-    // As the writer cuts them: pages of an increment lie far apart on the disk.
-    const isPages = this.#type === "pack" && content.byteLength < windowBytes;
-    const frameMax = isPages ? pageFrameBytesMax : frameBytesMax;
-    if (this.#length + content.byteLength > frameMax) this.#seal();
-    this.#frame.set(content, this.#length);
-    const lengthBytes = content.byteLength;
-    this.#blocks.push({ id, offsetBytes: this.#length, lengthBytes });
-    this.#length += lengthBytes;
-    this.#waiting.add(toHex(id));
-  }
-
-  finish(): void {
-    this.#seal();
-    this.#end();
-  }
-
-  #seal(): void {
-    if (this.#blocks.length === 0) return;
-    this.#builder ??= this.#open();
-    this.#builder.add(this.#frame.subarray(0, this.#length), this.#blocks, { compress: true });
-    this.#packBlocks += this.#blocks.length;
-    this.#blocks = [];
-    this.#length = 0;
-    if (this.#builder.isFull || this.#packBlocks >= packEntriesMax) this.#end();
-  }
-
-  #end(): void {
-    if (this.#builder === undefined) return;
-    this.sealedBytes += this.#builder.sizeBytes;
-    this.#close(this.#builder);
-    this.#builder = undefined;
-    this.#packBlocks = 0;
+    const message = `Cannot copy block "${toHex(id)}": its content does not match its id`;
+    throw new KluisError("ObjectCorrupt", message, { details: { block: toHex(id) } });
   }
 }

@@ -5,6 +5,7 @@
  * read level by level in the order of their numbers, which is that of their packs: each frame is
  * fetched and opened once a level. Memory: the bits, and the numbers of one level.
  */
+import { ByteCache } from "#base/byte-cache.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { toHex } from "#base/bytes.ts";
 import { idBytes } from "#formats/geometry.ts";
@@ -14,8 +15,9 @@ import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { markFramesAhead } from "#vault/limits.ts";
-import { objectNameOf } from "#vault/reader/locate.ts";
+import { markFramesAhead, nodeCacheBytes } from "#vault/limits.ts";
+import { frameKeyOf, objectNameOf } from "#vault/reader/locate.ts";
+import { RecentIds } from "./recent-ids.ts";
 
 /** What a marker reads. */
 export interface MarkerDeps {
@@ -35,6 +37,10 @@ interface NodeFrame {
 export class Marker {
   readonly #deps: MarkerDeps;
   #bits = new Uint8Array(0);
+  /** Opened frames: nodes of different levels lie in one. */
+  readonly #frames = new ByteCache<Uint8Array>(nodeCacheBytes);
+  /** Ids that the walk under way has followed, of those that had to be looked up. */
+  #followed = new RecentIds();
   /** The entry that was followed last: blocks of a disk lie one after the other. */
   #last = -2;
   #references = 0;
@@ -83,6 +89,7 @@ export class Marker {
    * index does not name something; ObjectCorrupt, ObjectNotFound (never) where a node cannot be read.
    */
   async markMaps(roots: readonly Uint8Array[]): Promise<void> {
+    this.#followed = new RecentIds();
     let level: number[] = [];
     for (const root of roots) this.#follow(root, 0, level);
     while (level.length > 0) {
@@ -101,7 +108,9 @@ export class Marker {
   /** Marks what one id names, and notes it as a node to read if it was new. */
   #follow(ids: Uint8Array, at: number, nodes: number[] | undefined): void {
     this.#references++;
-    const number = this.#deps.index.numberOf(ids, at, this.#last + 1);
+    if (this.#followed.has(ids, at)) return;
+    const guess = this.#last + 1;
+    const number = this.#deps.index.numberOf(ids, at, guess);
     if (number < 0) {
       const block = toHex(ids.subarray(at, at + idBytes));
       throw new KluisError(
@@ -111,6 +120,8 @@ export class Marker {
       );
     }
     this.#last = number;
+    // What the index finds at once needs no memory beside it.
+    if (number !== guess) this.#followed.add(ids, at);
     if (this.mark(number)) nodes?.push(number);
   }
 
@@ -136,7 +147,12 @@ export class Marker {
   }
 
   async #open({ location }: NodeFrame): Promise<Uint8Array> {
-    return await openFrameAt(location, this.#deps);
+    const key = frameKeyOf(location);
+    const known = this.#frames.get(key);
+    if (known !== undefined) return known;
+    const plain = await openFrameAt(location, this.#deps);
+    this.#frames.set(key, plain, plain.byteLength);
+    return plain;
   }
 
   #readFrame({ nodes }: NodeFrame, plain: Uint8Array, next: number[]): void {

@@ -5,6 +5,7 @@ import {
   breakerShare,
   repackShareMin,
   smallPackBytes,
+  smallPacksLeft,
   smallPacksMax,
   unusedShareDefault,
 } from "#vault/limits.ts";
@@ -89,10 +90,15 @@ export function planCollection(
   };
 }
 
-/** Small packs that stay and are worth merging, smallest first. */
+/**
+ * Small packs that are worth merging, smallest first: those that cost least to copy for each name less.
+ * Many at a time, so that each byte is copied a few times at most until it lies in a large pack.
+ */
 function smallPacksOf(uses: readonly PackUse[], chosen: ReadonlySet<PackUse>): readonly PackUse[] {
   const small = uses.filter((use) => use.sizeBytes < smallPackBytes && !chosen.has(use));
-  return small.length > smallPacksMax ? small.sort((a, b) => a.sizeBytes - b.sizeBytes) : [];
+  if (small.length <= smallPacksMax) return [];
+  small.sort((a, b) => a.sizeBytes - b.sizeBytes);
+  return small.slice(0, small.length - smallPacksLeft);
 }
 
 function assertModest(freedBytes: number, vaultBytes: number): void {

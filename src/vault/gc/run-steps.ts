@@ -1,5 +1,6 @@
 /** Runs steps of the protocol on a store: seals what is put, opens what is read. */
 import type { Clock } from "#base/clock.ts";
+import { forEachBounded } from "#base/for-each-bounded.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
 import {
@@ -9,11 +10,11 @@ import {
   tombstonePlain,
 } from "#formats/control-record.ts";
 import { decisionPrefix, deletedPrefix, pointPrefix } from "#formats/store-names.ts";
-import type { ObjectStore } from "#ports/object-store.ts";
+import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import { openContainer } from "#vault/container/container-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { controlPollMs, objectBytesMax } from "#vault/limits.ts";
+import { controlPollMs, controlRequestsInFlight, objectBytesMax } from "#vault/limits.ts";
 import type { ListedName, ObjectBody, Step, Steps } from "./steps.ts";
 
 /** What steps are run with. */
@@ -59,8 +60,9 @@ async function carryOut(step: Step, deps: StepDeps): Promise<unknown> {
   if (step.op === "get") return await read(step.name, deps);
   if (step.op === "list") return await listNames(step.prefix, deps);
   if (step.op === "work") return await step.run();
-  if (step.op === "remove") await remove(step.name, deps);
-  else await deps.clock.sleep(controlPollMs, signal);
+  if (step.op === "remove") {
+    await forEachBounded(step.names, controlRequestsInFlight, (name) => remove(name, deps));
+  } else await deps.clock.sleep(controlPollMs, signal);
   return undefined;
 }
 
@@ -84,7 +86,7 @@ async function read(name: string, deps: StepDeps): Promise<ObjectBody | undefine
   const { store, signal } = deps;
   const info = await store.stat(name, signal);
   if (info === undefined) return undefined;
-  if (name.startsWith(deletedPrefix)) return await readMark(name, deps);
+  if (name.startsWith(deletedPrefix)) return await readMark(info, deps);
   try {
     if (await isTombstone(info, deps)) return { kind: "tombstone" };
     // A manifest is only asked whether it is there.
@@ -96,10 +98,7 @@ async function read(name: string, deps: StepDeps): Promise<ObjectBody | undefine
   }
 }
 
-async function readControl(
-  info: { readonly name: string; readonly sizeBytes: number },
-  deps: StepDeps,
-): Promise<ObjectBody> {
+async function readControl(info: ObjectInfo, deps: StepDeps): Promise<ObjectBody> {
   const { name, sizeBytes } = info;
   if (sizeBytes > objectBytesMax) {
     throw new KluisError("ObjectCorrupt", `Cannot read "${name}": it has ${sizeBytes} bytes`, {
@@ -132,18 +131,20 @@ async function listNames(prefix: string, deps: StepDeps): Promise<readonly Liste
 
 /** Deletion marks below a prefix. One that is not ours deletes nothing. */
 async function listMarks(prefix: string, deps: StepDeps): Promise<readonly ListedName[]> {
-  const names: ListedName[] = [];
-  for await (const { name, sizeBytes } of deps.store.list(prefix, deps.signal)) {
-    if ((await readMark(name, deps)) === undefined) continue;
-    names.push({ name, sizeBytes, isTombstone: false });
-  }
-  return names;
+  const listed: ObjectInfo[] = [];
+  for await (const info of deps.store.list(prefix, deps.signal)) listed.push(info);
+  const marks = new Set<string>();
+  await forEachBounded(listed, controlRequestsInFlight, async (info) => {
+    if ((await readMark(info, deps)) !== undefined) marks.add(info.name);
+  });
+  return listed.flatMap(({ name, sizeBytes }) =>
+    marks.has(name) ? [{ name, sizeBytes, isTombstone: false }] : [],
+  );
 }
 
-async function readMark(name: string, deps: StepDeps): Promise<ObjectBody | undefined> {
+async function readMark(info: ObjectInfo, deps: StepDeps): Promise<ObjectBody | undefined> {
   try {
-    const info = await deps.store.stat(name, deps.signal);
-    return info === undefined ? undefined : await readControl(info, deps);
+    return await readControl(info, deps);
   } catch (error) {
     if (isKluisError(error, "ObjectNotFound") || isKluisError(error, "ObjectCorrupt")) {
       return undefined;

@@ -76,12 +76,13 @@ export function* pointExists(manifest: string): Steps<boolean> {
 /** Removes the lease and its signs of life. Only once no put of this session can be under way. */
 export function* endSession(id: string): Steps<void> {
   const names = yield* listNames("end-session", leasePrefix);
-  // The lease goes last: signs of life without one would stay.
-  for (const name of names) {
+  const beats = names.filter((name) => {
     const parsed = parseStoreName(name);
-    if (parsed?.kind === "beat" && parsed.session === id) yield* remove("end-session", name);
-  }
-  yield* remove("end-session", leaseName(id));
+    return parsed?.kind === "beat" && parsed.session === id;
+  });
+  // The lease goes last: signs of life without one would stay.
+  yield* remove("end-session", beats);
+  yield* remove("end-session", [leaseName(id)]);
 }
 
 /** Deletes a point; false where there is none. Its manifest stays until a collection removes it. */

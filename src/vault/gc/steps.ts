@@ -28,7 +28,7 @@ export type Step =
   | { readonly op: "put"; readonly why: Why; readonly name: string; readonly body: ObjectBody }
   | { readonly op: "get"; readonly why: Why; readonly name: string }
   | { readonly op: "list"; readonly why: Why; readonly prefix: string }
-  | { readonly op: "remove"; readonly why: Why; readonly name: string }
+  | { readonly op: "remove"; readonly why: Why; readonly names: readonly string[] }
   | { readonly op: "pause"; readonly why: Why }
   | { readonly op: "work"; readonly why: Why; readonly run: () => Promise<unknown> };
 
@@ -79,9 +79,9 @@ export function* list(why: Why, prefix: string): Steps<readonly ListedName[]> {
   return (yield { op: "list", why, prefix }) as readonly ListedName[];
 }
 
-/** Removes an object, if it is there. */
-export function* remove(why: Why, name: string): Steps<void> {
-  yield { op: "remove", why, name };
+/** Removes objects, those that are there: in any order, side by side; all are gone when it ends. */
+export function* remove(why: Why, names: readonly string[]): Steps<void> {
+  if (names.length > 0) yield { op: "remove", why, names };
 }
 
 /** Lets time go by. */

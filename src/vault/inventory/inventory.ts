@@ -1,4 +1,5 @@
 /** Which objects a store is expected to hold; docs/design/verify-and-heal.md. */
+import { forEachBounded } from "#base/for-each-bounded.ts";
 import { ledgerGenerationMax, type LedgerLine } from "#formats/ledger-part.ts";
 import {
   type LedgerContent,
@@ -13,6 +14,8 @@ import {
 
 /** Compaction is of use from so many parts on. */
 export const compactPartsMin = 16;
+/** Parts that a compaction removes at once. */
+const removalsInFlight = 16;
 
 /** An object that was put. */
 export interface StoredObject {
@@ -100,7 +103,7 @@ export async function compactInventory(
     ...[...expected.values()].map((object) => ({ kind: "add" as const, ...object })),
   ];
   await putLedgerLines(deps, "inventory", { after: parts, lines: lines.map((line) => () => line) });
-  for (const { name } of parts) await store.remove(name, signal);
+  await forEachBounded(parts, removalsInFlight, ({ name }) => store.remove(name, signal));
   return parts.length;
 }
 

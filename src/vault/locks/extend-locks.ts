@@ -1,6 +1,7 @@
 /** Gives what recovery points need a longer lock before its lock ends; docs/adr/0009-immutability.md. */
-import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { toHex } from "#base/bytes.ts";
+import { forEachBounded } from "#base/for-each-bounded.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { lockEndOf } from "#formats/lock-policy.ts";
 import {
   indexPrefix,
@@ -17,8 +18,8 @@ import {
 import type { ObjectLocks } from "#ports/object-store.ts";
 import { Marker, type MarkerDeps } from "#vault/gc/marker.ts";
 import { readKeyRecords } from "#vault/keys/records.ts";
+import { lockRequestsInFlight } from "#vault/limits.ts";
 import { isVaultLoss } from "#vault/vault-loss.ts";
-import { forEachBounded } from "./for-each-bounded.ts";
 import { type PackInUse, planExtensions } from "./plan-extensions.ts";
 
 /** What extending takes. The index must know all segments that are listed. */
@@ -123,7 +124,7 @@ async function filterDue(
   { locks, signal }: Run,
 ): Promise<ReadonlySet<string>> {
   const due = new Set<string>();
-  await forEachBounded(names, async (name) => {
+  await forEachBounded(names, lockRequestsInFlight, async (name) => {
     if (await locks.endsBefore(name, dueMs, signal)) due.add(name);
   });
   return due;
@@ -152,7 +153,7 @@ async function extendAll(
   { locks, untilMs, signal }: Run,
   { mayVanish }: { readonly mayVanish: boolean },
 ): Promise<void> {
-  await forEachBounded(names, async (name) => {
+  await forEachBounded(names, lockRequestsInFlight, async (name) => {
     try {
       await locks.extend(name, untilMs, signal);
     } catch (error) {

@@ -1,8 +1,9 @@
 /** What a collection must leave alone because it is locked; docs/adr/0009-immutability.md. */
+import { forEachBounded } from "#base/for-each-bounded.ts";
 import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
-import { forEachBounded } from "./for-each-bounded.ts";
+import { lockRequestsInFlight } from "#vault/limits.ts";
 
 /** What is looked at. */
 export interface LockedDeps {
@@ -27,7 +28,7 @@ export async function findLocked(
   if (locks === undefined) return locked;
   const nowMs = await locks.nowMs(signal);
   const names = [...listed.segments, ...listed.packs.map(({ name }) => name)];
-  await forEachBounded(names, async (name) => {
+  await forEachBounded(names, lockRequestsInFlight, async (name) => {
     if (!(await locks.endsBefore(name, nowMs, signal))) locked.add(name);
   });
   const bound: string[] = [];

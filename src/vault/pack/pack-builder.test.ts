@@ -10,7 +10,13 @@ import { packBytesTarget } from "#formats/geometry.ts";
 import { fromIndexColumns, parsePackFooter } from "#formats/index-segment.ts";
 import { testKeys } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
-import { openContainer, openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
+import {
+  openContainer,
+  openFetchedFrame,
+  parseFetchedHeader,
+  sealOf,
+} from "#vault/container/container-reader.ts";
+import type { FetchedFrame } from "#vault/container/frame.ts";
 import { computeId, computeName } from "#vault/hashing.ts";
 import { type FrameBlock, PackBuilder } from "./pack-builder.ts";
 
@@ -85,4 +91,57 @@ test("pack builder: is full at its target, and refuses frames without blocks", (
   assert.ok(builder.sizeBytes >= packBytesTarget && frames === 128);
   const assertion = { name: "AssertionError" };
   assert.throws(() => builder.add(random.bytes(5), [], { compress: false }), assertion);
+});
+
+/** A pack of one frame of text, and that frame as it is fetched. */
+function packText(): { readonly frame: FetchedFrame; readonly blocks: readonly FrameBlock[] } {
+  const plain = new TextEncoder().encode("a page of a log file\n".repeat(3000));
+  const half = plain.byteLength / 2;
+  const blocks = [0, half].map((offsetBytes): FrameBlock => {
+    const content = plain.subarray(offsetBytes, offsetBytes + half);
+    return { id: computeId(testKeys.blockIdKey, content), offsetBytes, lengthBytes: half };
+  });
+  const builder = new PackBuilder({ type: "pack", keys: testKeys, random, verify: true });
+  builder.add(plain, blocks, { compress: true });
+  const { bytes, table } = builder.finish();
+  const [{ sealedBytes } = { sealedBytes: 0 }] = table.frames;
+  const sealed = bytes.slice(containerHeaderBytes, containerHeaderBytes + sealedBytes);
+  const expected = { sealedBytes, plainBytes: plain.byteLength };
+  const header = parseFetchedHeader(sealed, expected, "source");
+  const seal = sealOf(testKeys, { type: "pack", epoch: table.epoch, salt: table.salt });
+  return { frame: { seal, header, bytes: sealed, objectName: "source" }, blocks };
+}
+
+test("pack builder: takes a frame of another pack as it is, under the key of its own", () => {
+  const { frame, blocks } = packText();
+  const builder = new PackBuilder({ type: "pack", keys: testKeys, random, verify: true });
+  addFrame(builder, testKeys.blockIdKey, [5000]);
+  builder.addResealed(frame, blocks);
+  const { bytes, table } = builder.finish();
+  const [, taken] = table.frames;
+  assert.equal(taken?.sealedBytes, frame.bytes.byteLength, "compressed as it was");
+  assert.equal(taken?.codec, "zstd");
+  const opened = openContainer(testKeys, { name: "copy", bytes, type: "pack" });
+  const content = opened.content.subarray(5000);
+  for (const { id, offsetBytes, lengthBytes } of blocks) {
+    const block = content.subarray(offsetBytes, offsetBytes + lengthBytes);
+    assert.ok(bytesEqual(computeId(testKeys.blockIdKey, block), id));
+  }
+  assert.equal(table.entries.length, 3);
+});
+
+test("pack builder: a frame of another pack that is not what it should be is refused", () => {
+  const create = (): PackBuilder =>
+    new PackBuilder({ type: "pack", keys: testKeys, random, verify: true });
+  const isCorrupt = (error: unknown): boolean => isKluisError(error, "ObjectCorrupt");
+  const { frame, blocks } = packText();
+  const [first, second] = blocks;
+  assert.ok(first && second);
+  const swapped = [first, { ...second, id: new Uint8Array(24) }];
+  assert.throws(() => create().addResealed(frame, swapped), isCorrupt);
+  for (const at of [5, 20, frame.bytes.byteLength - 1]) {
+    const bytes = frame.bytes.slice();
+    bytes[at] = (bytes[at] ?? 0) ^ 1;
+    assert.throws(() => create().addResealed({ ...frame, bytes }, blocks), isCorrupt);
+  }
 });

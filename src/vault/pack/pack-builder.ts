@@ -1,13 +1,14 @@
 /** Builds one data or map pack: frames of blocks, and the table that finds them again. */
 import { assert } from "#base/assert.ts";
 import { bytesEqual } from "#base/bytes.ts";
+import { freeBuffer } from "#base/free-buffer.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
 import type { FrameCodec } from "#formats/container.ts";
 import { packBytesTarget } from "#formats/geometry.ts";
 import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
-import { ContainerBuilder } from "#vault/container/container-builder.ts";
-import { openFrame } from "#vault/container/frame.ts";
+import { ContainerBuilder, type PlacedFrame } from "#vault/container/container-builder.ts";
+import { type FetchedFrame, openFrame } from "#vault/container/frame.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 
@@ -82,17 +83,12 @@ export class PackBuilder {
 
   /** Seals `plain` (at most 1 MiB), which holds `blocks`, as one frame. */
   add(plain: Uint8Array, blocks: readonly FrameBlock[], options: { compress: boolean }): void {
-    const placed = this.#container.addFrame(plain, options);
-    const { plainBytes, codec } = placed.header;
-    const bytes = this.#container.frameBytes(placed);
-    if (this.#verify) {
-      assertReadsBack(
-        openFrame(this.#container.seal, placed.header, bytes, "new map pack"),
-        blocks,
-        this.#idKey,
-      );
-    }
-    this.#note({ sealedBytes: bytes.byteLength, plainBytes, codec, blocks });
+    this.#take(this.#container.addFrame(plain, options), blocks);
+  }
+
+  /** Takes all that a frame of another pack holds, which is `blocks`, as one frame. */
+  addResealed(from: FetchedFrame, blocks: readonly FrameBlock[]): void {
+    this.#take(this.#container.addResealed(from), blocks);
   }
 
   /** A ticket for at most `frames` frames that are to be sealed elsewhere. */
@@ -118,6 +114,17 @@ export class PackBuilder {
     };
     const footer = encodeIndexSegment([{ ...table, name: new Uint8Array(32) }]);
     return { bytes: this.#container.finish(footer), table };
+  }
+
+  #take(placed: PlacedFrame, blocks: readonly FrameBlock[]): void {
+    const { plainBytes, codec } = placed.header;
+    const bytes = this.#container.frameBytes(placed);
+    if (this.#verify) {
+      const opened = openFrame(this.#container.seal, placed.header, bytes, "new pack");
+      assertReadsBack(opened, blocks, this.#idKey);
+      freeBuffer(opened);
+    }
+    this.#note({ sealedBytes: bytes.byteLength, plainBytes, codec, blocks });
   }
 
   #note({ sealedBytes, plainBytes, codec, blocks }: SealedFrame): void {

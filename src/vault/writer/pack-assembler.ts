@@ -11,16 +11,13 @@ import { Pool } from "#base/pool.ts";
 import type { RandomSource } from "#base/random.ts";
 import { packBytesTarget } from "#formats/geometry.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { packBufferBytes, packBuffers, packEntriesMax } from "#vault/limits.ts";
+import { packBufferBytes, packBuffers, packEntriesMax, packFooterBytesMax } from "#vault/limits.ts";
 import {
   type BuiltPack,
   type FrameTicket,
   PackBuilder,
   type SealedFrame,
 } from "#vault/pack/pack-builder.ts";
-
-/** Room in a pack's buffer for its footer and trailer: at most 100 bytes for each block. */
-const footerBytesMax = 4 * 1024 * 1024;
 
 /** A pack that is ready to be put. Its bytes are lent until `release` is called. */
 export interface FinishedPack extends BuiltPack {
@@ -52,7 +49,7 @@ export class PackAssembler {
   readonly #onPack: (pack: FinishedPack) => void;
   readonly #buffers = new Pool({
     size: packBuffers,
-    make: () => allocateAligned(packBufferBytes + footerBytesMax, "shared"),
+    make: () => allocateAligned(packBufferBytes + packFooterBytesMax, "shared"),
   });
   #open: Promise<OpenPack> | undefined;
   /** Sealed bytes for each plain byte, of late; to foresee when a pack is full. */
