@@ -44,6 +44,7 @@ import type {
   VerifyOutput,
   VmChangedOutput,
   VmDiskOutput,
+  VmExtensionOutput,
   VmOutput,
   VmsOutput,
 } from "#contract/cli-output.ts";
@@ -433,6 +434,23 @@ const vmDisk: Members<VmDiskOutput> = {
   sizeBytes: ["number", "what the guest sees"],
 };
 
+const vmExtension: Members<VmExtensionOutput> = {
+  vm: ["text", "id of the VM"],
+  isInstalled: ["true or false", "whether it is in the guest"],
+  isCurrent: [
+    "true or false?",
+    "whether it is the one of this Kluis; the next backup replaces another",
+  ],
+  version: ["text?", "its version"],
+  lastStatus: [
+    "text?",
+    "what the last backup came to: `application`, `file-system`, `crash`, `refused` or `interrupted`",
+  ],
+  lastError: ["text?", "why it was not better"],
+  lastAt: ["text?", "when, by the guest's clock"],
+  changes: ["list of text", "what it has changed in the guest"],
+};
+
 const vmChanged: Members<VmChangedOutput> = {
   vm: ["VM", "as it is now"],
   durationMs: ["number", "of the command's work"],
@@ -481,6 +499,7 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("vms", "`vm list`", { ...vms }),
   toDocument("vm-started", "`vm start`", { ...vmChanged }),
   toDocument("vm-detached", "`vm detach`", { ...vmChanged }),
+  toDocument("vm-extension", "`vm extension status`, `install`, `remove`", { ...vmExtension }),
   toPart("key", { ...key }),
   toPart("pruned point", { ...prunedPoint }),
   toPart("rewrapped key", { ...rewrappedKey }),

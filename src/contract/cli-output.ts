@@ -384,6 +384,18 @@ export interface VmChangedOutput extends OutputHead<"vm-started" | "vm-detached"
   readonly durationMs: number;
 }
 
+/** `vm extension status`, `vm extension install`, `vm extension remove`. */
+export interface VmExtensionOutput extends OutputHead<"vm-extension"> {
+  readonly vm: string;
+  readonly isInstalled: boolean;
+  readonly isCurrent?: boolean;
+  readonly version?: string;
+  readonly lastStatus?: string;
+  readonly lastError?: string;
+  readonly lastAt?: string;
+  readonly changes: readonly string[];
+}
+
 /** `vault collect`. */
 export interface CollectionOutput extends OutputHead<"collection"> {
   readonly end: "done" | "planned" | "nothing-to-do" | "gave-up" | "fenced";
