@@ -318,6 +318,7 @@ export interface RepairOutput extends OutputHead<"repair"> {
   readonly packsIndexed: number;
   readonly packsUnusable: number;
   readonly segmentsDropped: number;
+  readonly lockedObjects: readonly string[];
   readonly inventoryAdded: number;
   readonly inventoryRemoved: number;
   readonly findingsLifted: number;

@@ -186,8 +186,11 @@ class Verification implements AsyncDisposable {
     await vault.locator.refresh();
     const state = await this.#checkStore();
     for (const { name, error } of vault.index.lost) {
+      const segment = indexSegmentName(name);
+      // Replaced, and there for its lock alone; or collected meanwhile.
+      if (await state.wasRemoved(segment)) continue;
       const verdict = verdictOf(error);
-      this.#damage.addObject({ name: indexSegmentName(name), verdict, reason: error.message });
+      this.#damage.addObject({ name: segment, verdict, reason: error.message });
     }
     const needed = points === undefined ? undefined : new Set<string>();
     const isWalkSound = await this.#walkOnce(states, needed);

@@ -17,7 +17,8 @@ export const vaultRepair: CommandSpec = {
   description:
     "Builds index segments again from the packs where they are lost, brings the inventory up to date, notes damage " +
     "so that the next backup heals what the disks still have, and names every recovery point and range of a disk " +
-    "that cannot be restored now. It removes no pack and no recovery point. " +
+    "that cannot be restored now. It removes no pack and no recovery point. In an immutable vault a damaged object " +
+    "stays until its lock ends: nothing builds on it or misses it. " +
     "Exit code 0: everything can be restored; 14: something cannot; 12: something could not be read just now.",
   arguments: [],
   options: [
@@ -82,5 +83,6 @@ function toLines(report: RepairReport): readonly string[] {
     "",
     `${doing}: ${packsIndexed} packs indexed again (${packsUnusable} cannot be), ${segmentsDropped} damaged index segments replaced,`,
     `  ${inventoryAdded} objects added to the inventory, ${inventoryRemoved} missing ones dropped from it, ${report.findingsLifted} findings lifted`,
+    ...report.lockedObjects.map((name) => `Locked, and stays until its lock ends: ${name}`),
   ];
 }

@@ -5,6 +5,7 @@ import type { RandomSource } from "#base/random.ts";
 import { containerHeaderBytes, parseContainerHeader } from "#formats/container.ts";
 import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
 import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
+import { findLostSegments } from "#vault/health/examine.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { PackExtent } from "#vault/index/entry-reader.ts";
 import type { LostSegment } from "#vault/index/segment-repairs.ts";
@@ -115,7 +116,9 @@ export class VaultCollectionWork implements CollectionWork {
       this.marker.clear();
       this.#seen.clear();
     }
-    const [lost] = index.lost.filter(({ name }) => segments.some((one) => bytesEqual(one, name)));
+    const [lost] = (await findLostSegments(this.#deps)).filter(({ name }) =>
+      segments.some((one) => bytesEqual(one, name)),
+    );
     if (lost !== undefined) await this.#throwLost(lost);
     const listed = namesOf(input);
     const distrusted: Uint8Array[] = [];
