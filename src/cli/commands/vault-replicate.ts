@@ -43,7 +43,7 @@ export const vaultReplicate: CommandSpec = {
 async function runReplicate(input: CommandInput, environment: CliEnvironment): Promise<number> {
   const { store: primary, files } = await unlockStore(input, environment, { intent: "read" });
   const place = input.requiredText("secondary");
-  const secondary = await environment.drivers.openStore(place, { create: true });
+  const secondary = await environment.drivers.openStore(place, { create: true, isCopy: true });
   const cacheDirectory = cacheDirectoryOf(input, environment, files);
   const stores = { primary, secondary, keys: files.keys, cacheDirectory };
   return await runCopy(input, environment, {
