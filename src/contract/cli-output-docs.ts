@@ -292,6 +292,7 @@ const repair: Members<RepairOutput> = {
   packsIndexed: ["number", "packs that an index segment names again"],
   packsUnusable: ["number", "packs whose own table cannot be read"],
   segmentsDropped: ["number", "damaged index segments that were replaced"],
+  pointsKept: ["number", "recovery points whose damaged deletion mark was dropped"],
   lockedObjects: ["list of text", "damaged objects that stay until their locks end"],
   inventoryAdded: ["number", "objects that the inventory did not name"],
   inventoryRemoved: ["number", "missing objects that are no longer expected"],

@@ -319,6 +319,7 @@ export interface RepairOutput extends OutputHead<"repair"> {
   readonly packsUnusable: number;
   readonly segmentsDropped: number;
   readonly lockedObjects: readonly string[];
+  readonly pointsKept: number;
   readonly inventoryAdded: number;
   readonly inventoryRemoved: number;
   readonly findingsLifted: number;

@@ -11,6 +11,8 @@ import { isKluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
 import { indexSegmentName, parseStoreName, pointName } from "#formats/store-names.ts";
 import { writeMissingSegments } from "#vault/copy/write-segments.ts";
+import { runSteps } from "#vault/gc/run-steps.ts";
+import { listMarks, mendMark } from "#vault/gc/session-protocol.ts";
 import { putFindings, readFindings } from "#vault/inventory/findings.ts";
 import { putInventoryPart, readInventory, type StoredObject } from "#vault/inventory/inventory.ts";
 import { listUnindexed, readFooters } from "#vault/repair/read-footers.ts";
@@ -41,6 +43,8 @@ export interface RepairReport {
   readonly segmentsDropped: number;
   /** Damaged objects that the store keeps for their locks; nothing is built on them any more. */
   readonly lockedObjects: readonly string[];
+  /** Recovery points whose deletion mark was damaged, and that exist as any other now. */
+  readonly pointsKept: number;
   readonly inventoryAdded: number;
   readonly inventoryRemoved: number;
   /** Objects that were found damaged once and are whole now. */
@@ -56,6 +60,7 @@ export async function repairVault(options: RepairOptions): Promise<RepairReport>
   await vault.locator.refresh();
   const index = await rebuildIndex(options);
   const segments = await dropSegments(options, index.packsUnusable === 0);
+  const pointsKept = await mendMarks(options);
   const before = await readFindings(placeOf(options));
   const verify = await verifyVault({ ...options, record: !isDryRun });
   const inventory = await repairInventory(options, verify);
@@ -67,6 +72,7 @@ export async function repairVault(options: RepairOptions): Promise<RepairReport>
     ...index,
     ...segments,
     lockedObjects: [...segments.lockedObjects, ...(await findLocked(options, verify))],
+    pointsKept,
     ...inventory,
     findingsLifted: lifted.length,
     verify,
@@ -126,6 +132,18 @@ async function dropSegments(
     }
   }
   return { segmentsDropped: removed.length, lockedObjects };
+}
+
+/**
+ * What no mark deletes for certain is kept, or is there to be deleted again; how many points that were.
+ * Errors: Busy (backoff) while a collection is at work, those of the store.
+ */
+async function mendMarks(options: RepairOptions): Promise<number> {
+  const { damaged } = await runSteps(listMarks(), options);
+  if (options.isDryRun === true) return damaged.length;
+  let kept = 0;
+  for (const mark of damaged) if (await runSteps(mendMark(mark, "keep"), options)) kept++;
+  return kept;
 }
 
 /** Objects that a check has proved damaged and that nobody can remove yet. */

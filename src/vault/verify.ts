@@ -13,6 +13,7 @@ import { present } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { fromHex } from "#base/bytes.ts";
+import { systemRandom } from "#base/random.ts";
 import { containerHeaderBytes } from "#formats/container.ts";
 import type { IndexPack } from "#formats/index-segment.ts";
 import type { Manifest, ManifestDisk } from "#formats/manifest.ts";
@@ -24,6 +25,8 @@ import {
   pointName,
 } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
+import { runSteps } from "#vault/gc/run-steps.ts";
+import { listMarks } from "#vault/gc/session-protocol.ts";
 import { putFindings, readFindings } from "#vault/inventory/findings.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { workersMax } from "#vault/limits.ts";
@@ -185,6 +188,7 @@ class Verification implements AsyncDisposable {
     vault.locator.expectMore();
     await vault.locator.refresh();
     const state = await this.#checkStore();
+    await this.#checkMarks();
     for (const { name, error } of vault.index.lost) {
       const segment = indexSegmentName(name);
       // Replaced, and there for its lock alone; or collected meanwhile.
@@ -279,6 +283,16 @@ class Verification implements AsyncDisposable {
       onBlock: ({ pack }) => onPack(pack.type, pack.name),
       signal: this.#options.signal,
     };
+  }
+
+  /** A deletion mark that does not open deletes nothing. */
+  async #checkMarks(): Promise<void> {
+    if (this.#options.points !== undefined) return;
+    const { damaged } = await runSteps(listMarks(), { ...this.#options, random: systemRandom });
+    for (const name of damaged) {
+      const reason = "a recovery point was deleted by it, and counts as existing now";
+      this.#damage.addObject({ name, verdict: "damaged", reason });
+    }
   }
 
   /** What is wrong by the inventory counts where everything is verified, or what is needed. */

@@ -83,6 +83,11 @@ function toLines(report: RepairReport): readonly string[] {
     "",
     `${doing}: ${packsIndexed} packs indexed again (${packsUnusable} cannot be), ${segmentsDropped} damaged index segments replaced,`,
     `  ${inventoryAdded} objects added to the inventory, ${inventoryRemoved} missing ones dropped from it, ${report.findingsLifted} findings lifted`,
+    ...(report.pointsKept === 0 ? [] : [keptLine(report.pointsKept)]),
     ...report.lockedObjects.map((name) => `Locked, and stays until its lock ends: ${name}`),
   ];
+}
+
+function keptLine(points: number): string {
+  return `  ${points} recovery points exist again, since their deletion marks are damaged: delete them again, or keep them`;
 }

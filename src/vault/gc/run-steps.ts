@@ -130,12 +130,14 @@ async function listNames(prefix: string, deps: StepDeps): Promise<readonly Liste
   return names;
 }
 
-/** Deletion marks below a prefix. One that is not ours deletes nothing. */
+/** Deletion marks below a prefix. */
 async function listMarks(prefix: string, deps: StepDeps): Promise<readonly ListedName[]> {
   const names: ListedName[] = [];
   for await (const { name, sizeBytes } of deps.store.list(prefix, deps.signal)) {
-    if ((await readMark(name, deps)) === undefined) continue;
-    names.push({ name, sizeBytes, isTombstone: false });
+    const mark = await readMark(name, deps);
+    if (mark === undefined) continue;
+    const isDamaged = mark.kind === "damaged";
+    names.push({ name, sizeBytes, isTombstone: false, ...(isDamaged && { isDamaged }) });
   }
   return names;
 }
@@ -145,9 +147,8 @@ async function readMark(name: string, deps: StepDeps): Promise<ObjectBody | unde
     const info = await deps.store.stat(name, deps.signal);
     return info === undefined ? undefined : await readControl(info, deps);
   } catch (error) {
-    if (isKluisError(error, "ObjectNotFound") || isKluisError(error, "ObjectCorrupt")) {
-      return undefined;
-    }
+    if (isKluisError(error, "ObjectNotFound")) return undefined;
+    if (isKluisError(error, "ObjectCorrupt")) return { kind: "damaged" };
     throw error;
   }
 }
