@@ -9,7 +9,7 @@
  */
 import { availableParallelism } from "node:os";
 
-import { present } from "#base/assert.ts";
+import { assert, present } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { fromHex } from "#base/bytes.ts";
@@ -66,6 +66,8 @@ export interface VerifyOptions {
   readonly keys: VaultKeys;
   readonly vault: Vault;
   readonly clock: Clock;
+  /** Takes key epochs into `keys` that began since; whether there are any. Asked once, where something is wrong. */
+  readonly rereadKeys?: (() => Promise<boolean>) | undefined;
   /** What is known to be wrong with objects of the store, by what the host remembers. */
   readonly known?: readonly BadObject[];
   /** Only these points and the packs that they need; by default all points and every object. */
@@ -130,9 +132,26 @@ export interface VerifyReport {
  */
 export async function verifyVault(options: VerifyOptions): Promise<VerifyReport> {
   const startMs = options.clock.monotonicMs();
-  await using run = new Verification(options);
-  const report = await run.verify();
+  const report = (await verifyOnce(options, options.rereadKeys)) ?? (await verifyOnce(options));
+  assert(report !== undefined, "a verification that does not read keys again has a report");
   return { ...report, durationMs: options.clock.monotonicMs() - startMs };
+}
+
+/**
+ * `undefined` where the vault's keys were rotated meanwhile: what is sealed under the new epoch cannot be told
+ * from what is wrong, and can be now.
+ */
+async function verifyOnce(
+  options: VerifyOptions,
+  rereadKeys?: () => Promise<boolean>,
+): Promise<Omit<VerifyReport, "durationMs"> | undefined> {
+  await using run = new Verification(options);
+  try {
+    return await run.verify(rereadKeys);
+  } catch (error) {
+    if (isKluisError(error, "KeyWrong") && (await rereadKeys?.()) === true) return undefined;
+    throw error;
+  }
 }
 
 interface PointState {
@@ -181,7 +200,10 @@ class Verification implements AsyncDisposable {
     await this.#pool[Symbol.asyncDispose]();
   }
 
-  async verify(): Promise<Omit<VerifyReport, "durationMs">> {
+  /** `undefined` where something is wrong before any object is read, and `rereadKeys` has new keys. */
+  async verify(
+    rereadKeys: (() => Promise<boolean>) | undefined,
+  ): Promise<Omit<VerifyReport, "durationMs"> | undefined> {
     const { vault, points, depth = "full" } = this.#options;
     const states = await this.#readManifests();
     // Points that others commit just now are to be found whole.
@@ -198,6 +220,8 @@ class Verification implements AsyncDisposable {
     }
     const needed = points === undefined ? undefined : new Set<string>();
     const isWalkSound = await this.#walkOnce(states, needed);
+    const isWrong = !isWalkSound || !this.#damage.isNone;
+    if (isWrong && (await rereadKeys?.()) === true) return undefined;
     await this.#checkObjects(state, needed);
     const isSound = isWalkSound && this.#damage.isNone;
     // Where a block lies in another pack too, that one counts.

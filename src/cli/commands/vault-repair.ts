@@ -1,5 +1,6 @@
 import { outputFormat, type RepairOutput } from "#contract/cli-output.ts";
 import { type RepairReport, repairVault } from "#vault/repair.ts";
+import { rereadKeys } from "#vault/vault-files.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { vaultExits } from "#cli/exit-codes.ts";
@@ -54,6 +55,7 @@ async function runVaultRepair(input: CommandInput, environment: CliEnvironment):
     store: session.store,
     keys: session.files.keys,
     vault: session.vault,
+    rereadKeys: () => rereadKeys(session.store, session.files, signal),
     clock,
     random,
     signal,
