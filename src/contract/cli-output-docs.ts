@@ -30,6 +30,7 @@ import type {
   RestoredDiskOutput,
   RestoreOutput,
   RewrappedKeyOutput,
+  SecondaryPruningOutput,
   UnreadablePointOutput,
   VaultCreatedOutput,
   VaultHealedOutput,
@@ -386,7 +387,17 @@ const copy: Members<CopyOutput> = {
   damaged: ["list of bad object", "objects that were not copied"],
   lag: ["lag", "what the copy lacks of what the other store held when it was listed"],
   isSecondary: ["yes or no", "whether the copy follows the other store or is a vault of its own"],
+  pruning: ["pruning?", "what was taken out of the secondary; only with `--prune`"],
   durationMs: ["number", "of the whole copy"],
+};
+
+const pruning: Members<SecondaryPruningOutput> = {
+  pointsDeleted: ["number", "recovery points that the primary has deleted"],
+  pointsUnexplained: [
+    "number",
+    "recovery points that are gone in the primary without a proof: they stay",
+  ],
+  freedBytes: ["number", "bytes of packs that were removed"],
 };
 
 const heldBackPoint: Members<HeldBackPointOutput> = {
@@ -517,6 +528,7 @@ export const outputShapes: readonly ShapeDoc[] = [
   toPart("verified disk", { ...verifiedDisk }),
   toPart("range", { ...range }),
   toPart("lag", { ...lag }),
+  toPart("pruning", { ...pruning }),
   toPart("healed object", { ...healedObject }),
   toPart("held-back point", { ...heldBackPoint }),
   toPart("VM", { ...vm }),

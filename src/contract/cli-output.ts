@@ -281,7 +281,16 @@ export interface CopyOutput extends OutputHead<"copy"> {
   readonly damaged: readonly BadObjectOutput[];
   readonly lag: LagOutput;
   readonly isSecondary: boolean;
+  /** With `--prune`, where the secondary got everything. */
+  readonly pruning?: SecondaryPruningOutput;
   readonly durationMs: number;
+}
+
+/** What was taken out of a secondary. */
+export interface SecondaryPruningOutput {
+  readonly pointsDeleted: number;
+  readonly pointsUnexplained: number;
+  readonly freedBytes: number;
 }
 
 /** An object that is as it must be again. */

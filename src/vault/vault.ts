@@ -310,10 +310,28 @@ export class Vault implements AsyncDisposable {
 
   /** Frees what no recovery point needs; see {@link collectVault}. StoreIsSecondary (after-change). */
   async collect(options: CollectionOptions = {}, signal?: AbortSignal): Promise<CollectionReport> {
+    const { store } = this.#options;
+    return await this.#collectAlone(options, signal, () => assertNotSecondary(store, signal));
+  }
+
+  /** The same in a secondary, of what `mayRemove` names alone: nothing that a replication may bring back. */
+  async collectSecondary(
+    options: CollectionOptions & Required<Pick<CollectionOptions, "mayRemove">>,
+    signal?: AbortSignal,
+  ): Promise<CollectionReport> {
+    return await this.#collectAlone(options, signal);
+  }
+
+  async #collectAlone(
+    options: CollectionOptions,
+    signal?: AbortSignal,
+    check?: () => Promise<void>,
+  ): Promise<CollectionReport> {
     const isFree = this.#backups === 0 && !this.#isCollecting;
     assert(isFree, "a vault object does not collect while it backs up or collects");
     this.#isCollecting = true;
     try {
+      await check?.();
       return await this.#collect(options, signal);
     } finally {
       this.#isCollecting = false;
@@ -321,7 +339,6 @@ export class Vault implements AsyncDisposable {
   }
 
   async #collect(options: CollectionOptions, signal?: AbortSignal): Promise<CollectionReport> {
-    await assertNotSecondary(this.#options.store, signal);
     if (options.dryRun !== true) await this.extendLocks({ signal });
     const deps = { ...this.#options, index: this.#index, signal };
     const readRoots = async (name: string): Promise<readonly Uint8Array[]> => {

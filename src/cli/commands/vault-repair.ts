@@ -40,7 +40,7 @@ export const vaultRepair: CommandSpec = {
       text: "What is lost, and what would be rebuilt.",
     },
   ],
-  exits: vaultExits,
+  exits: [...vaultExits, 34],
   outputKind: "repair",
   run: runVaultRepair,
 };
