@@ -1,7 +1,7 @@
 /** Runs the `kluis` command as a user does: as a process of its own on this terminal. */
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { relative } from "node:path";
+import { join, relative } from "node:path";
 import { promisify } from "node:util";
 
 import type { PointOutput, PointsOutput } from "#contract/cli-output.ts";
@@ -23,7 +23,7 @@ export async function runKluis(
   const { timeMs } = await timed(async () => {
     const child = spawn(process.execPath, [launcher, ...words], {
       stdio: ["ignore", "inherit", "inherit"],
-      cwd: folder,
+      ...placeOf(folder),
     });
     // Ctrl-C of a terminal reaches the child by itself; anything else is passed on.
     const onAbort = (): void => void child.kill("SIGTERM");
@@ -43,9 +43,14 @@ export async function readPoints(
   words: readonly string[],
 ): Promise<readonly PointOutput[]> {
   const args = [launcher, "image", "list", ...words, "--output", "json"];
-  const options = { cwd: folder, maxBuffer: outputBytesMax };
+  const options = { ...placeOf(folder), maxBuffer: outputBytesMax };
   const { stdout } = await promisify(execFile)(process.execPath, args, options);
   return (JSON.parse(stdout) as PointsOutput).points;
+}
+
+/** The host that runs the demo keeps nothing of it. */
+function placeOf(folder: string): { readonly cwd: string; readonly env: NodeJS.ProcessEnv } {
+  return { cwd: folder, env: { ...process.env, KLUIS_STATE: join(folder, "state") } };
 }
 
 function shorten(word: string, folder: string): string {

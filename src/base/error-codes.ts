@@ -334,6 +334,14 @@ export const errorRegistry = {
     title: "The guest agent refused a command",
     action: "Read the agent's message; check its log in the VM.",
   },
+  GuestScriptFailed: {
+    http: 409,
+    exit: 32,
+    retry: "after-change",
+    title: "A pre or post script of the guest forbids the backup",
+    action:
+      "Correct the script that the message names, or set continueBackupOnFailure in its configuration; the VM goes on.",
+  },
   SnapshotFailed: {
     http: 500,
     exit: 33,

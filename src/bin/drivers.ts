@@ -68,23 +68,37 @@ async function openFolderKeys(key: string, folders: KeyFolders): Promise<Managed
 /** Longest secret on the standard input. */
 const secretBytesMax = 4096;
 
-/** The first line of the standard input; asks for it on a terminal. */
+/** The first line of the standard input; asks for it on a terminal, which does not show what is typed. */
 async function readFirstLine(kind: SecretKind, signal: AbortSignal): Promise<Uint8Array> {
   signal.throwIfAborted();
-  signal.addEventListener("abort", () => process.stdin.destroy(signal.reason as Error));
-  if (process.stdin.isTTY) process.stderr.write(`${kind.replace(/ file$/, "")}: `);
-  const chunks: Uint8Array[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of process.stdin) {
-    chunks.push(chunk as Uint8Array);
-    sizeBytes += (chunk as Uint8Array).byteLength;
-    if (sizeBytes > secretBytesMax || (chunk as Uint8Array).includes(0x0a)) break;
-  }
-  if (sizeBytes <= secretBytesMax) return concatBytes(chunks);
+  const { stdin } = process;
+  let bytes: Uint8Array | undefined;
+  if (stdin.isTTY) {
+    const { readTyped } = await import("./read-typed.ts");
+    const prompt = `${kind.replace(/ file$/, "")}: `;
+    bytes = await readTyped(stdin, { prompt, bytesMax: secretBytesMax, signal });
+  } else bytes = await readPiped(stdin, signal);
+  if (bytes !== undefined) return bytes;
   throw new KluisError(
     "ArgumentInvalid",
     `Cannot use the ${kind} on standard input: it is too long`,
   );
+}
+
+/** All up to the end of the first line, or a little more; `undefined` where it is too long. */
+async function readPiped(
+  stdin: NodeJS.ReadStream,
+  signal: AbortSignal,
+): Promise<Uint8Array | undefined> {
+  signal.addEventListener("abort", () => stdin.destroy(signal.reason as Error));
+  const chunks: Uint8Array[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of stdin) {
+    chunks.push(chunk as Uint8Array);
+    sizeBytes += (chunk as Uint8Array).byteLength;
+    if (sizeBytes > secretBytesMax || (chunk as Uint8Array).includes(0x0a)) break;
+  }
+  return sizeBytes > secretBytesMax ? undefined : concatBytes(chunks);
 }
 
 /** Files with keys and passphrases; `signal` ends the wait for what is typed. */

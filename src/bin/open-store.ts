@@ -20,6 +20,8 @@ export interface StoreWish {
   readonly create: boolean;
   /** With `create`: lock what is put for so many days. */
   readonly immutabilityDays?: number | undefined;
+  /** With `create`: a vault that is elsewhere is to be copied there. */
+  readonly isCopy?: boolean | undefined;
 }
 
 /** Opens the store at `place`, as the user wrote it. Errors: ArgumentInvalid, Store*. */
@@ -68,6 +70,13 @@ function assertCanLock(location: StoreLocation, wish: StoreWish): void {
     throw new KluisError(
       "StoreUnsuitable",
       `Cannot create an immutable vault in ${kind}: only S3 with object lock has been proven`,
+    );
+  }
+  if (wish.isCopy === true && isWorm) {
+    throw new KluisError(
+      "ArgumentInvalid",
+      'Cannot copy a vault to an immutable place: that has not been proven; name a place without "control=", or ' +
+        "make the copy immutable from its first backup on: kluis vault create --immutability-days, and back up there",
     );
   }
   if (wish.create && isWorm !== (wish.immutabilityDays !== undefined)) {

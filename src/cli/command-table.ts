@@ -15,6 +15,13 @@ const keyChangeEntries: readonly CommandEntry[] = (
   load: async () => (await import("#cli/commands/key-change.ts")).createKeyChange(what),
 }));
 
+const extensionEntries: readonly CommandEntry[] = (["status", "install", "remove"] as const).map(
+  (action) => ({
+    words: `vm extension ${action}`,
+    load: async () => (await import("#cli/commands/vm-extension.ts")).createVmExtension(action),
+  }),
+);
+
 /** In the order in which the help shows them. */
 export const commandTable: readonly CommandEntry[] = [
   {
@@ -107,6 +114,7 @@ export const commandTable: readonly CommandEntry[] = [
     words: "vm restore",
     load: async () => (await import("#cli/commands/vm-restore.ts")).vmRestore,
   },
+  ...extensionEntries,
   { words: "vm detach", load: async () => (await import("#cli/commands/vm-detach.ts")).vmDetach },
   {
     words: "rescue check",

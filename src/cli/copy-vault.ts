@@ -1,7 +1,12 @@
 /** What `vault replicate`, `vault lag` and `rescue copy` share. */
 import { errorRegistry } from "#base/error-codes.ts";
 import { type CopyOutput, type LagOutput, outputFormat } from "#contract/cli-output.ts";
-import type { CopyReport, CopyRunOptions, ReplicationLag } from "#vault/copy-report.ts";
+import type {
+  CopyReport,
+  CopyRunOptions,
+  ReplicationLag,
+  SecondaryPruning,
+} from "#vault/copy-report.ts";
 import type { CommandInput } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { formatBytes, formatDuration, formatTime } from "#cli/format.ts";
@@ -13,7 +18,7 @@ export interface CopyWork {
   readonly stores: Pick<CopyRunOptions, "primary" | "secondary" | "keys" | "cacheDirectory">;
   readonly copy: (
     options: CopyRunOptions,
-  ) => Promise<CopyReport & { readonly isSecondary: boolean }>;
+  ) => Promise<CopyReport & { readonly isSecondary: boolean; readonly pruning?: SecondaryPruning }>;
 }
 
 /** Runs a copy with progress and prints its report; 14 where something was held back. */
@@ -47,6 +52,7 @@ export async function runCopy(
     damaged: report.damaged.map((object) => ({ ...object, verdict: "damaged" })),
     lag: toLagOutput(report.lag),
     isSecondary: report.isSecondary,
+    ...(report.pruning === undefined ? {} : { pruning: report.pruning }),
     durationMs: Math.round(clock.monotonicMs() - startMs),
   };
   printResult(environment, form, { document, lines: copyLines(document) });
@@ -80,6 +86,19 @@ function copyLines(document: CopyOutput): readonly string[] {
     `Copied ${points} recovery points from ${from} to ${to}: ${objects} objects, ${formatBytes(bytes)}, in ${time}`,
     ...damaged.map(({ name, reason }) => `Damaged: ${name}: ${reason}`),
     ...heldBack.map(({ id, item, reason }) => `Held back: ${id} of item ${item}: ${reason}`),
+    ...(document.pruning === undefined ? [] : pruningLines(document.pruning)),
     document.isSecondary ? lagLine(document.lag) : "The copy is a vault of its own",
+  ];
+}
+
+function pruningLines(pruning: SecondaryPruning): readonly string[] {
+  const { pointsDeleted, pointsUnexplained, freedBytes } = pruning;
+  return [
+    `Pruned the secondary: ${pointsDeleted} recovery points deleted, ${formatBytes(freedBytes)} freed`,
+    ...(pointsUnexplained === 0
+      ? []
+      : [
+          `${pointsUnexplained} recovery points are gone in the primary, not by a deletion: they stay`,
+        ]),
   ];
 }

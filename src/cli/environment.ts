@@ -77,11 +77,16 @@ export interface KeyFolders {
 export interface CliDrivers {
   /**
    * `place` as the user wrote it. With `create` the folder is made where it is missing; with
-   * `immutabilityDays`, too, what is put is locked for so long.
+   * `immutabilityDays`, too, what is put is locked for so long; with `isCopy`, a vault is to be copied
+   * there, which ArgumentInvalid (after-change) refuses where objects are locked.
    */
   openStore(
     place: string,
-    options: { readonly create: boolean; readonly immutabilityDays?: number | undefined },
+    options: {
+      readonly create: boolean;
+      readonly immutabilityDays?: number | undefined;
+      readonly isCopy?: boolean | undefined;
+    },
   ): Promise<ObjectStore>;
   /** The provider of `key`, by what its name starts with. ArgumentInvalid (after-change). */
   openKeyProvider(key: string, folders: KeyFolders): Promise<KeyProvider>;

@@ -7,6 +7,7 @@ import {
   type VerifyOutput,
 } from "#contract/cli-output.ts";
 import { verifyChoice } from "#protect/verify.ts";
+import { rereadKeys } from "#vault/vault-files.ts";
 import type { VerifiedDisk, VerifiedPoint, VerifyReport } from "#vault/verify.ts";
 import type { CommandInput } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
@@ -53,6 +54,7 @@ export async function runVerify(
       keys: files.keys,
       vault,
       known: session.setBack,
+      rereadKeys: () => rereadKeys(store, files, signal),
       record: options.intent !== "rescue" && !input.isOff("record"),
       ...(depth === undefined ? {} : { depth }),
       clock,

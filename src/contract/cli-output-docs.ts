@@ -30,6 +30,7 @@ import type {
   RestoredDiskOutput,
   RestoreOutput,
   RewrappedKeyOutput,
+  SecondaryPruningOutput,
   UnreadablePointOutput,
   VaultCreatedOutput,
   VaultHealedOutput,
@@ -44,6 +45,7 @@ import type {
   VerifyOutput,
   VmChangedOutput,
   VmDiskOutput,
+  VmExtensionOutput,
   VmOutput,
   VmsOutput,
 } from "#contract/cli-output.ts";
@@ -291,6 +293,8 @@ const repair: Members<RepairOutput> = {
   packsIndexed: ["number", "packs that an index segment names again"],
   packsUnusable: ["number", "packs whose own table cannot be read"],
   segmentsDropped: ["number", "damaged index segments that were replaced"],
+  pointsKept: ["number", "recovery points whose damaged deletion mark was dropped"],
+  lockedObjects: ["list of text", "damaged objects that stay until their locks end"],
   inventoryAdded: ["number", "objects that the inventory did not name"],
   inventoryRemoved: ["number", "missing objects that are no longer expected"],
   findingsLifted: ["number", "objects found damaged earlier that are whole"],
@@ -383,7 +387,17 @@ const copy: Members<CopyOutput> = {
   damaged: ["list of bad object", "objects that were not copied"],
   lag: ["lag", "what the copy lacks of what the other store held when it was listed"],
   isSecondary: ["yes or no", "whether the copy follows the other store or is a vault of its own"],
+  pruning: ["pruning?", "what was taken out of the secondary; only with `--prune`"],
   durationMs: ["number", "of the whole copy"],
+};
+
+const pruning: Members<SecondaryPruningOutput> = {
+  pointsDeleted: ["number", "recovery points that the primary has deleted"],
+  pointsUnexplained: [
+    "number",
+    "recovery points that are gone in the primary without a proof: they stay",
+  ],
+  freedBytes: ["number", "bytes of packs that were removed"],
 };
 
 const heldBackPoint: Members<HeldBackPointOutput> = {
@@ -431,6 +445,23 @@ const vmDisk: Members<VmDiskOutput> = {
   path: ["text", "path that its description names"],
   format: ["text", "`raw` or `qcow2`"],
   sizeBytes: ["number", "what the guest sees"],
+};
+
+const vmExtension: Members<VmExtensionOutput> = {
+  vm: ["text", "id of the VM"],
+  isInstalled: ["true or false", "whether it is in the guest"],
+  isCurrent: [
+    "true or false?",
+    "whether it is the one of this Kluis; the next backup replaces another",
+  ],
+  version: ["text?", "its version"],
+  lastStatus: [
+    "text?",
+    "what the last backup came to: `application`, `file-system`, `crash`, `refused` or `interrupted`",
+  ],
+  lastError: ["text?", "why it was not better"],
+  lastAt: ["text?", "when, by the guest's clock"],
+  changes: ["list of text", "what it has changed in the guest"],
 };
 
 const vmChanged: Members<VmChangedOutput> = {
@@ -481,6 +512,7 @@ export const outputShapes: readonly ShapeDoc[] = [
   toDocument("vms", "`vm list`", { ...vms }),
   toDocument("vm-started", "`vm start`", { ...vmChanged }),
   toDocument("vm-detached", "`vm detach`", { ...vmChanged }),
+  toDocument("vm-extension", "`vm extension status`, `install`, `remove`", { ...vmExtension }),
   toPart("key", { ...key }),
   toPart("pruned point", { ...prunedPoint }),
   toPart("rewrapped key", { ...rewrappedKey }),
@@ -496,6 +528,7 @@ export const outputShapes: readonly ShapeDoc[] = [
   toPart("verified disk", { ...verifiedDisk }),
   toPart("range", { ...range }),
   toPart("lag", { ...lag }),
+  toPart("pruning", { ...pruning }),
   toPart("healed object", { ...healedObject }),
   toPart("held-back point", { ...heldBackPoint }),
   toPart("VM", { ...vm }),

@@ -281,7 +281,16 @@ export interface CopyOutput extends OutputHead<"copy"> {
   readonly damaged: readonly BadObjectOutput[];
   readonly lag: LagOutput;
   readonly isSecondary: boolean;
+  /** With `--prune`, where the secondary got everything. */
+  readonly pruning?: SecondaryPruningOutput;
   readonly durationMs: number;
+}
+
+/** What was taken out of a secondary. */
+export interface SecondaryPruningOutput {
+  readonly pointsDeleted: number;
+  readonly pointsUnexplained: number;
+  readonly freedBytes: number;
 }
 
 /** An object that is as it must be again. */
@@ -318,6 +327,8 @@ export interface RepairOutput extends OutputHead<"repair"> {
   readonly packsIndexed: number;
   readonly packsUnusable: number;
   readonly segmentsDropped: number;
+  readonly lockedObjects: readonly string[];
+  readonly pointsKept: number;
   readonly inventoryAdded: number;
   readonly inventoryRemoved: number;
   readonly findingsLifted: number;
@@ -382,6 +393,18 @@ export interface VmsOutput extends OutputHead<"vms"> {
 export interface VmChangedOutput extends OutputHead<"vm-started" | "vm-detached"> {
   readonly vm: VmOutput;
   readonly durationMs: number;
+}
+
+/** `vm extension status`, `vm extension install`, `vm extension remove`. */
+export interface VmExtensionOutput extends OutputHead<"vm-extension"> {
+  readonly vm: string;
+  readonly isInstalled: boolean;
+  readonly isCurrent?: boolean;
+  readonly version?: string;
+  readonly lastStatus?: string;
+  readonly lastError?: string;
+  readonly lastAt?: string;
+  readonly changes: readonly string[];
 }
 
 /** `vault collect`. */

@@ -98,6 +98,24 @@ export interface SnapshotRequest {
   readonly mayFreezeUnwatched?: boolean;
 }
 
+/** What can be done with the backup extension of a running guest. */
+export type ExtensionAction = "status" | "install" | "remove";
+
+/** The backup extension in a guest. */
+export interface ExtensionState {
+  readonly isInstalled: boolean;
+  /** Whether it is the one that this Kluis brings; the next backup replaces another. */
+  readonly isCurrent?: boolean;
+  readonly version?: string;
+  /** What the last backup came to: a consistency, `refused` or `interrupted`. */
+  readonly lastStatus?: string;
+  readonly lastError?: string;
+  /** When, by the guest's clock, ISO 8601. */
+  readonly lastAt?: string;
+  /** What it has changed in the guest, for people. */
+  readonly changes: readonly string[];
+}
+
 /** One disk of a snapshot. */
 export interface SnapshotDisk {
   readonly name: string;
@@ -134,13 +152,23 @@ export interface Hypervisor extends AsyncDisposable {
   start(vmId: string, signal?: AbortSignal): Promise<void>;
   /**
    * Freezes one instant of all disks, running or stopped. On return the snapshot is durable and
-   * the guest is thawed; on any error the guest is thawed and the VM goes on as it was.
+   * the guest is thawed; on any error the guest is thawed and the VM goes on as it was. Error, beside
+   * the others: GuestScriptFailed (after-change) where the guest's scripts forbid to go on.
    */
   takeSnapshot(vmId: string, request: SnapshotRequest, signal?: AbortSignal): Promise<VmSnapshot>;
   /** Snapshots that are still there, oldest first. */
   listSnapshots(vmId: string, signal?: AbortSignal): Promise<readonly VmSnapshot[]>;
   /** Merges every snapshot older than `keepId` away. One that is being read is SnapshotInUse and stays. */
   releaseSnapshotsBefore(vmId: string, keepId: string, signal?: AbortSignal): Promise<void>;
+  /**
+   * Shows, puts in, or takes out the backup extension of a running guest; a snapshot puts it there by
+   * itself. Errors: VmStateWrong where the VM does not run, Agent*, Busy.
+   */
+  manageExtension(
+    vmId: string,
+    action: ExtensionAction,
+    signal?: AbortSignal,
+  ): Promise<ExtensionState>;
   /** Flattens every disk to one file at its original path and forgets all snapshots, VM running or not. */
   detach(vmId: string, signal?: AbortSignal): Promise<void>;
 }

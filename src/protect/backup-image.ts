@@ -2,7 +2,7 @@
 import { KluisError } from "#base/kluis-error.ts";
 import { valueOf } from "#base/settled.ts";
 import type { SourceImage } from "#ports/source-image.ts";
-import { newPointId, type RecoveryPoint } from "#vault/recovery-point.ts";
+import type { RecoveryPoint } from "#vault/recovery-point.ts";
 import {
   assertGoingOn,
   type BackupDeps,
@@ -12,6 +12,7 @@ import {
   toBase,
   writeOptions,
 } from "#protect/backup-run.ts";
+import { orderPointId } from "#protect/point-order.ts";
 import { planTracking, type TrackingPlan } from "#protect/tracking.ts";
 
 /** Name of the one disk of an image's recovery points. */
@@ -41,7 +42,8 @@ export async function backupImage(
 ): Promise<BackupOutcome> {
   const startMs = deps.clock.monotonicMs();
   const takenAtMs = deps.clock.nowMs();
-  const base = await readBase(request, deps);
+  const { base, newest } = await readBase(request, deps);
+  const { pointId, warnings } = orderPointId(takenAtMs, newest, deps.random);
   const plan = planTracking({
     base,
     diskName: imageDiskName,
@@ -53,7 +55,7 @@ export async function backupImage(
   const written = await deps.vault.writePoint(
     {
       point: {
-        pointId: newPointId(takenAtMs, deps.random),
+        pointId,
         itemId: request.itemId,
         itemName: request.itemName,
         takenAtMs,
@@ -67,18 +69,25 @@ export async function backupImage(
     },
     writeOptions(deps),
   );
-  return { ...written, durationMs: deps.clock.monotonicMs() - startMs };
+  const durationMs = deps.clock.monotonicMs() - startMs;
+  return { ...written, durationMs, warnings: [...warnings, ...written.warnings] };
 }
 
+/** What the new point is built on, and the id of the newest one. */
 async function readBase(
   request: ImageBackupRequest,
   deps: BackupDeps,
-): Promise<RecoveryPoint | undefined> {
+): Promise<{ readonly base: RecoveryPoint | undefined; readonly newest: string | undefined }> {
   const { vault, signal } = deps;
-  if (request.bitmapSince === undefined) return await vault.readNewestPoint(request.itemId, signal);
+  if (request.bitmapSince === undefined) {
+    const base = await vault.readNewestPoint(request.itemId, signal);
+    return { base, newest: base?.pointId };
+  }
   const points = await vault.listPoints(request.itemId, signal);
   const name = points.find(({ pointId }) => pointId === request.bitmapSince);
-  if (name !== undefined) return await vault.readPoint(name, signal);
+  if (name !== undefined) {
+    return { base: await vault.readPoint(name, signal), newest: points.at(-1)?.pointId };
+  }
   throw new KluisError(
     "RecoveryPointNotFound",
     `Cannot build on recovery point "${request.bitmapSince}": "${request.itemName}" has none of that id`,

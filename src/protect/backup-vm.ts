@@ -8,7 +8,7 @@
 import { isKluisError } from "#base/kluis-error.ts";
 import type { Hypervisor, SnapshotDisk, SnapshotRequest, VmSnapshot } from "#ports/hypervisor.ts";
 import type { VmConfigurations } from "#ports/vm-configurations.ts";
-import { newPointId, type NewDisk, type RecoveryPoint } from "#vault/recovery-point.ts";
+import type { NewDisk, RecoveryPoint } from "#vault/recovery-point.ts";
 import {
   assertGoingOn,
   type BackupDeps,
@@ -19,6 +19,7 @@ import {
   toWarning,
   writeOptions,
 } from "#protect/backup-run.ts";
+import { orderPointId } from "#protect/point-order.ts";
 
 /** Snapshots of runs that failed may pile up to this many before the base is given up. */
 export const snapshotsMax = 8;
@@ -59,6 +60,7 @@ export async function backupVm(
   const snapshot = await hypervisor.takeSnapshot(vm.id, request, signal);
   deps.onSnapshot?.(snapshot);
   if (leftOver.length >= snapshotsMax) await giveUpBase(vm.id, snapshot.id, deps);
+  const order = orderPointId(snapshot.takenAtMs, base?.pointId, deps.random);
   const run = new SnapshotRun(snapshot, base, deps);
   await using owned = run;
   const disks = await run.prepare();
@@ -66,7 +68,7 @@ export async function backupVm(
   const written = await vault.writePoint(
     {
       point: {
-        pointId: newPointId(snapshot.takenAtMs, deps.random),
+        pointId: order.pointId,
         itemId: request.itemId,
         itemName: vm.name,
         takenAtMs: snapshot.takenAtMs,
@@ -86,8 +88,8 @@ export async function backupVm(
   );
   const durationMs = deps.clock.monotonicMs() - startMs;
   await owned[Symbol.asyncDispose]();
-  const warnings = [...written.warnings, ...(await releaseOlder(vm.id, snapshot.id, deps))];
-  return { ...written, durationMs, warnings };
+  const late = await releaseOlder(vm.id, snapshot.id, deps);
+  return { ...written, durationMs, warnings: [...order.warnings, ...written.warnings, ...late] };
 }
 
 /** Merges everything older although no point needs the new snapshot yet: layers must not pile up. */

@@ -9,9 +9,8 @@ import { forEachBounded } from "#base/for-each-bounded.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { pointTimeMs } from "#vault/recovery-point.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
+import { clockSkewMaxMs } from "./point-order.ts";
 
-/** How far the clocks of hosts may be apart. */
-const clockSkewMaxMs = 24 * 60 * 60 * 1000;
 /** Points that are deleted at once. */
 const deletionsInFlight = 16;
 
@@ -26,8 +25,8 @@ export interface ItemPruning {
 }
 
 /**
- * Plans what becomes of every point of one item or of all. Reads names alone, and one manifest for each
- * item. ArgumentInvalid (after-change) where no rule is given, or where a point is dated in the future: a
+ * Plans what becomes of every point of one item or of all. Reads names alone, one manifest for each
+ * item, and those of points that are named for the future. ArgumentInvalid (after-change) where no rule is given, or where a point is dated in the future: a
  * host whose clock was wrong has made it, and what is newest would go in its stead; errors of `readPoint`.
  */
 export async function planPruning(
@@ -38,7 +37,7 @@ export async function planPruning(
   const byItem = new Map<string, PrunedPoint[]>();
   for (const name of await vault.listPoints(options.itemId, options.signal)) {
     const points = byItem.get(name.item) ?? [];
-    points.push({ ...name, takenAtMs: pointTimeMs(name.pointId) });
+    points.push({ ...name, takenAtMs: await readTime(vault, name, options) });
     byItem.set(name.item, points);
   }
   const items: ItemPruning[] = [];
@@ -47,11 +46,25 @@ export async function planPruning(
     const [newest] = choices;
     if (newest === undefined) continue;
     const { itemId, itemName } = await vault.readPoint(newest.point, options.signal);
-    if (newest.point.takenAtMs > options.nowMs + clockSkewMaxMs)
-      throw inFuture(itemId, newest.point);
+    const future = points.find(({ takenAtMs }) => takenAtMs > options.nowMs + clockSkewMaxMs);
+    if (future !== undefined) throw inFuture(itemId, future);
     items.push({ itemId, itemName, choices });
   }
   return items;
+}
+
+/**
+ * The time in the id. Where that is in the future the manifest is asked: a point is ordered after the newest one
+ * before it, also where that was dated wrongly, and keeps its own time.
+ */
+async function readTime(
+  vault: Vault,
+  name: PointName,
+  { nowMs, signal }: { readonly nowMs: number; readonly signal?: AbortSignal },
+): Promise<number> {
+  const timeMs = pointTimeMs(name.pointId);
+  if (timeMs <= nowMs + clockSkewMaxMs) return timeMs;
+  return (await vault.readPoint(name, signal)).takenAtMs;
 }
 
 /**

@@ -48,10 +48,12 @@ test("retention: refuses to delete all", () => {
 test("retention: agrees with its definition on random points", () => {
   const random = createSeededRandom("retention");
   for (let round = 0; round < 200; round++) {
-    const points = Array.from({ length: random.integer(1, 40) }, (_, at) => ({
-      pointId: String(at).padStart(3, "0"),
-      takenAtMs: Date.UTC(2026, 0, random.integer(1, 20), random.integer(0, 23)),
-    }));
+    const times = Array.from({ length: random.integer(1, 40) }, () =>
+      Date.UTC(2026, 0, random.integer(1, 20), random.integer(0, 23)),
+    );
+    const points = times
+      .toSorted((a, b) => a - b)
+      .map((takenAtMs, at) => ({ pointId: String(at).padStart(3, "0"), takenAtMs }));
     const daily = random.integer(1, 10);
     const plan = planRetention(points, { daily });
     const byDay = new Map<number, (typeof points)[number]>();

@@ -36,7 +36,7 @@ const periods: Readonly<Record<keyof RetentionRules, (point: DatedPoint) => stri
 };
 
 /**
- * What becomes of the points of one item, newest first. Days, weeks (from Monday), months and years are
+ * What becomes of the points of one item, newest first in the order of their ids. Days, weeks (from Monday), months and years are
  * those of UTC. The newest point is kept whatever the rules say: the next backup builds on it.
  *
  * ArgumentInvalid (after-change) where no rule is given: that would delete all.
@@ -53,9 +53,8 @@ export function planRetention<Point extends DatedPoint>(
   if (given.length === 0) {
     throw new KluisError("ArgumentInvalid", "Cannot prune: no rule says what to keep");
   }
-  const ordered = points.toSorted(
-    (a, b) => b.takenAtMs - a.takenAtMs || compareText(b.pointId, a.pointId),
-  );
+  // Ids are in the order in which points were made, also where a clock was wrong.
+  const ordered = points.toSorted((a, b) => compareText(b.pointId, a.pointId));
   return ordered.map((point, at) => {
     const keptBy: (keyof RetentionRules | "newest")[] = at === 0 ? ["newest"] : [];
     for (const { rule, count, periodOf, seen } of given) {

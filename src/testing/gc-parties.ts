@@ -9,7 +9,7 @@ import {
 } from "#vault/gc/collect-protocol.ts";
 import {
   endSession,
-  listDeleted,
+  listMarks,
   openBackup,
   readLostCommit,
   toCollection,
@@ -97,7 +97,7 @@ function* putSegment(names: Names, session: string, segment: SimSegment): Steps<
 }
 
 function* findNewest(item: number): Steps<{ name: string; blocks: readonly number[] } | undefined> {
-  const deleted = yield* listDeleted();
+  const { deleted } = yield* listMarks();
   const names = yield* list("choose", `${pointPrefix}${hex(item, 32)}/`);
   const newest = names.findLast(({ name, isTombstone }) => !isTombstone && !deleted.has(name));
   if (newest === undefined) return undefined;

@@ -53,6 +53,16 @@ export interface CopyReport {
   readonly lag: ReplicationLag;
 }
 
+/** What was taken out of a secondary. */
+export interface SecondaryPruning {
+  /** Recovery points that the primary has deleted. */
+  readonly pointsDeleted: number;
+  /** Recovery points that the primary has not, and of which nothing says that they were deleted: they stay. */
+  readonly pointsUnexplained: number;
+  /** Of packs that were removed. */
+  readonly freedBytes: number;
+}
+
 /** Which vault is healed, and from where. */
 export interface HealOptions {
   readonly store: ObjectStore;

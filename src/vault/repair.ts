@@ -7,11 +7,14 @@
  */
 import { createHash } from "node:crypto";
 
+import { isKluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
 import { indexSegmentName, parseStoreName, pointName } from "#formats/store-names.ts";
 import { writeMissingSegments } from "#vault/copy/write-segments.ts";
+import { runSteps } from "#vault/gc/run-steps.ts";
+import { listMarks, mendMark } from "#vault/gc/session-protocol.ts";
 import { putFindings, readFindings } from "#vault/inventory/findings.ts";
-import { putInventoryPart, type StoredObject } from "#vault/inventory/inventory.ts";
+import { putInventoryPart, readInventory, type StoredObject } from "#vault/inventory/inventory.ts";
 import { listUnindexed, readFooters } from "#vault/repair/read-footers.ts";
 import { Damage } from "#vault/verify/damage.ts";
 import { checkStore, isInventoried, type StoreState } from "#vault/verify/store-check.ts";
@@ -38,6 +41,10 @@ export interface RepairReport {
   readonly packsUnusable: number;
   /** Index segments that were damaged, and are replaced. */
   readonly segmentsDropped: number;
+  /** Damaged objects that the store keeps for their locks; nothing is built on them any more. */
+  readonly lockedObjects: readonly string[];
+  /** Recovery points whose deletion mark was damaged, and that exist as any other now. */
+  readonly pointsKept: number;
   readonly inventoryAdded: number;
   readonly inventoryRemoved: number;
   /** Objects that were found damaged once and are whole now. */
@@ -52,7 +59,8 @@ export async function repairVault(options: RepairOptions): Promise<RepairReport>
   vault.locator.expectMore();
   await vault.locator.refresh();
   const index = await rebuildIndex(options);
-  const segmentsDropped = await dropSegments(options, index.packsUnusable === 0);
+  const segments = await dropSegments(options, index.packsUnusable === 0);
+  const pointsKept = await mendMarks(options);
   const before = await readFindings(placeOf(options));
   const verify = await verifyVault({ ...options, record: !isDryRun });
   const inventory = await repairInventory(options, verify);
@@ -62,7 +70,9 @@ export async function repairVault(options: RepairOptions): Promise<RepairReport>
   return {
     isDryRun,
     ...index,
-    segmentsDropped,
+    ...segments,
+    lockedObjects: [...segments.lockedObjects, ...(await findLocked(options, verify))],
+    pointsKept,
     ...inventory,
     findingsLifted: lifted.length,
     verify,
@@ -96,16 +106,60 @@ async function rebuildIndex(
   return { packsIndexed: names.length - packsUnusable, packsUnusable };
 }
 
-/** Removes segments that are damaged, once all that they may have named is named by others. */
-async function dropSegments(options: RepairOptions, isComplete: boolean): Promise<number> {
+/**
+ * Removes segments that are damaged, once all that they may have named is named by others. What is locked
+ * stays, and counts as removed; a later repair removes it.
+ */
+async function dropSegments(
+  options: RepairOptions,
+  isComplete: boolean,
+): Promise<Pick<RepairReport, "segmentsDropped" | "lockedObjects">> {
   const { store, keys, vault, signal, isDryRun = false } = options;
   const lost = vault.index.lost.filter(({ error }) => error.code === "ObjectCorrupt");
   const names = lost.map(({ name }) => indexSegmentName(name));
-  if (!isComplete || names.length === 0) return 0;
-  if (isDryRun) return names.length;
-  await putInventoryPart({ store, keys, signal }, { removed: names });
-  for (const name of names) await store.remove(name, signal);
-  return names.length;
+  if (!isComplete || names.length === 0) return { segmentsDropped: 0, lockedObjects: [] };
+  const before = await readInventory(placeOf(options));
+  const removed = names.filter((name) => !before.removed.has(name));
+  const lockedObjects: string[] = [];
+  if (isDryRun) return { segmentsDropped: removed.length, lockedObjects };
+  await putInventoryPart({ store, keys, signal }, { removed });
+  for (const name of names) {
+    try {
+      await store.remove(name, signal);
+    } catch (error) {
+      if (!isKluisError(error, "ObjectLocked")) throw error;
+      lockedObjects.push(name);
+    }
+  }
+  return { segmentsDropped: removed.length, lockedObjects };
+}
+
+/**
+ * What no mark deletes for certain is kept, or is there to be deleted again; how many points that were.
+ * Errors: Busy (backoff) while a collection is at work, those of the store.
+ */
+async function mendMarks(options: RepairOptions): Promise<number> {
+  const { damaged } = await runSteps(listMarks(), options);
+  if (options.isDryRun === true) return damaged.length;
+  let kept = 0;
+  for (const mark of damaged) if (await runSteps(mendMark(mark, "keep"), options)) kept++;
+  return kept;
+}
+
+/** Objects that a check has proved damaged and that nobody can remove yet. */
+async function findLocked(
+  { store: { locks }, signal }: RepairOptions,
+  { badObjects }: VerifyReport,
+): Promise<readonly string[]> {
+  if (locks === undefined) return [];
+  const nowMs = await locks.nowMs(signal);
+  const locked: string[] = [];
+  for (const { name, verdict } of badObjects) {
+    const isVaults = parseStoreName(name) !== undefined;
+    if (verdict !== "damaged" || !isVaults) continue;
+    if (!(await locks.endsBefore(name, nowMs, signal))) locked.push(name);
+  }
+  return locked;
 }
 
 /** Makes the inventory say what is there; what is missing and needed stays expected. */

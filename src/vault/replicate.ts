@@ -4,12 +4,19 @@
  */
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { KluisError } from "#base/kluis-error.ts";
-import type { CopyReport, CopyRunOptions, ReplicationLag } from "#vault/copy-report.ts";
-import { CopyRun } from "#vault/copy/copy-run.ts";
+import type {
+  CopyReport,
+  CopyRunOptions,
+  ReplicationLag,
+  SecondaryPruning,
+} from "#vault/copy-report.ts";
+import { CopyRun, copyRoundsMax } from "#vault/copy/copy-run.ts";
+import { type PruneLimits, pruneSecondary } from "#vault/copy/prune-secondary.ts";
 import { lagOf, listForCopy, planCopy, readHiddenNames } from "#vault/copy/plan-copy.ts";
 import { assertNotSecondary, isSecondaryOf, releaseSecondary } from "#vault/copy/secondary.ts";
 import type { PointName } from "#vault/vault.ts";
 import { readVaultHeader } from "#vault/vault-files.ts";
+import { isVaultLoss } from "#vault/vault-loss.ts";
 
 /**
  * Brings the secondary up to the primary, adding only; what the report says is durable. The secondary
@@ -23,6 +30,57 @@ import { readVaultHeader } from "#vault/vault-files.ts";
 export async function replicateVault(options: CopyRunOptions): Promise<CopyReport> {
   await assertNotSecondary(options.primary, options.signal);
   return await new CopyRun(options, { role: "secondary" }).run();
+}
+
+/** The report of a replication that prunes. */
+export interface PrunedReplication extends CopyReport {
+  /** Absent where something was damaged or held back: then nothing is removed. */
+  readonly pruning?: SecondaryPruning;
+}
+
+/**
+ * Replicates, and then takes out of the secondary what the primary has deleted and collected; see
+ * {@link pruneSecondary}. Only a secondary that has all of its primary is pruned.
+ *
+ * Errors: as {@link replicateVault} and {@link pruneSecondary}.
+ */
+export async function replicateAndPrune(
+  options: CopyRunOptions,
+  limits: PruneLimits = {},
+): Promise<PrunedReplication> {
+  let before: Pick<CopyReport, "objects" | "bytes" | "points"> = {
+    objects: 0,
+    bytes: 0,
+    points: 0,
+  };
+  for (let round = 0; round < copyRoundsMax; round++) {
+    const run = await replicateVault(options);
+    const report = {
+      ...run,
+      objects: before.objects + run.objects,
+      bytes: before.bytes + run.bytes,
+      points: before.points + run.points,
+    };
+    if (report.damaged.length + report.heldBack.length > 0) return report;
+    const pruning = await pruneUnlessMoved(options, limits, round === 0);
+    if (pruning !== undefined) return { ...report, pruning };
+    before = report;
+  }
+  throw new KluisError("Busy", "Cannot prune the secondary: the primary changes all the time");
+}
+
+/** `undefined`, too, where another replication brought a point while the collection listed what there is. */
+async function pruneUnlessMoved(
+  options: CopyRunOptions,
+  limits: PruneLimits,
+  isFirst: boolean,
+): Promise<SecondaryPruning | undefined> {
+  try {
+    return await pruneSecondary(options, limits);
+  } catch (error) {
+    if (!isFirst || !isVaultLoss(error)) throw error;
+    return undefined;
+  }
 }
 
 /** The report of a copy. */

@@ -20,9 +20,14 @@ import { createRecoveryKey, type KeySecret } from "#vault/key-secret.ts";
 import { putRecord } from "#vault/keys/change-keys.ts";
 import { createKeyRing, type KeyRing } from "#vault/keys/key-ring.ts";
 import { type OpenedRing, openKeyRing } from "#vault/keys/open-ring.ts";
-import { readKeyRecords, type RecordListing, sealKeyRecord } from "#vault/keys/records.ts";
+import {
+  openKeyRecord,
+  readKeyRecords,
+  type RecordListing,
+  sealKeyRecord,
+} from "#vault/keys/records.ts";
 import { listKeySlots, type PutSlot, putSlot, type SlotListing } from "#vault/keys/slots.ts";
-import { deriveVaultKeys, type VaultKeys } from "#vault/keys/vault-keys.ts";
+import { deriveVaultKeys, learnEpochs, type VaultKeys } from "#vault/keys/vault-keys.ts";
 
 /** Bytes of a vault's id. */
 export const vaultIdBytes = idBytes;
@@ -139,6 +144,21 @@ export async function openVaultFiles(
   const header = await readVaultHeader(store, signal);
   const opened = await openKeyRing(store, header.vaultId, secret, signal);
   return { header, opened, keys: deriveVaultKeys(header.vaultId, opened.ring.epochs) };
+}
+
+/**
+ * Takes in the key epochs that began since the vault was opened, for whoever holds its keys; whether there are any.
+ * None, too, where the slot that opened it is no longer valid. Errors: those of the store, ObjectCorrupt (never).
+ */
+export async function rereadKeys(
+  store: ObjectStore,
+  { header, opened, keys }: OpenedVault,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const { newest } = await readKeyRecords(store, header.vaultId, signal);
+  if (newest === undefined) return false;
+  const ring = openKeyRecord(newest, opened.slot.hash, opened.unsealed);
+  return ring !== undefined && learnEpochs(keys, ring.epochs);
 }
 
 /** Everything about the keys of a vault that shows without one. */

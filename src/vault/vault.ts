@@ -13,6 +13,7 @@ import { Semaphore } from "#base/semaphore.ts";
 import type { Manifest, ManifestDisk } from "#formats/manifest.ts";
 import { parseIndexSegment, type IndexPackColumns } from "#formats/index-segment.ts";
 import {
+  deletedName,
   deletedPrefix,
   indexPrefix,
   indexSegmentName,
@@ -35,7 +36,7 @@ import {
   runDeletion,
 } from "#vault/gc/collect-vault.ts";
 import { isTombstone, runSteps } from "#vault/gc/run-steps.ts";
-import { deletePoint, listDeleted } from "#vault/gc/session-protocol.ts";
+import { deletePoint, listMarks } from "#vault/gc/session-protocol.ts";
 import { toItemName } from "#vault/item-name.ts";
 import { extendLocks, type LockExtensions } from "#vault/locks/extend-locks.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
@@ -152,18 +153,28 @@ export class Vault implements AsyncDisposable {
 
   /** Names of all recovery points, of one item or of all, oldest first within an item. */
   async listPoints(itemId?: string, signal?: AbortSignal): Promise<readonly PointName[]> {
+    return (await this.#listPoints(itemId, signal)).points;
+  }
+
+  /** `unsure` are marks that are damaged: their points can be read, and nothing is built on them. */
+  async #listPoints(
+    itemId: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<{ readonly points: readonly PointName[]; readonly unsure: readonly string[] }> {
     const { store, keys } = this.#options;
     const prefix = itemId === undefined ? pointPrefix : itemPrefix(toItemName(keys, itemId));
     const points: PointName[] = [];
     // Marks first: they are removed after the manifest that they hide.
-    const deleted = await this.#listDeleted(prefix, signal);
+    const marks = listMarks(deletedPrefix + prefix.slice(pointPrefix.length));
+    const { deleted, damaged: unsure } = await runSteps(marks, { ...this.#options, signal });
     for await (const info of store.list(prefix, signal)) {
       const parsed = parseStoreName(info.name);
       if (parsed?.kind !== "manifest" || deleted.has(info.name)) continue;
       if (await isTombstone(info, { store, keys, signal })) continue;
       points.push({ item: parsed.item, pointId: parsed.point });
     }
-    return points.sort((a, b) => compareText(a.item, b.item) || compareText(a.pointId, b.pointId));
+    points.sort((a, b) => compareText(a.item, b.item) || compareText(a.pointId, b.pointId));
+    return { points, unsure };
   }
 
   /** Reads a recovery point. RecoveryPointNotFound (after-change), ObjectCorrupt (never). */
@@ -183,9 +194,12 @@ export class Vault implements AsyncDisposable {
     return openManifest(keys, bytes, point);
   }
 
-  /** The newest recovery point of an item, by the time in its id. */
+  /** The newest recovery point of an item that can be built on, by the time in its id. */
   async readNewestPoint(itemId: string, signal?: AbortSignal): Promise<Manifest | undefined> {
-    const newest = (await this.listPoints(itemId, signal)).at(-1);
+    const { points, unsure } = await this.#listPoints(itemId, signal);
+    const isSure = ({ item, pointId }: PointName): boolean =>
+      !unsure.includes(deletedName(pointName(item, pointId)));
+    const newest = points.findLast(isSure);
     return newest === undefined ? undefined : await this.readPoint(newest, signal);
   }
 
@@ -289,7 +303,8 @@ export class Vault implements AsyncDisposable {
 
   /**
    * Deletes a recovery point: from now on it does not exist; its space is freed by {@link collect}.
-   * RecoveryPointNotFound, StoreIsSecondary; ObjectLocked while it is immutable (after-change).
+   * RecoveryPointNotFound, StoreIsSecondary; ObjectLocked while it is immutable (after-change). A mark that
+   * is damaged is put anew; Busy (backoff) where a collection is at work then.
    */
   async deletePoint(point: PointName, signal?: AbortSignal): Promise<void> {
     await assertNotSecondary(this.#options.store, signal);
@@ -299,10 +314,28 @@ export class Vault implements AsyncDisposable {
 
   /** Frees what no recovery point needs; see {@link collectVault}. StoreIsSecondary (after-change). */
   async collect(options: CollectionOptions = {}, signal?: AbortSignal): Promise<CollectionReport> {
+    const { store } = this.#options;
+    return await this.#collectAlone(options, signal, () => assertNotSecondary(store, signal));
+  }
+
+  /** The same in a secondary, of what `mayRemove` names alone: nothing that a replication may bring back. */
+  async collectSecondary(
+    options: CollectionOptions & Required<Pick<CollectionOptions, "mayRemove">>,
+    signal?: AbortSignal,
+  ): Promise<CollectionReport> {
+    return await this.#collectAlone(options, signal);
+  }
+
+  async #collectAlone(
+    options: CollectionOptions,
+    signal?: AbortSignal,
+    check?: () => Promise<void>,
+  ): Promise<CollectionReport> {
     const isFree = this.#backups === 0 && !this.#isCollecting;
     assert(isFree, "a vault object does not collect while it backs up or collects");
     this.#isCollecting = true;
     try {
+      await check?.();
       return await this.#collect(options, signal);
     } finally {
       this.#isCollecting = false;
@@ -310,7 +343,6 @@ export class Vault implements AsyncDisposable {
   }
 
   async #collect(options: CollectionOptions, signal?: AbortSignal): Promise<CollectionReport> {
-    await assertNotSecondary(this.#options.store, signal);
     if (options.dryRun !== true) await this.extendLocks({ signal });
     const deps = { ...this.#options, index: this.#index, signal };
     const readRoots = async (name: string): Promise<readonly Uint8Array[]> => {
@@ -367,12 +399,6 @@ export class Vault implements AsyncDisposable {
 
   async #readRoots(point: PointName, signal?: AbortSignal): Promise<readonly Uint8Array[]> {
     return rootsOf(await this.readPoint(point, signal));
-  }
-
-  /** Manifests below a prefix that were deleted. */
-  async #listDeleted(prefix: string, signal?: AbortSignal): Promise<ReadonlySet<string>> {
-    const steps = listDeleted(deletedPrefix + prefix.slice(pointPrefix.length));
-    return await runSteps(steps, { ...this.#options, signal });
   }
 
   #takeWriting(): WorkerPool {

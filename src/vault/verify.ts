@@ -9,11 +9,12 @@
  */
 import { availableParallelism } from "node:os";
 
-import { present } from "#base/assert.ts";
+import { assert, present } from "#base/assert.ts";
 import { BoundedWork } from "#base/bounded-work.ts";
 import type { Clock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { fromHex } from "#base/bytes.ts";
+import { systemRandom } from "#base/random.ts";
 import { containerHeaderBytes } from "#formats/container.ts";
 import type { IndexPack } from "#formats/index-segment.ts";
 import type { Manifest, ManifestDisk } from "#formats/manifest.ts";
@@ -25,6 +26,8 @@ import {
   pointName,
 } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
+import { runSteps } from "#vault/gc/run-steps.ts";
+import { listMarks } from "#vault/gc/session-protocol.ts";
 import { putFindings, readFindings } from "#vault/inventory/findings.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { workersMax } from "#vault/limits.ts";
@@ -63,6 +66,8 @@ export interface VerifyOptions {
   readonly keys: VaultKeys;
   readonly vault: Vault;
   readonly clock: Clock;
+  /** Takes key epochs into `keys` that began since; whether there are any. Asked once, where something is wrong. */
+  readonly rereadKeys?: (() => Promise<boolean>) | undefined;
   /** What is known to be wrong with objects of the store, by what the host remembers. */
   readonly known?: readonly BadObject[];
   /** Only these points and the packs that they need; by default all points and every object. */
@@ -127,9 +132,26 @@ export interface VerifyReport {
  */
 export async function verifyVault(options: VerifyOptions): Promise<VerifyReport> {
   const startMs = options.clock.monotonicMs();
-  await using run = new Verification(options);
-  const report = await run.verify();
+  const report = (await verifyOnce(options, options.rereadKeys)) ?? (await verifyOnce(options));
+  assert(report !== undefined, "a verification that does not read keys again has a report");
   return { ...report, durationMs: options.clock.monotonicMs() - startMs };
+}
+
+/**
+ * `undefined` where the vault's keys were rotated meanwhile: what is sealed under the new epoch cannot be told
+ * from what is wrong, and can be now.
+ */
+async function verifyOnce(
+  options: VerifyOptions,
+  rereadKeys?: () => Promise<boolean>,
+): Promise<Omit<VerifyReport, "durationMs"> | undefined> {
+  await using run = new Verification(options);
+  try {
+    return await run.verify(rereadKeys);
+  } catch (error) {
+    if (isKluisError(error, "KeyWrong") && (await rereadKeys?.()) === true) return undefined;
+    throw error;
+  }
 }
 
 interface PointState {
@@ -180,19 +202,28 @@ class Verification implements AsyncDisposable {
     await this.#pool[Symbol.asyncDispose]();
   }
 
-  async verify(): Promise<Omit<VerifyReport, "durationMs">> {
+  /** `undefined` where something is wrong before any object is read, and `rereadKeys` has new keys. */
+  async verify(
+    rereadKeys: (() => Promise<boolean>) | undefined,
+  ): Promise<Omit<VerifyReport, "durationMs"> | undefined> {
     const { vault, points, depth = "full" } = this.#options;
     const states = await this.#readManifests();
     // Points that others commit just now are to be found whole.
     vault.locator.expectMore();
     await vault.locator.refresh();
     const state = await this.#checkStore();
+    await this.#checkMarks();
     for (const { name, error } of vault.index.lost) {
+      const segment = indexSegmentName(name);
+      // Replaced, and there for its lock alone; or collected meanwhile.
+      if (await state.wasRemoved(segment)) continue;
       const verdict = verdictOf(error);
-      this.#damage.addObject({ name: indexSegmentName(name), verdict, reason: error.message });
+      this.#damage.addObject({ name: segment, verdict, reason: error.message });
     }
     const needed = points === undefined ? undefined : new Set<string>();
     const isWalkSound = await this.#walkOnce(states, needed);
+    const isWrong = !isWalkSound || !this.#damage.isNone;
+    if (isWrong && (await rereadKeys?.()) === true) return undefined;
     await this.#checkObjects(state, needed);
     const isSound = isWalkSound && this.#damage.isNone;
     // Where a block lies in another pack too, that one counts.
@@ -278,6 +309,16 @@ class Verification implements AsyncDisposable {
       onBlock: ({ pack }) => onPack(pack.type, pack.name),
       signal: this.#options.signal,
     };
+  }
+
+  /** A deletion mark that does not open deletes nothing. */
+  async #checkMarks(): Promise<void> {
+    if (this.#options.points !== undefined) return;
+    const { damaged } = await runSteps(listMarks(), { ...this.#options, random: systemRandom });
+    for (const name of damaged) {
+      const reason = "a recovery point was deleted by it, and counts as existing now";
+      this.#damage.addObject({ name, verdict: "damaged", reason });
+    }
   }
 
   /** What is wrong by the inventory counts where everything is verified, or what is needed. */

@@ -63,6 +63,35 @@ test("cli replicate: the secondary follows, restores without the primary, and ta
   assertFailure(refusedAgain, "StoreNotEmpty", /there is one/);
 });
 
+test("cli replicate: --prune takes out what the primary has deleted, and says so", async () => {
+  await using world = await createWorld();
+  const disk = new MemoryDisk(4 * MiB);
+  disk.write(0, createPrng(testSeed()).bytes(MiB));
+  await writeRawImage(world.at("a.raw"), disk);
+  const ids: string[] = [];
+  for (let point = 0; point < 3; point++) {
+    ids.push((await world.backup("a.raw", ["--item", "a"])).point.id);
+    await runQemuIo(world.at("a.raw"), "raw", [`write -P ${point + 1} 2M 64k`]);
+  }
+  const key = ["--key-file", world.at("key")];
+  const replicate = ["vault", "replicate", "--store", "vault", "--secondary", "second", ...key];
+  assert.equal((await world.json<CopyOutput>(replicate)).pruning, undefined);
+  for (const id of ids.slice(0, 2)) {
+    await world.ok(["image", "delete", ...world.vault, "--item", "a", "--point", id]);
+  }
+  const refused = await world.run([...replicate, "--prune"]);
+  assertFailure(refused, "CollectionRefused", /2 of its 3 recovery points would go/);
+  const meant = await world.json<CopyOutput>([...replicate, "--prune", "--allow-mass-deletion"]);
+  assert.deepEqual([meant.pruning?.pointsDeleted, meant.pruning?.pointsUnexplained], [2, 0]);
+  const { points } = await world.json<PointsOutput>(["image", "list", "--store", "second", ...key]);
+  assert.deepEqual(
+    points.map(({ id }) => id),
+    ids.slice(2),
+  );
+  const plain = await world.run(["vault", "collect", "--store", "second", ...key]);
+  assertFailure(plain, "StoreIsSecondary", /it is a secondary/);
+});
+
 test("cli rescue copy: copies everything, or one point, with the recovery key alone", async () => {
   await using world = await createWorld();
   const disk = new MemoryDisk(4 * MiB);

@@ -13,7 +13,10 @@ import { parseStoreName } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { flipObjectBit } from "#testing/damage.ts";
 import { FaultyStore } from "#testing/faulty-store.ts";
+import { MemoryDisk } from "#testing/memory-disk.ts";
+import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { backUp, type KeptPoint } from "#testing/vault-points.ts";
 import { healVault } from "#vault/heal.ts";
 import { replicateVault } from "#vault/replicate.ts";
 import {
@@ -27,6 +30,7 @@ import {
   idsOf,
 } from "./copy-world.ts";
 
+const mib = 1024 * 1024;
 const random = createSeededRandom("copy damage");
 const isLong = process.env["KLUIS_LONG"] === "1";
 
@@ -93,6 +97,33 @@ test("copy damage: holds back the points that damage touches, and copies all oth
   }
   console.log(`${cases} kinds of damage, ${heldBack} points held back until it was repaired`);
   assert.ok(cases > 10 && heldBack > 0 && heldBack < cases * world.points.length);
+});
+
+test("copy damage: what the secondary lost since a point got there holds back the next one", async () => {
+  const world = await createCopyWorld(random);
+  const { primary, keys } = world;
+  const disk = new MemoryDisk(8 * mib);
+  disk.write(0, random.bytes(8 * mib));
+  const commit = async (number: number, base?: KeptPoint): Promise<KeptPoint> => {
+    await using vault = await openTestVault({ store: primary, keys });
+    return await backUp(vault, { itemId: "big", number, disks: [disk], ...(base && { base }) });
+  };
+  const before = new Set(await namesOf(primary, "pack"));
+  const first = await commit(8);
+  const [lost = ""] = (await namesOf(primary, "pack")).filter((name) => !before.has(name));
+  const secondary = createMemoryStore();
+  await replicateVault(copyOptions(world, secondary));
+  // The second point has the first two leaves of the map anew, and shares the rest with the first.
+  disk.write(0, random.bytes(4 * mib));
+  const second = await commit(9, first);
+  // Gone from the secondary, and damaged in the primary: nothing brings it back.
+  await secondary.remove(lost);
+  await harm(primary, lost, "flip");
+  const report = await replicateVault(copyOptions(world, secondary));
+  assert.deepEqual(
+    report.heldBack.map(({ pointId }) => pointId),
+    [second.manifest.pointId],
+  );
 });
 
 test("copy damage: either store is healed from the other one", async () => {

@@ -35,7 +35,7 @@ export const imageDelete: CommandSpec = {
       text: "One point of a VM.",
     },
   ],
-  exits: [...vaultExits, ...pointExits, ...lockExits],
+  exits: [...vaultExits, ...pointExits, ...lockExits, 34],
   outputKind: "deleted",
   run: runImageDelete,
 };

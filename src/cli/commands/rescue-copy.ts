@@ -47,7 +47,7 @@ async function runRescueCopy(input: CommandInput, environment: CliEnvironment): 
   const { unlocked, points } = await unlockAndChoose(input, environment);
   const { store: primary, files } = unlocked;
   const place = input.requiredText("to");
-  const secondary = await environment.drivers.openStore(place, { create: true });
+  const secondary = await environment.drivers.openStore(place, { create: true, isCopy: true });
   return await runCopy(input, environment, {
     stores: { primary, secondary, keys: files.keys },
     copy: async (options) => {

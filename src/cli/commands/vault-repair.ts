@@ -1,5 +1,6 @@
 import { outputFormat, type RepairOutput } from "#contract/cli-output.ts";
 import { type RepairReport, repairVault } from "#vault/repair.ts";
+import { rereadKeys } from "#vault/vault-files.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { vaultExits } from "#cli/exit-codes.ts";
@@ -17,7 +18,8 @@ export const vaultRepair: CommandSpec = {
   description:
     "Builds index segments again from the packs where they are lost, brings the inventory up to date, notes damage " +
     "so that the next backup heals what the disks still have, and names every recovery point and range of a disk " +
-    "that cannot be restored now. It removes no pack and no recovery point. " +
+    "that cannot be restored now. It removes no pack and no recovery point. In an immutable vault a damaged object " +
+    "stays until its lock ends: nothing builds on it or misses it. " +
     "Exit code 0: everything can be restored; 14: something cannot; 12: something could not be read just now.",
   arguments: [],
   options: [
@@ -38,7 +40,7 @@ export const vaultRepair: CommandSpec = {
       text: "What is lost, and what would be rebuilt.",
     },
   ],
-  exits: vaultExits,
+  exits: [...vaultExits, 34],
   outputKind: "repair",
   run: runVaultRepair,
 };
@@ -53,6 +55,7 @@ async function runVaultRepair(input: CommandInput, environment: CliEnvironment):
     store: session.store,
     keys: session.files.keys,
     vault: session.vault,
+    rereadKeys: () => rereadKeys(session.store, session.files, signal),
     clock,
     random,
     signal,
@@ -82,5 +85,11 @@ function toLines(report: RepairReport): readonly string[] {
     "",
     `${doing}: ${packsIndexed} packs indexed again (${packsUnusable} cannot be), ${segmentsDropped} damaged index segments replaced,`,
     `  ${inventoryAdded} objects added to the inventory, ${inventoryRemoved} missing ones dropped from it, ${report.findingsLifted} findings lifted`,
+    ...(report.pointsKept === 0 ? [] : [keptLine(report.pointsKept)]),
+    ...report.lockedObjects.map((name) => `Locked, and stays until its lock ends: ${name}`),
   ];
+}
+
+function keptLine(points: number): string {
+  return `  ${points} recovery points exist again, since their deletion marks are damaged: delete them again, or keep them`;
 }

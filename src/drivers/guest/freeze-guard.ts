@@ -1,6 +1,7 @@
 /**
- * The guard of one freeze: a process and session of its own that owns the agent's socket, and thaws
- * the guest when Kluis dies, stops, or takes too long. Started by `freeze-round.ts`.
+ * The guard of one round: a process and session of its own that owns the agent's socket, and thaws
+ * the guest and has its post script run when Kluis dies, stops, or takes too long. Started by
+ * `freeze-round.ts`.
  */
 import { present } from "#base/assert.ts";
 import { systemClock, type Clock } from "#base/clock.ts";
@@ -9,6 +10,7 @@ import { runGuard, type GuardAlarm, type GuardDuty } from "./guard-server.ts";
 import {
   parseGuardConfig,
   planFreezeTimes,
+  type FreezePlan,
   type FreezeTimes,
   type GuardConfig,
   type GuardResult,
@@ -16,7 +18,8 @@ import {
 } from "./guard-wire.ts";
 import { GuestAgent } from "./guest-agent.ts";
 import { freezeGuest, thawGuest } from "./guest-commands.ts";
-import { armWatchdog, disarmWatchdog, type ArmedWatchdog } from "./guest-watchdog.ts";
+import { armWatchdog, disarmWatchdog } from "./guest-watchdog.ts";
+import { orderPost, runPost, runPre, scriptPatienceMs } from "./scripts/run-scripts.ts";
 
 /** How long one try to thaw may take. */
 const THAW_TRY_MS = 2_000;
@@ -25,51 +28,64 @@ const THAW_RETRY_MS = 50;
 const THAW_TRIES_MS_MAX = 30_000;
 
 const alarmReasons: Readonly<Record<GuardAlarm, string>> = {
-  gone: "Kluis ended while the guest was frozen",
-  silent: "Kluis stood still while the guest was frozen",
+  gone: "Kluis ended before it let the guest go on",
+  silent: "Kluis stood still before it let the guest go on",
   "too-old": "the guard is too old",
 };
 
 class FreezeDuty implements GuardDuty {
   readonly silenceMsMax = 2_000;
+  readonly extraLifetimeMs: number;
   readonly #agentSocket: string;
+  readonly #plan: FreezePlan;
   readonly #times: FreezeTimes;
   readonly #clock: Clock;
   #agent: GuestAgent | undefined;
-  #watchdog: ArmedWatchdog | undefined;
+  #isWatchdogArmed = false;
+  #armedAtMs: number | undefined;
   #isKluisGone = false;
   #isFrozen = false;
+  /** From the start of the pre script until the post script is ordered. */
+  #isQuiesced = false;
   #thawing: Promise<number> | undefined;
   #thawedCount = 0;
-  #selfThawReason: string | undefined;
+  #selfReason: string | undefined;
 
   constructor(config: GuardConfig, clock: Clock) {
     this.#agentSocket = config.targetSocket;
-    this.#times = planFreezeTimes(present(config.budgetMs, "a freeze has a budget"));
+    this.#plan = present(config.freeze, "a freeze has a plan");
+    this.#times = planFreezeTimes(this.#plan.budgetMs);
     this.#clock = clock;
+    const { scripts } = this.#plan;
+    this.extraLifetimeMs =
+      scripts === undefined ? 0 : scriptPatienceMs(scripts.pre) + scriptPatienceMs(scripts.post);
   }
 
   async perform(task: Exclude<GuardTask, "beat">): Promise<GuardResult> {
-    if (task === "prepare") return this.#prepare();
+    if (task === "quiesce") return this.#quiesce();
+    if (task === "arm") return this.#arm();
     if (task === "freeze") return this.#freeze();
-    if (task === "thaw") return this.#thawAsAsked();
-    await this.#disarm();
+    if (task === "thaw") return { count: await this.#thaw(), ...this.#withReason() };
+    if (task === "resume") return this.#resume();
+    if (task === "prepare") await this.#session();
+    else await this.#disarm();
     return {};
   }
 
   async patrol(alarm: GuardAlarm | undefined): Promise<void> {
     if (alarm === "gone") this.#isKluisGone = true;
-    if (!this.#isFrozen) return;
-    const isOverdue = this.#clock.monotonicMs() >= this.#deadlineMs();
-    if (alarm !== undefined) await this.#thawBySelf(alarmReasons[alarm]);
-    else if (isOverdue) await this.#thawBySelf("the freeze took longer than it may");
+    if (!this.#isFrozen && !this.#isQuiesced) return;
+    const isOverdue = this.#isFrozen && this.#clock.monotonicMs() >= this.#deadlineMs();
+    if (alarm !== undefined) await this.#letGo(alarmReasons[alarm]);
+    else if (isOverdue) await this.#letGo("the freeze took longer than it may");
   }
 
   async leave(): Promise<void> {
     try {
+      if (this.#isQuiesced) await this.#orderPost();
       await this.#disarm();
     } catch (error) {
-      // It ends by itself, and the next round kills one that still lives before it freezes.
+      // They end by themselves, and the next round sees to one that still lives before it freezes.
       if (!isKluisError(error)) throw error;
     }
     await this.#agent?.[Symbol.asyncDispose]();
@@ -77,20 +93,44 @@ class FreezeDuty implements GuardDuty {
   }
 
   #deadlineMs(): number {
-    const { armedAtMs } = present(this.#watchdog, "the watchdog is armed before a freeze");
+    const armedAtMs = present(this.#armedAtMs, "the watchdog is armed before a freeze");
     return armedAtMs + this.#times.guardThawsAfterMs;
   }
 
-  async #prepare(): Promise<GuardResult> {
-    this.#agent = await GuestAgent.open(this.#agentSocket, { clock: this.#clock });
-    const afterMs = this.#times.guestThawsAfterMs;
-    this.#watchdog = await armWatchdog(this.#agent, { afterMs });
-    return { token: this.#watchdog.token };
+  /** The agent; a new session thaws by itself. */
+  async #session(): Promise<GuestAgent> {
+    this.#agent ??= await GuestAgent.open(this.#agentSocket, { clock: this.#clock });
+    return this.#agent;
+  }
+
+  async #quiesce(): Promise<GuardResult> {
+    const order = present(this.#plan.scripts, "scripts that are run have been planned");
+    const agent = await this.#session();
+    this.#assertKluisLives("run the pre script");
+    this.#isQuiesced = true;
+    return { script: await runPre(agent, { token: this.#plan.token, order }) };
+  }
+
+  async #arm(): Promise<GuardResult> {
+    const agent = await this.#session();
+    const { token } = this.#plan;
+    try {
+      const afterMs = this.#times.guestThawsAfterMs;
+      const armed = await armWatchdog(agent, { token, afterMs });
+      this.#isWatchdogArmed = true;
+      this.#armedAtMs = armed.armedAtMs;
+      return {};
+    } catch (error) {
+      const mayFreeze = this.#plan.mayFreezeUnwatched === true;
+      if (!mayFreeze || !isKluisError(error, "AgentFailed")) throw error;
+      this.#armedAtMs = this.#clock.monotonicMs();
+      return { isUnwatched: true };
+    }
   }
 
   async #freeze(): Promise<GuardResult> {
-    const agent = present(this.#agent, "a guard is prepared before it freezes");
-    if (this.#isKluisGone) throw new KluisError("Cancelled", "Cannot freeze: Kluis has ended");
+    const agent = await this.#session();
+    this.#assertKluisLives("freeze");
     const timeoutMs = this.#deadlineMs() - this.#clock.monotonicMs();
     if (timeoutMs <= 0) {
       throw new KluisError("AgentFailed", "Cannot freeze the guest: preparing it took too long");
@@ -98,32 +138,52 @@ class FreezeDuty implements GuardDuty {
     // From the moment it is sent the guest may be frozen, whatever is answered.
     this.#isFrozen = true;
     try {
-      return { count: await freezeGuest(agent, { timeoutMs }) };
+      const { mountPoints } = this.#plan;
+      const mounts = mountPoints === undefined ? {} : { mountPoints };
+      return { count: await freezeGuest(agent, { timeoutMs, ...mounts }) };
     } catch (error) {
       // Kluis waits for the answer and has a thaw of its own to ask; the patrol goes on trying.
       if (isKluisError(error, "AgentUnavailable")) agent.post("guest-fsfreeze-thaw");
-      else await this.#thawBySelf("the freeze failed");
+      else await this.#letGo("the freeze failed");
       throw error;
     }
   }
 
-  async #thawAsAsked(): Promise<GuardResult> {
-    const count = await this.#thaw();
-    const reason = this.#selfThawReason;
-    return { count, ...(reason === undefined ? {} : { selfThawReason: reason }) };
+  async #resume(): Promise<GuardResult> {
+    const order = present(this.#plan.scripts, "scripts that are run have been planned");
+    const agent = await this.#session();
+    const script = await runPost(agent, { token: this.#plan.token, order });
+    this.#isQuiesced = false;
+    return { script, ...this.#withReason() };
   }
 
-  async #thawBySelf(reason: string): Promise<void> {
-    this.#selfThawReason ??= reason;
+  #assertKluisLives(what: string): void {
+    if (this.#isKluisGone) throw new KluisError("Cancelled", `Cannot ${what}: Kluis has ended`);
+  }
+
+  #withReason(): Pick<GuardResult, "selfReason"> {
+    return this.#selfReason === undefined ? {} : { selfReason: this.#selfReason };
+  }
+
+  /** Thaws, and has the post script run, without being asked. */
+  async #letGo(reason: string): Promise<void> {
+    this.#selfReason ??= reason;
     try {
-      await this.#thaw();
+      if (this.#isFrozen) await this.#thaw();
       // Kluis may stand still for long: others need the agent.
       await this.leave();
     } catch (error) {
       // The agent is gone for good: the watchdog in the guest thaws, and the next session clears up.
-      this.#selfThawReason = `${reason}; ${toKluisError(error).message}`;
+      this.#selfReason = `${reason}; ${toKluisError(error).message}`;
       this.#isFrozen = false;
     }
+    // Where the order did not arrive, the supervisor in the guest runs the script at its deadline.
+    this.#isQuiesced = false;
+  }
+
+  async #orderPost(): Promise<void> {
+    await orderPost(await this.#session(), this.#plan.token);
+    this.#isQuiesced = false;
   }
 
   /** Thaws once, however often it is called; returns how many file systems were frozen. */
@@ -162,10 +222,9 @@ class FreezeDuty implements GuardDuty {
   }
 
   async #disarm(): Promise<void> {
-    const watchdog = this.#watchdog;
-    if (watchdog === undefined || this.#agent === undefined) return;
-    await disarmWatchdog(this.#agent, watchdog.token);
-    this.#watchdog = undefined;
+    if (!this.#isWatchdogArmed || this.#agent === undefined) return;
+    await disarmWatchdog(this.#agent, this.#plan.token);
+    this.#isWatchdogArmed = false;
   }
 }
 

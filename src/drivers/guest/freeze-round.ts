@@ -1,6 +1,7 @@
 /**
- * One freeze of a guest, as the snapshot sees it: prepared, frozen, thawed, and cleared up whatever
- * happens. The work is done by the guard (`freeze-guard.ts`); where the guard is lost, here.
+ * One round of quiescing a guest, as the snapshot sees it: pre script, freeze, thaw, post script, and
+ * cleared up whatever happens. The work is done by the guard (`freeze-guard.ts`); where the guard is
+ * lost, here.
  */
 import { fileURLToPath } from "node:url";
 
@@ -8,9 +9,16 @@ import { present } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
 import { isKluisError, toKluisError } from "#base/kluis-error.ts";
 import { GuardLink } from "./guard-link.ts";
-import { planFreezeTimes, type GuardResult } from "./guard-wire.ts";
+import { planFreezeTimes, type FreezePlan, type GuardResult } from "./guard-wire.ts";
 import { GuestAgent } from "./guest-agent.ts";
-import { disarmWatchdog, GUEST_SYNC_TIMEOUT_MS } from "./guest-watchdog.ts";
+import { createRoundToken, disarmWatchdog, GUEST_SYNC_TIMEOUT_MS } from "./guest-watchdog.ts";
+import {
+  orderPost,
+  parseScriptReport,
+  runPost,
+  scriptPatienceMs,
+  type ScriptReport,
+} from "./scripts/run-scripts.ts";
 
 const program = fileURLToPath(new URL("freeze-guard.ts", import.meta.url));
 
@@ -24,7 +32,7 @@ export interface FreezeRoundOptions {
   readonly agentSocket: string;
   /** Folder for the guard's socket, identity and log. */
   readonly runDirectory: string;
-  readonly budgetMs: number;
+  readonly plan: Omit<FreezePlan, "token">;
   readonly clock: Clock;
 }
 
@@ -34,26 +42,35 @@ export interface ThawReport {
   readonly reason?: string;
 }
 
+/** What became of the post script. `selfReason`: why it was ordered before Kluis did; absent where not. */
+export interface PostReport {
+  readonly report: ScriptReport;
+  readonly selfReason?: string;
+}
+
 /** See above. Calls do not overlap. */
 export class FreezeRound implements AsyncDisposable {
   readonly #options: FreezeRoundOptions;
   readonly #clock: Clock;
   readonly #guard: GuardLink;
-  #token: string | undefined;
+  readonly #plan: FreezePlan;
   #armedAtMs = 0;
+  #isQuiesced = false;
+  #isUnwatched = false;
   #freezeStartMs: number | undefined;
   #frozenCount: number | undefined;
   #thawReport: ThawReport | undefined;
 
-  private constructor(guard: GuardLink, options: FreezeRoundOptions) {
+  private constructor(guard: GuardLink, options: FreezeRoundOptions & { plan: FreezePlan }) {
     this.#guard = guard;
+    this.#plan = options.plan;
     this.#options = options;
     this.#clock = options.clock;
   }
 
   /**
-   * Starts the guard, which takes the agent and arms the watchdog in the guest. No other guard of
-   * this VM may live.
+   * Starts the guard, which takes the agent and, where no script is to be run first, arms the
+   * watchdog in the guest. No other guard of this VM may live.
    *
    * Errors: Agent*, ToolFailed where the guest cannot be frozen safely; nothing is left behind then.
    */
@@ -61,15 +78,14 @@ export class FreezeRound implements AsyncDisposable {
     options: FreezeRoundOptions,
     signal: AbortSignal | undefined,
   ): Promise<FreezeRound> {
-    const { agentSocket, runDirectory, budgetMs, clock } = options;
-    const config = { targetSocket: agentSocket, budgetMs };
+    const { agentSocket, runDirectory, clock } = options;
+    const plan = { ...options.plan, token: createRoundToken() };
+    const config = { targetSocket: agentSocket, freeze: plan };
     const guard = await GuardLink.start({ program, runDirectory, config, clock }, signal);
-    const round = new FreezeRound(guard, options);
+    const round = new FreezeRound(guard, { ...options, plan });
     try {
-      const timeoutMs = GUEST_SYNC_TIMEOUT_MS + PREPARE_EXTRA_MS;
-      const { token } = await guard.ask("prepare", { timeoutMs, signal });
-      round.#token = token;
-      round.#armedAtMs = clock.monotonicMs();
+      await guard.ask("prepare", { timeoutMs: PREPARE_EXTRA_MS, signal });
+      if (plan.scripts === undefined) await round.arm(signal);
       return round;
     } catch (error) {
       await round[Symbol.asyncDispose]();
@@ -77,10 +93,51 @@ export class FreezeRound implements AsyncDisposable {
     }
   }
 
+  /** Whether no watchdog runs in the guest, as the plan allows. */
+  get isUnwatched(): boolean {
+    return this.#isUnwatched;
+  }
+
+  /** Runs the pre script; post is run at the end, whatever happens. Errors: Agent*. */
+  async quiesce(signal: AbortSignal | undefined): Promise<ScriptReport> {
+    const { pre } = present(this.#plan.scripts, "scripts that are run have been planned");
+    this.#isQuiesced = true;
+    const timeoutMs = scriptPatienceMs(pre) + PREPARE_EXTRA_MS;
+    const { script } = await this.#guard.ask("quiesce", { timeoutMs, signal });
+    return parseScriptReport(script ?? "");
+  }
+
+  /** Arms the watchdog in the guest. Errors: Agent* where it cannot have one: then nothing is frozen. */
+  async arm(signal: AbortSignal | undefined): Promise<void> {
+    const timeoutMs = GUEST_SYNC_TIMEOUT_MS + PREPARE_EXTRA_MS;
+    const { isUnwatched } = await this.#guard.ask("arm", { timeoutMs, signal });
+    this.#isUnwatched = isUnwatched === true;
+    this.#armedAtMs = this.#clock.monotonicMs();
+  }
+
+  /** Has the post script run, and waits for it. Errors: Agent* where nobody could tell. */
+  async resume(): Promise<PostReport> {
+    const order = present(this.#plan.scripts, "scripts that are run have been planned");
+    const timeoutMs = scriptPatienceMs(order.post) + PREPARE_EXTRA_MS;
+    try {
+      const { script, selfReason } = await this.#guard.ask("resume", { timeoutMs });
+      this.#isQuiesced = false;
+      const reason = selfReason === undefined ? {} : { selfReason };
+      return { report: parseScriptReport(script ?? ""), ...reason };
+    } catch (error) {
+      if (!isKluisError(error, "AgentUnavailable")) throw error;
+    }
+    await this.#guard.kill();
+    await using agent = await GuestAgent.open(this.#options.agentSocket, { clock: this.#clock });
+    const script = await runPost(agent, { token: this.#plan.token, order });
+    this.#isQuiesced = false;
+    return { report: parseScriptReport(script) };
+  }
+
   /** Freezes every file system; returns how many. Errors: Agent*; the guest is thawed then. */
   async freeze(signal: AbortSignal | undefined): Promise<number> {
     this.#freezeStartMs = this.#clock.monotonicMs();
-    const timeoutMs = planFreezeTimes(this.#options.budgetMs).guestThawsAfterMs;
+    const timeoutMs = planFreezeTimes(this.#plan.budgetMs).guestThawsAfterMs;
     try {
       const { count } = await this.#guard.ask("freeze", { timeoutMs, signal });
       this.#frozenCount = count ?? 0;
@@ -97,10 +154,10 @@ export class FreezeRound implements AsyncDisposable {
     return this.#thawReport;
   }
 
-  /** Thaws where needed, disarms the watchdog and ends the guard. */
+  /** Thaws where needed, has post run where it was not, disarms the watchdog and ends the guard. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#freezeStartMs !== undefined) await this.thaw();
-    if (!(await this.#guard.finish())) await this.#disarmWithoutGuard();
+    if (!(await this.#guard.finish())) await this.#clearWithoutGuard();
   }
 
   async #thaw(): Promise<ThawReport> {
@@ -124,17 +181,18 @@ export class FreezeRound implements AsyncDisposable {
       await using agent = await GuestAgent.open(this.#options.agentSocket, { clock: this.#clock });
       return { count: agent.leftoverThawed ?? 0 };
     } catch (error) {
-      return { count: 0, selfThawReason: toKluisError(error).message };
+      return { count: 0, selfReason: toKluisError(error).message };
     }
   }
 
-  async #disarmWithoutGuard(): Promise<void> {
-    if (this.#token === undefined) return;
+  async #clearWithoutGuard(): Promise<void> {
+    const { token } = this.#plan;
     try {
       await using agent = await GuestAgent.open(this.#options.agentSocket, { clock: this.#clock });
-      await disarmWatchdog(agent, this.#token);
+      if (this.#isQuiesced) await orderPost(agent, token);
+      await disarmWatchdog(agent, token);
     } catch (error) {
-      // It ends by itself, and the next round kills one that still lives before it freezes.
+      // They end by themselves, and the next round sees to one that still lives before it freezes.
       if (!isKluisError(error)) throw error;
     }
   }
@@ -142,8 +200,8 @@ export class FreezeRound implements AsyncDisposable {
   #judge(result: GuardResult, askedMs: number): string | undefined {
     const frozen = this.#frozenCount;
     if (frozen === undefined) return "the freeze failed";
-    if (result.selfThawReason !== undefined) return result.selfThawReason;
-    const { guestThawsAfterMs } = planFreezeTimes(this.#options.budgetMs);
+    if (result.selfReason !== undefined) return result.selfReason;
+    const { guestThawsAfterMs } = planFreezeTimes(this.#plan.budgetMs);
     if (askedMs - this.#armedAtMs > guestThawsAfterMs) return "the freeze took longer than it may";
     if (result.count === frozen) return undefined;
     return `the thaw found ${String(result.count ?? 0)} of ${String(frozen)} file systems frozen`;

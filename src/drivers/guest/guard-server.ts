@@ -18,7 +18,7 @@ import {
 } from "./guard-wire.ts";
 import { LineSocket } from "./line-socket.ts";
 
-/** A guard ends after so long, whatever happens. */
+/** A guard ends after so long, whatever happens, beside what its duty may take. */
 const LIFETIME_MS_MAX = 5 * 60_000;
 /** A guard to which nobody connects ends. */
 const CONNECT_MS_MAX = 10_000;
@@ -32,6 +32,8 @@ export type GuardAlarm = "gone" | "silent" | "too-old";
 export interface GuardDuty {
   /** Without a heartbeat for so long, Kluis counts as stopped. */
   readonly silenceMsMax: number;
+  /** How much longer than usual this guard may live, for work that takes its time. */
+  readonly extraLifetimeMs: number;
   /** Does a task that Kluis asked; "finish" is the last. */
   perform(task: Exclude<GuardTask, "beat">): Promise<GuardResult>;
   /** Called every 50 ms, with the reason why Kluis cannot be relied on, if there is one. */
@@ -130,7 +132,7 @@ class GuardServer {
     if (this.#isKluisGone) return "gone";
     const ageMs = nowMs - this.#startMs;
     const isAlone = this.#kluis === undefined && ageMs > CONNECT_MS_MAX;
-    if (ageMs > LIFETIME_MS_MAX || isAlone) return "too-old";
+    if (ageMs > LIFETIME_MS_MAX + this.#duty.extraLifetimeMs || isAlone) return "too-old";
     if (this.#kluis === undefined) return undefined;
     return nowMs - this.#lastHeardMs > this.#duty.silenceMsMax ? "silent" : undefined;
   }

@@ -3,6 +3,7 @@ import { fromSerializedError, KluisError, type SerializedError } from "#base/klu
 import { errorRegistry } from "#base/error-codes.ts";
 import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
+import type { RoundOrder } from "./scripts/run-scripts.ts";
 
 /** How a guard is started; the only argument of its process, as JSON. */
 export interface GuardConfig {
@@ -12,15 +13,42 @@ export interface GuardConfig {
   readonly guardSocket: string;
   /** Where it leaves its identity. */
   readonly identityPath: string;
-  /** Guard of a freeze: the request's budget; see {@link planFreezeTimes}. */
-  readonly budgetMs?: number;
+  /** Guard of a freeze. */
+  readonly freeze?: FreezePlan;
   /** Guard of a pivot: the VM's record, and the process that writes it. */
   readonly recordPath?: string;
   readonly kluis?: ProcessIdentity;
 }
 
-/** What Kluis asks; each once, in this order. `beat`: Kluis is alive; it has no answer. */
-export const guardTasks = ["prepare", "freeze", "thaw", "finish", "beat"] as const;
+/** What a guard of a freeze is to do. */
+export interface FreezePlan {
+  /** The request's budget; see {@link planFreezeTimes}. */
+  readonly budgetMs: number;
+  /** Of this round: twelve hexadecimal digits. */
+  readonly token: string;
+  /** Mount points to freeze; all where absent. */
+  readonly mountPoints?: readonly string[];
+  /** Whether a guest in which no watchdog can run is frozen all the same. */
+  readonly mayFreezeUnwatched?: boolean;
+  /** The guest's scripts, where they are run. */
+  readonly scripts?: RoundOrder;
+}
+
+/**
+ * What Kluis asks, in this order: `prepare` opens the agent, `quiesce` runs the pre script, `arm`
+ * arms the watchdog in the guest, `resume` runs the post script. `beat`: Kluis is alive; it has no
+ * answer.
+ */
+export const guardTasks = [
+  "prepare",
+  "quiesce",
+  "arm",
+  "freeze",
+  "thaw",
+  "resume",
+  "finish",
+  "beat",
+] as const;
 
 /** See {@link guardTasks}. */
 export type GuardTask = (typeof guardTasks)[number];
@@ -32,25 +60,33 @@ export type GuardAnswer =
 
 /** What a task answers. */
 export interface GuardResult {
-  /** `prepare` of a freeze: the token of the armed watchdog. */
-  readonly token?: string;
+  /** `quiesce`, `resume`: what the guest says of the script. */
+  readonly script?: string;
+  /** `arm`: no watchdog can run in the guest, as the plan allows. */
+  readonly isUnwatched?: boolean;
   /** `freeze`, `thaw`: how many file systems. */
   readonly count?: number;
-  /** `thaw`: why the guard had thawed before it was asked. */
-  readonly selfThawReason?: string;
+  /** `thaw`, `resume`: why the guard had thawed, or ordered the post script, before it was asked. */
+  readonly selfReason?: string;
 }
 
-/** When what happens after the watchdog was armed, in ms. */
+/** When what happens, in ms; unless it says otherwise, after the watchdog was armed. */
 export interface FreezeTimes {
   /** The guard thaws whatever Kluis says. */
   readonly guardThawsAfterMs: number;
   /** The watchdog in the guest thaws. */
   readonly guestThawsAfterMs: number;
+  /** After the end of the pre script: the supervisor in the guest thaws and runs the post script. */
+  readonly guestResumesAfterMs: number;
 }
 
 /** Fixed shares of the budget, so that the guest's watchdog only acts where the guard failed. */
 export function planFreezeTimes(budgetMs: number): FreezeTimes {
-  return { guardThawsAfterMs: budgetMs * 0.6, guestThawsAfterMs: budgetMs * 0.8 };
+  return {
+    guardThawsAfterMs: budgetMs * 0.6,
+    guestThawsAfterMs: budgetMs * 0.8,
+    guestResumesAfterMs: budgetMs * 0.6,
+  };
 }
 
 /** How often Kluis says that it lives. */
@@ -95,11 +131,12 @@ export function parseGuardConfig(text: string): GuardConfig {
 }
 
 function toResult(result: JsonObject): GuardResult {
-  const { token, count, selfThawReason } = result;
+  const { script, isUnwatched, count, selfReason } = result;
   return {
-    ...(typeof token === "string" ? { token } : {}),
+    ...(typeof script === "string" ? { script } : {}),
+    ...(typeof isUnwatched === "boolean" ? { isUnwatched } : {}),
     ...(typeof count === "number" ? { count } : {}),
-    ...(typeof selfThawReason === "string" ? { selfThawReason } : {}),
+    ...(typeof selfReason === "string" ? { selfReason } : {}),
   };
 }
 

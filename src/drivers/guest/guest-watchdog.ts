@@ -103,6 +103,11 @@ while [ -n "$(living)" ]; do
 done
 `;
 
+/** A token for one round: twelve hexadecimal digits. */
+export function createRoundToken(): string {
+  return toHex(systemRandom.bytes(TOKEN_BYTES));
+}
+
 /**
  * Writes out what is dirty, ends watchdogs of earlier rounds and arms one that thaws `afterMs`
  * later. On return it sleeps. Errors: Agent* where the guest cannot have one: then nothing may be
@@ -110,9 +115,9 @@ done
  */
 export async function armWatchdog(
   agent: GuestAgent,
-  options: AgentOptions & { readonly afterMs: number },
+  options: AgentOptions & { readonly token?: string; readonly afterMs: number },
 ): Promise<ArmedWatchdog> {
-  const token = toHex(systemRandom.bytes(TOKEN_BYTES));
+  const token = options.token ?? createRoundToken();
   const centiseconds = String(Math.trunc(options.afterMs / 10));
   const result = await runGuestProgram(
     agent,

@@ -2,7 +2,14 @@
 import { rm } from "node:fs/promises";
 
 import { assert } from "#base/assert.ts";
-import type { SnapshotRequest, VmSnapshot } from "#ports/hypervisor.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import { manageGuestExtension } from "#drivers/guest/manage-guest-extension.ts";
+import type {
+  ExtensionAction,
+  ExtensionState,
+  SnapshotRequest,
+  VmSnapshot,
+} from "#ports/hypervisor.ts";
 import { detachVm } from "./detach-vm.ts";
 import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
 import { recoverVm } from "./recover.ts";
@@ -67,6 +74,23 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
     return this.operate(vmId, { kind: "merge", signal }, async (context, machine) => {
       const record = await recoverVm(context, machine);
       await releaseSnapshots({ context, record, machine, keepId, signal });
+    });
+  }
+
+  /** See the port. */
+  manageExtension(
+    vmId: string,
+    action: ExtensionAction,
+    signal?: AbortSignal,
+  ): Promise<ExtensionState> {
+    return this.operate(vmId, { kind: "guest", signal }, async (context, machine) => {
+      if (machine === undefined) {
+        const reason = "it does not run, and the extension lies in its guest";
+        throw new KluisError("VmStateWrong", `Cannot look into VM "${vmId}": ${reason}`);
+      }
+      await recoverVm(context, machine);
+      const { clock } = context;
+      return await manageGuestExtension(machine.agentSocket, action, { clock, signal });
     });
   }
 

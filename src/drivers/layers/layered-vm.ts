@@ -13,6 +13,7 @@ export const vmSteps = [
   "created",
   "attached",
   "switched",
+  "quiesced",
   "frozen",
   "taken",
   "thawed",

@@ -40,7 +40,8 @@ interface SnapshotWork {
 
 /**
  * Takes a snapshot of a VM in order; the caller holds the VM's lock. Errors: SnapshotFailed (backoff),
- * and the VM goes on as it was; QmpFailed; ImageInUse where a stopped VM's image is open elsewhere.
+ * GuestScriptFailed (after-change), and the VM goes on as it was; QmpFailed; ImageInUse where a
+ * stopped VM's image is open elsewhere.
  */
 export async function takeSnapshot(
   work: SnapshotWork & { readonly machine: RunningMachine | undefined },
@@ -105,6 +106,8 @@ async function takeRunning(work: SnapshotWork, machine: RunningMachine): Promise
     work.signal?.throwIfAborted();
     hasSwitched = true;
     switched = await switchLayers(context, record, layers);
+    await guest.quiesce(work.signal);
+    await context.onStep("quiesced");
     await guest.freeze();
     await context.onStep("frozen");
     await takeInstant(session, record, layers);
@@ -116,12 +119,26 @@ async function takeRunning(work: SnapshotWork, machine: RunningMachine): Promise
   }
   await using round = guest;
   await context.onStep("taken");
-  const consistency = await round.thaw();
+  const consistency = await thawGuest(work, switched, round);
   await context.onStep("thawed");
   const snapshot = planSnapshot(work, { sizes, consistency });
   await recordTaken(work, switched, snapshot);
   await context.onStep("recorded");
   return snapshot;
+}
+
+/** Lets the guest go on; where its scripts refuse the instant, the layers stay and no snapshot names them. */
+async function thawGuest(
+  work: SnapshotWork,
+  switched: VmRecord,
+  round: GuestRound,
+): Promise<ConsistencyRecord> {
+  try {
+    return await round.thaw();
+  } catch (error) {
+    await recordTaken(work, switched, undefined);
+    throw error;
+  }
 }
 
 /**
@@ -142,10 +159,10 @@ async function switchLayers(
 async function recordTaken(
   work: SnapshotWork,
   switched: VmRecord,
-  snapshot: SnapshotRecord,
+  snapshot: SnapshotRecord | undefined,
 ): Promise<void> {
   const frozen = await freezeLayersOf(work.context, switched, work.record);
-  const snapshots = [...frozen.snapshots, snapshot];
+  const snapshots = [...frozen.snapshots, ...(snapshot === undefined ? [] : [snapshot])];
   await writeVmRecord(work.context, { ...withoutWork(frozen), snapshots });
 }
 

@@ -18,7 +18,7 @@ import {
 import { isObject } from "#formats/qmp-wire.ts";
 
 /** What a holder does; decides who may ask it to stop. */
-export type OperationKind = "start" | "stop" | "snapshot" | "merge" | "detach" | "read";
+export type OperationKind = "start" | "stop" | "snapshot" | "merge" | "detach" | "read" | "guest";
 
 /** Who holds a lock. */
 export interface LockHolder {
@@ -144,6 +144,7 @@ const doings: Readonly<Record<OperationKind, string>> = {
   merge: "merges old snapshots of this VM",
   detach: "detaches this VM",
   read: "opens a snapshot of this VM",
+  guest: "works on the guest's backup extension",
 };
 
 function busy(path: string, holder: LockHolder): KluisError {

@@ -20,6 +20,7 @@ import { parseVmRecord } from "#drivers/layers/vm-record.ts";
 
 class PivotDuty implements GuardDuty {
   readonly silenceMsMax = 3_000;
+  readonly extraLifetimeMs = 0;
   readonly #config: GuardConfig;
   readonly #clock: Clock;
   #isSettled = false;

@@ -3,7 +3,15 @@ import { mkdir } from "node:fs/promises";
 
 import { systemClock, type Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
-import type { Hypervisor, SnapshotRequest, Vm, VmDisk, VmSnapshot } from "#ports/hypervisor.ts";
+import type {
+  ExtensionAction,
+  ExtensionState,
+  Hypervisor,
+  SnapshotRequest,
+  Vm,
+  VmDisk,
+  VmSnapshot,
+} from "#ports/hypervisor.ts";
 import type { QemuRuntime } from "./arguments.ts";
 import { readDescriptionFiles } from "./description-files.ts";
 import { findMachine, launchMachine, resumeMachine, stopMachine } from "./machine.ts";
@@ -121,6 +129,14 @@ class DescribedVms implements QemuHypervisor {
 
   releaseSnapshotsBefore(vmId: string, keepId: string, signal?: AbortSignal): Promise<void> {
     return this.#layers.releaseSnapshotsBefore(vmId, keepId, signal);
+  }
+
+  manageExtension(
+    vmId: string,
+    action: ExtensionAction,
+    signal?: AbortSignal,
+  ): Promise<ExtensionState> {
+    return this.#layers.manageExtension(vmId, action, signal);
   }
 
   detach(vmId: string, signal?: AbortSignal): Promise<void> {

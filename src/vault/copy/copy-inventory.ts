@@ -3,6 +3,7 @@
  * without a key; docs/design/redundancy.md.
  */
 import { isKluisError } from "#base/kluis-error.ts";
+import { parseStoreName } from "#formats/store-names.ts";
 import {
   compactInventory,
   type Inventory,
@@ -42,6 +43,25 @@ export class CopyInventory {
   knows(name: string): boolean {
     const { expected, removed } = this.#before;
     return this.#told.has(name) || expected.has(name) || removed.has(name);
+  }
+
+  /**
+   * Whether a listing has, in the sizes that they were put with, all packs and segments that were brought, and
+   * the inventory can say so. Then a point that was walked when it was brought is as whole as it was then.
+   */
+  isAllIn(sizes: ReadonlyMap<string, number>): boolean {
+    const { expected, content } = this.#before;
+    if (content.bad.length + content.missing.length > 0) return false;
+    for (const { name, sizeBytes } of expected.values()) {
+      if (parseStoreName(name)?.kind === "manifest") continue;
+      if (sizes.get(name) !== sizeBytes) return false;
+    }
+    return true;
+  }
+
+  /** Whether an earlier run has named the object. */
+  expects(name: string): boolean {
+    return this.#before.expected.has(name);
   }
 
   /** Notes an object that is durable, unless it is known. */

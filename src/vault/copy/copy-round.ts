@@ -10,7 +10,7 @@ import {
   parseIndexSegment,
 } from "#formats/index-segment.ts";
 import type { Manifest } from "#formats/manifest.ts";
-import { parseStoreName } from "#formats/store-names.ts";
+import { parseStoreName, pointName } from "#formats/store-names.ts";
 import type { ObjectInfo } from "#ports/object-store.ts";
 import { openContainer } from "#vault/container/container-reader.ts";
 import { openManifest } from "#vault/open-manifest.ts";
@@ -42,6 +42,7 @@ export class CopyRound {
   readonly #heldBack: HeldBackPoint[] = [];
   /** Points that the secondary had before, and the last that it got of each item. */
   readonly #pointsThere: readonly PointName[];
+  readonly #isThereWhole: boolean;
   readonly #whole = new Map<string, Manifest>();
   readonly #left: ObjectInfo[] = [];
   /** SHA-256 of the manifests that were looked at, hexadecimal. */
@@ -67,6 +68,10 @@ export class CopyRound {
       return parsed?.kind === "manifest" ? [{ item: parsed.item, pointId: parsed.point }] : [];
     });
     this.#packs = new Set(state.there.data.map(({ name }) => name));
+    const listed = [...state.there.data, ...state.there.index];
+    this.#isThereWhole = state.inventory.isAllIn(
+      new Map(listed.map(({ name, sizeBytes }) => [name, sizeBytes])),
+    );
     for (const { name, primaryBytes, secondaryBytes } of state.plan.differing) {
       const reason = `it has ${primaryBytes} bytes in the primary and ${secondaryBytes} in the secondary`;
       this.#packs.delete(name);
@@ -144,6 +149,7 @@ export class CopyRound {
     const objects = this.#plan.missing.points;
     if (objects.length === 0) return this.#heldBack;
     await using vault = await this.#openSecondary();
+    await this.#distrustAbsent(vault);
     const walk = new PointWalk({ store: to, keys, vault, signal });
     for (const object of objects) {
       signal?.throwIfAborted();
@@ -261,9 +267,24 @@ export class CopyRound {
     return { kind: "put" };
   }
 
-  /** A point of the item that got over earlier, and so was found whole. */
+  /** Where another pack has the block that one had which is gone, that one counts. */
+  async #distrustAbsent({ index }: Vault): Promise<void> {
+    const absent: Uint8Array[] = [];
+    for await (const { head } of index.packExtents()) {
+      if (!this.#packs.has(objectOfPack(head))) absent.push(head.name);
+    }
+    if (absent.length > 0) await index.setDistrusted("defect", absent);
+  }
+
+  /**
+   * A point of the item that got over earlier, and so was found whole: where nothing was lost since, by what the
+   * secondary lists and its inventory expects. Otherwise all of the next point is walked.
+   */
   async #readPointThere(vault: Vault, { item }: PointName): Promise<Manifest | undefined> {
-    const names = this.#pointsThere.filter((name) => name.item === item);
+    if (!this.#isThereWhole) return undefined;
+    const names = this.#pointsThere.filter(
+      (name) => name.item === item && this.#inventory.expects(pointName(name.item, name.pointId)),
+    );
     const newest = names.toSorted((a, b) => (a.pointId < b.pointId ? -1 : 1)).at(-1);
     if (newest === undefined) return undefined;
     try {

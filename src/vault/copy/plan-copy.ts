@@ -20,7 +20,7 @@ import {
 import type { ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import type { ReplicationLag } from "#vault/copy-report.ts";
 import { isTombstone, runSteps, type StepDeps } from "#vault/gc/run-steps.ts";
-import { listDeleted } from "#vault/gc/session-protocol.ts";
+import { listMarks } from "#vault/gc/session-protocol.ts";
 
 /** Steps of a copy, in the order in which objects are put. */
 export const copySteps = ["keys", "data", "index", "points"] as const;
@@ -80,7 +80,7 @@ export async function readHiddenNames(store: ObjectStore, signal?: AbortSignal):
 
 /** {@link readHiddenNames}, where only what opens with the vault's keys counts. */
 export async function readHidden(deps: StepDeps): Promise<IsHidden> {
-  const deleted = await runSteps(listDeleted(), deps);
+  const { deleted } = await runSteps(listMarks(), deps);
   return async (info) => deleted.has(info.name) || (await isTombstone(info, deps));
 }
 

@@ -12,7 +12,8 @@ import {
 import {
   type CondemnedRecord,
   endSession,
-  listDeleted,
+  damagedMark,
+  listMarks,
   listNames,
   listPacks,
   putLease,
@@ -70,7 +71,8 @@ export function* collect(
   policy: CollectionPolicy,
 ): Steps<CollectionEnd> {
   yield* putLease(session);
-  const deleted = yield* listDeleted();
+  const { deleted, damaged } = yield* listMarks();
+  for (const mark of damaged) throw damagedMark(mark);
   const records = yield* readCondemned("adopt-records");
   const points = yield* listPoints("choose", deleted);
   const choice = yield* work.choose({
@@ -182,7 +184,9 @@ function* waitForLeases(
  */
 function* isHidden(commitKey: string): Steps<boolean> {
   if (!commitKey.startsWith(pointPrefix)) return false;
-  return (yield* get("mark-stays", deletedName(commitKey))) !== undefined;
+  const mark = yield* get("mark-stays", deletedName(commitKey));
+  if (mark?.kind === "damaged") throw damagedMark(deletedName(commitKey));
+  return mark !== undefined;
 }
 
 /** Of two collections that live, the one with the greater id gives up; else each would wait. */

@@ -26,6 +26,8 @@ export interface CollectionOptions extends CollectionLimits {
   readonly waitMs?: number | undefined;
   /** Plan only: nothing is condemned or removed. */
   readonly dryRun?: boolean | undefined;
+  /** Packs and segments that may be removed; by default all. */
+  readonly mayRemove?: ((name: string) => boolean) | undefined;
 }
 
 /** What a collection came to. */
@@ -60,6 +62,7 @@ export async function collectVault(
     ...deps,
     salts,
     limits: options,
+    mayRemove: options.mayRemove,
     onPlan: (made) => {
       plan = made;
       if (options.dryRun === true) throw new PlanOnly();

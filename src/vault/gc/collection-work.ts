@@ -5,6 +5,7 @@ import type { RandomSource } from "#base/random.ts";
 import { containerHeaderBytes, parseContainerHeader } from "#formats/container.ts";
 import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
 import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
+import { findLostSegments } from "#vault/health/examine.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { PackExtent } from "#vault/index/entry-reader.ts";
 import type { LostSegment } from "#vault/index/segment-repairs.ts";
@@ -18,7 +19,7 @@ import {
 import { sessionIdBytes, toSha256 } from "./backup-session.ts";
 import type { CollectionChoice, CollectionInput, CollectionWork } from "./collect-protocol.ts";
 import { CopyOut } from "./copy-out.ts";
-import { findLocked } from "#vault/locks/find-locked.ts";
+import { findKept } from "#vault/locks/find-kept.ts";
 import { Marker, type MarkerDeps } from "./marker.ts";
 import {
   type CollectionLimits,
@@ -35,6 +36,8 @@ export interface WorkDeps extends MarkerDeps {
   /** The roots of all disks of a manifest; ObjectNotFound where it is gone. */
   readonly readRoots: (manifest: string) => Promise<readonly Uint8Array[]>;
   readonly limits: CollectionLimits;
+  /** Packs and segments that may be removed; all where it is not given. */
+  readonly mayRemove?: ((name: string) => boolean) | undefined;
   /** Called when the plan is made, before anything is condemned. */
   readonly onPlan: (plan: CollectionPlan) => void;
 }
@@ -78,13 +81,15 @@ export class VaultCollectionWork implements CollectionWork {
   async #choose(input: CollectionInput): Promise<CollectionChoice> {
     await this.#loadIndex(input, input.condemned);
     await this.#mark(input.manifests, "skip");
-    const locked = await findLocked(this.#deps, input);
-    const uses = (await this.#usesOf(input)).filter(({ name }) => !locked.has(name));
-    const plan = planCollection(uses, this.#deps.limits);
+    const kept = await findKept(this.#deps, input);
+    const uses = await this.#usesOf(input);
+    const vaultBytes = uses.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    const free = uses.filter(({ name }) => !kept.has(name));
+    const plan = planCollection(free, this.#deps.limits, vaultBytes);
     this.#deps.onPlan(plan);
     const packs = plan.packs.map(({ name }) => name);
     const segments = await this.#chooseSegments(new Set(packs), namesOf(input));
-    return { packs, segments: segments.filter((name) => !locked.has(name)) };
+    return { packs, segments: segments.filter((name) => !kept.has(name)) };
   }
 
   async #secure(input: CollectionInput, choice: CollectionChoice): Promise<void> {
@@ -115,7 +120,9 @@ export class VaultCollectionWork implements CollectionWork {
       this.marker.clear();
       this.#seen.clear();
     }
-    const [lost] = index.lost.filter(({ name }) => segments.some((one) => bytesEqual(one, name)));
+    const [lost] = (await findLostSegments(this.#deps)).filter(({ name }) =>
+      segments.some((one) => bytesEqual(one, name)),
+    );
     if (lost !== undefined) await this.#throwLost(lost);
     const listed = namesOf(input);
     const distrusted: Uint8Array[] = [];

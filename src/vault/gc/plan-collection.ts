@@ -48,13 +48,15 @@ export interface CollectionPlan {
  * more than the allowed share of the vault stays unused or the budget is spent; then small packs, if
  * many stay: so their number, which every backup lists, does not grow with that of recovery points.
  *
+ * @param vaultBytes Of all packs, also those that may not be chosen.
+ *
  * CollectionRefused (after-change) where more than half of the vault would be freed.
  */
 export function planCollection(
   uses: readonly PackUse[],
   limits: CollectionLimits = {},
+  vaultBytes = sum(uses, ({ sizeBytes }) => sizeBytes),
 ): CollectionPlan {
-  const vaultBytes = sum(uses, ({ sizeBytes }) => sizeBytes);
   const chosen = uses.filter((use) => use.marked === 0 || use.isCondemned);
   const rest = uses.filter((use) => use.marked > 0 && !use.isCondemned);
   const partly = rest

@@ -129,26 +129,29 @@ async function listNames(prefix: string, deps: StepDeps): Promise<readonly Liste
   return names;
 }
 
-/** Deletion marks below a prefix. One that is not ours deletes nothing. */
+/** Deletion marks below a prefix. */
 async function listMarks(prefix: string, deps: StepDeps): Promise<readonly ListedName[]> {
   const listed: ObjectInfo[] = [];
   for await (const info of deps.store.list(prefix, deps.signal)) listed.push(info);
-  const marks = new Set<string>();
+  const marks = new Map<string, ObjectBody>();
   await forEachBounded(listed, controlRequestsInFlight, async (info) => {
-    if ((await readMark(info, deps)) !== undefined) marks.add(info.name);
+    const mark = await readMark(info, deps);
+    if (mark !== undefined) marks.set(info.name, mark);
   });
-  return listed.flatMap(({ name, sizeBytes }) =>
-    marks.has(name) ? [{ name, sizeBytes, isTombstone: false }] : [],
-  );
+  return listed.flatMap(({ name, sizeBytes }) => {
+    const mark = marks.get(name);
+    if (mark === undefined) return [];
+    const isDamaged = mark.kind === "damaged";
+    return [{ name, sizeBytes, isTombstone: false, ...(isDamaged && { isDamaged }) }];
+  });
 }
 
 async function readMark(info: ObjectInfo, deps: StepDeps): Promise<ObjectBody | undefined> {
   try {
     return await readControl(info, deps);
   } catch (error) {
-    if (isKluisError(error, "ObjectNotFound") || isKluisError(error, "ObjectCorrupt")) {
-      return undefined;
-    }
+    if (isKluisError(error, "ObjectNotFound")) return undefined;
+    if (isKluisError(error, "ObjectCorrupt")) return { kind: "damaged" };
     throw error;
   }
 }

@@ -1,4 +1,5 @@
 /** Leases, and what a backup and a deletion do; docs/design/gc-and-locking.md. */
+import { KluisError } from "#base/kluis-error.ts";
 import type { CondemnedRecordBody, SessionPurpose } from "#formats/control-record.ts";
 import {
   condemnedPrefix,
@@ -11,6 +12,7 @@ import {
   mapPackPrefix,
   packPrefix,
   parseStoreName,
+  pointPrefix,
 } from "#formats/store-names.ts";
 import { get, list, type ListedName, put, remove, type Steps } from "./steps.ts";
 
@@ -66,7 +68,10 @@ export function* readLostCommit(session: Session): Steps<"fenced" | "taken"> {
   return found === undefined || found.kind === "tombstone" ? "fenced" : "taken";
 }
 
-/** Whether a manifest is there and not deleted. The mark is read first: it is removed last. */
+/**
+ * Whether a manifest is there and not deleted. The mark is read first: it is removed last. Nothing may be
+ * built on a point whose mark is damaged: a collection may have read it before.
+ */
 export function* pointExists(manifest: string): Steps<boolean> {
   if ((yield* get("base-exists", deletedName(manifest))) !== undefined) return false;
   const found = yield* get("base-exists", manifest);
@@ -85,11 +90,47 @@ export function* endSession(id: string): Steps<void> {
   yield* remove("end-session", [leaseName(id)]);
 }
 
-/** Deletes a point; false where there is none. Its manifest stays until a collection removes it. */
+/**
+ * Deletes a point; false where there is none. Its manifest stays until a collection removes it. A mark
+ * that is damaged is put anew. Errors: Busy (backoff) while a collection may have read that one.
+ */
 export function* deletePoint(manifest: string): Steps<boolean> {
+  const mark = deletedName(manifest);
+  const found = yield* get("base-exists", mark);
+  if (found?.kind === "damaged") return yield* mendMark(mark, "delete");
   if (!(yield* pointExists(manifest))) return false;
-  yield* put("delete-by-mark", deletedName(manifest), { kind: "deleted" });
+  yield* put("delete-by-mark", mark, { kind: "deleted" });
   return true;
+}
+
+/**
+ * Replaces a deletion mark that is damaged, or, to `keep` a point that is still there, removes it; whether
+ * there is such a point. Safe where no collection works that may have read the mark while it was whole: one
+ * that begins later finds it damaged, whole or gone. Errors: Busy (backoff).
+ */
+export function* mendMark(mark: string, aim: "delete" | "keep"): Steps<boolean> {
+  for (const name of yield* listNames("mark-stays", leasePrefix)) {
+    if (parseStoreName(name)?.kind !== "lease") continue;
+    const lease = yield* get("mark-stays", name);
+    if (lease?.kind === "lease" && lease.purpose === "collection") throw busyMark(mark);
+  }
+  const manifest = toManifest(mark);
+  const records = yield* readCondemned("condemned-is-absent");
+  if (records.some(({ body }) => body.manifests.includes(manifest))) throw busyMark(mark);
+  yield* remove("mark-stays", mark);
+  const isThere = (yield* get("base-exists", manifest))?.kind === "content";
+  // Where the manifest is gone its writer may still put it once more.
+  if (!isThere || aim === "delete") yield* put("delete-by-mark", mark, { kind: "deleted" });
+  return isThere;
+}
+
+function toManifest(mark: string): string {
+  return `${pointPrefix}${mark.slice(deletedPrefix.length)}`;
+}
+
+function busyMark(mark: string): KluisError {
+  const reason = "a collection is at work";
+  return new KluisError("Busy", `Cannot replace the damaged deletion mark "${mark}": ${reason}`);
 }
 
 /** All condemned records. One that vanishes meanwhile has nothing left to remove. */
@@ -106,10 +147,27 @@ export function* readCondemned(
   return records;
 }
 
-/** The manifests that deletion marks hide; `prefix` is {@link deletedPrefix} or begins with it. */
-export function* listDeleted(prefix: string = deletedPrefix): Steps<ReadonlySet<string>> {
-  const names = yield* listNames("marks-before-leases", prefix);
-  return new Set(names.map((name) => `points/${name.slice(deletedPrefix.length)}`));
+/** The manifests that deletion marks hide, and the marks that are damaged and hide nothing. */
+export function* listMarks(prefix: string = deletedPrefix): Steps<{
+  readonly deleted: ReadonlySet<string>;
+  readonly damaged: readonly string[];
+}> {
+  const marks = yield* list("marks-before-leases", prefix);
+  const whole = marks.filter(({ isDamaged }) => isDamaged !== true);
+  const deleted = whole.map(({ name }) => toManifest(name));
+  const damaged = marks.filter(({ isDamaged }) => isDamaged === true).map(({ name }) => name);
+  return { deleted: new Set(deleted), damaged };
+}
+
+/** The error of a collection that cannot tell whether a point was deleted: it frees nothing. */
+export function damagedMark(mark: string): KluisError {
+  const point = mark.slice(mark.lastIndexOf("/") + 1);
+  return new KluisError(
+    "ObjectCorrupt",
+    `Cannot collect: the deletion mark of recovery point "${point}" is damaged. Delete the point again, or keep ` +
+      "it with kluis vault repair",
+    { details: { object: mark } },
+  );
 }
 
 /** All data packs and map packs. */

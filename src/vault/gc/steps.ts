@@ -12,8 +12,11 @@ import type { PutOutcome } from "#ports/object-store.ts";
 /** What an object of the protocol holds; a tombstone stands at a commit key. */
 export type ControlBody = ControlRecord | { readonly kind: "tombstone" };
 
-/** Any object: of the protocol, or content that only its writer and reader understand. */
-export type ObjectBody = ControlBody | { readonly kind: "content"; readonly content: unknown };
+/** What is put: an object of the protocol, or content that only its writer and reader understand. */
+export type PutBody = ControlBody | { readonly kind: "content"; readonly content: unknown };
+
+/** What is read: also a deletion mark that does not open. */
+export type ObjectBody = PutBody | { readonly kind: "damaged" };
 
 /** One name of a listing. */
 export interface ListedName {
@@ -21,11 +24,13 @@ export interface ListedName {
   readonly sizeBytes: number;
   /** A manifest's place that is taken by a tombstone. */
   readonly isTombstone: boolean;
+  /** A deletion mark that does not open. */
+  readonly isDamaged?: boolean;
 }
 
 /** One request, and why it is made. */
 export type Step =
-  | { readonly op: "put"; readonly why: Why; readonly name: string; readonly body: ObjectBody }
+  | { readonly op: "put"; readonly why: Why; readonly name: string; readonly body: PutBody }
   | { readonly op: "get"; readonly why: Why; readonly name: string }
   | { readonly op: "list"; readonly why: Why; readonly prefix: string }
   | { readonly op: "remove"; readonly why: Why; readonly names: readonly string[] }
@@ -65,7 +70,7 @@ export type Why = Rule | "choose";
 export type Steps<T> = Generator<Step, T, unknown>;
 
 /** Puts an object if none is there. */
-export function* put(why: Why, name: string, body: ObjectBody): Steps<PutOutcome> {
+export function* put(why: Why, name: string, body: PutBody): Steps<PutOutcome> {
   return (yield { op: "put", why, name, body }) as PutOutcome;
 }
 

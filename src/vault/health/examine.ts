@@ -5,10 +5,11 @@
 import { asBuffer, toHex } from "#base/bytes.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { leafWindows } from "#formats/geometry.ts";
-import { indexPrefix, mapPackName, packName } from "#formats/store-names.ts";
+import { indexPrefix, indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { listPacks, type PackListing } from "#vault/health/pack-listing.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
+import type { LostSegment } from "#vault/index/segment-repairs.ts";
 import { readFindings } from "#vault/inventory/findings.ts";
 import { readInventory } from "#vault/inventory/inventory.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
@@ -65,8 +66,21 @@ export async function examineVault(deps: ExamineDeps): Promise<VaultHealth> {
   }
   const hasDefect = (pack: Uint8Array): boolean => packs.has(keyOf(pack));
   const missing = listing.untaken > 0 ? await countMissingSegments(deps) : 0;
-  const lostSegments = index.lost.length + missing;
+  const lostSegments = (await findLostSegments(deps)).length + missing;
   return { defects, packs: [...packs.values()], lostSegments, hasDefect };
+}
+
+/**
+ * Segments of the index that cannot be read and that something may rest on: not those that were replaced,
+ * and are there for their lock alone. Reads the inventory where there are any. Errors: those of the store.
+ */
+export async function findLostSegments(
+  deps: Pick<ExamineDeps, "store" | "keys" | "index" | "signal">,
+): Promise<readonly LostSegment[]> {
+  const { store, keys, index, signal } = deps;
+  if (index.lost.length === 0) return [];
+  const { removed } = await readInventory({ store, keys, vaultId: keys.vaultId, signal });
+  return index.lost.filter(({ name }) => !removed.has(indexSegmentName(name)));
 }
 
 /**

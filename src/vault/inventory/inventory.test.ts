@@ -6,7 +6,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { toHex } from "#base/bytes.ts";
-import { packName } from "#formats/store-names.ts";
+import { isKluisError } from "#base/kluis-error.ts";
+import { ledgerPartBytesMax } from "#formats/ledger-part.ts";
+import { ledgerName, packName } from "#formats/store-names.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { flipObjectBit } from "#testing/damage.ts";
@@ -20,7 +22,7 @@ import {
   readInventory,
   type StoredObject,
 } from "./inventory.ts";
-import { listLedger } from "./ledger.ts";
+import { ledgerBytesMax, ledgerPartsMax, listLedger } from "./ledger.ts";
 
 const { vaultId } = testKeys;
 
@@ -167,4 +169,44 @@ test("findings: the newest verdict counts, damage among equals", async () => {
   assert.deepEqual([[...damaged], read, bad], [[a], checked, []]);
   await putFindings(deps, { damaged: [b], sound: [b] });
   assert.deepEqual([...(await readFindings(place(store))).damaged].sort(), [a, b].sort());
+});
+
+/** A store that lists what nobody put. */
+function lyingStore(list: () => Generator<{ name: string; sizeBytes: number }>): ObjectStore {
+  const store = createMemoryStore();
+  return {
+    location: store.location,
+    get: (...given) => store.get(...given),
+    stat: (...given) => store.stat(...given),
+    put: (...given) => store.put(...given),
+    remove: (...given) => store.remove(...given),
+    probe: (...given) => store.probe(...given),
+    list: async function* () {
+      yield* list();
+    },
+  };
+}
+
+test("inventory: a store that lists parts without end, or too much of them, is given up", async () => {
+  const hash = (number: number): Uint8Array => {
+    const sha256 = new Uint8Array(32);
+    new DataView(sha256.buffer).setUint32(0, number);
+    return sha256;
+  };
+  let listed = 0;
+  const endless = lyingStore(function* () {
+    for (;;) yield { name: ledgerName("inventory", 1, hash(listed++)), sizeBytes: 300 };
+  });
+  const isBound = (error: unknown): boolean =>
+    isKluisError(error) && error.code === "ObjectCorrupt" && /more than/.test(error.message);
+  await assert.rejects(readInventory(place(endless)), isBound);
+  assert.equal(listed, ledgerPartsMax + 1);
+  const large = lyingStore(function* () {
+    const sizeBytes = ledgerPartBytesMax;
+    const parts = ledgerBytesMax / sizeBytes + 1;
+    for (let part = 0; part < parts; part++) {
+      yield { name: ledgerName("findings", 1, hash(part)), sizeBytes };
+    }
+  });
+  await assert.rejects(readFindings(place(large)), isBound);
 });

@@ -1,6 +1,7 @@
 /** Which objects a store is expected to hold; docs/design/verify-and-heal.md. */
 import { forEachBounded } from "#base/for-each-bounded.ts";
 import { ledgerGenerationMax, type LedgerLine } from "#formats/ledger-part.ts";
+import { parseStoreName } from "#formats/store-names.ts";
 import {
   type LedgerContent,
   type LedgerDeps,
@@ -94,17 +95,39 @@ export async function compactInventory(
   const isWhole = bad.length === 0 && missing.length === 0;
   if (!isWhole || parts.length < (options.partsMin ?? compactPartsMin)) return 0;
   const { expected, removed } = unite(parts.map(({ lines }) => lines));
+  const locked = await findLockedSegments(deps, removed.keys());
   const lines: LedgerLine[] = [
     ...replacing(parts),
     ...olderReplacements(parts.map((part) => part.lines)),
     ...[...removed]
-      .filter(([, generation]) => generation < ledgerGenerationMax)
-      .map(([name, generation]) => ({ kind: "remove" as const, generation: generation + 1, name })),
+      .filter(([name, generation]) => generation < ledgerGenerationMax || locked.has(name))
+      .map(([name, generation]) => ({
+        kind: "remove" as const,
+        generation: Math.min(generation + 1, ledgerGenerationMax),
+        name,
+      })),
     ...[...expected.values()].map((object) => ({ kind: "add" as const, ...object })),
   ];
   await putLedgerLines(deps, "inventory", { after: parts, lines: lines.map((line) => () => line) });
   await forEachBounded(parts, removalsInFlight, ({ name }) => store.remove(name, signal));
   return parts.length;
+}
+
+/**
+ * Segments that were replaced and that the store keeps for their locks: they may be damaged, and are
+ * not to be missed for as long as they are there.
+ */
+async function findLockedSegments(
+  { store, signal }: LedgerDeps,
+  removed: Iterable<string>,
+): Promise<ReadonlySet<string>> {
+  const locked = new Set<string>();
+  if (store.locks === undefined) return locked;
+  for (const name of removed) {
+    if (parseStoreName(name)?.kind !== "index-segment") continue;
+    if ((await store.stat(name, signal)) !== undefined) locked.add(name);
+  }
+  return locked;
 }
 
 function* olderReplacements(parts: readonly (readonly LedgerLine[])[]): Generator<LedgerLine> {

@@ -32,6 +32,10 @@ export const linesPerPart = ledgerLinesMax - 1024;
 const afterMax = 8;
 /** Parts that are read at once. */
 const readsInFlight = 16;
+/** Parts of a folder that a store may list: those of some 100,000 backups that nobody has put together. */
+export const ledgerPartsMax = 512 * 1024;
+/** What they may have together: five million lines, ten times those of 20 TiB. */
+export const ledgerBytesMax = 512 * 1024 * 1024;
 /** Listings that a read may need while others replace parts under it. */
 const readRoundsMax = 8;
 
@@ -72,15 +76,22 @@ export interface LedgerContent {
   readonly missing: readonly string[];
 }
 
-/** The parts of a folder by number, then by name. Errors: those of the store. */
+/**
+ * The parts of a folder by number, then by name. Errors: those of the store; ObjectCorrupt (never) where it
+ * lists more than {@link ledgerPartsMax}, or {@link ledgerBytesMax} of parts that can be read.
+ */
 export async function listLedger(
   place: Pick<LedgerPlace, "store" | "signal">,
   folder: LedgerFolder,
 ): Promise<readonly LedgerEntry[]> {
   const entries: LedgerEntry[] = [];
+  let bytes = 0;
   for await (const { name, sizeBytes } of place.store.list(`${folder}/`, place.signal)) {
     const parsed = parseStoreName(name);
     if (parsed?.kind !== folder) continue;
+    if (sizeBytes <= ledgerPartBytesMax) bytes += sizeBytes;
+    if (entries.length === ledgerPartsMax) throw tooMuch(folder, `${ledgerPartsMax} parts`);
+    if (bytes > ledgerBytesMax) throw tooMuch(folder, `${ledgerBytesMax} bytes`);
     entries.push({ name, sizeBytes, number: parsed.number, sha256: parsed.sha256 });
   }
   return entries.toSorted((a, b) => a.number - b.number || (a.name < b.name ? -1 : 1));
@@ -96,6 +107,9 @@ export async function readLedger(place: LedgerPlace, folder: LedgerFolder): Prom
   const known = new Map<string, ParsedLedgerPart | BadPart>();
   for (let round = 0; round < readRoundsMax; round++) {
     const entries = await listLedger(place, folder);
+    // What a store lists once and never again is not kept.
+    const listed = new Set(entries.map(({ name }) => name));
+    for (const name of known.keys()) if (!listed.has(name)) known.delete(name);
     const unread = entries.filter(({ name }) => !known.has(name));
     for (let at = 0; at < unread.length; at += readsInFlight) {
       const batch = unread.slice(at, at + readsInFlight);
@@ -245,6 +259,13 @@ function computeMac(keys: VaultKeys, epoch: number, body: Uint8Array): Uint8Arra
   const key = known.get(epoch) ?? deriveLedgerKey(keys, epoch);
   known.set(epoch, key);
   return createHmac("sha256", key).update(body).digest();
+}
+
+function tooMuch(folder: LedgerFolder, what: string): KluisError {
+  return new KluisError(
+    "ObjectCorrupt",
+    `Cannot read "${folder}": the store lists more than ${what}`,
+  );
 }
 
 function partError(name: string, reason: string): KluisError {

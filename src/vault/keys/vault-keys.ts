@@ -52,12 +52,22 @@ export function deriveVaultKeys(vaultId: Uint8Array, epochs: readonly KeyEpoch[]
   const derive = (use: string): Uint8Array => hkdf(first.masterKey, vaultId, `kluis/v1/${use}`);
   return {
     vaultId,
-    epochs,
+    epochs: [...epochs],
     blockIdKey: derive("block-id"),
     nodeIdKey: derive("node-id"),
     checksumKey: derive("checksum"),
     itemNameKey: derive("item-name"),
   };
+}
+
+/**
+ * Takes in the epochs of a later ring of the same vault, for whoever holds these keys in this thread; whether
+ * there were any. What is sealed from now on is sealed under the newest.
+ */
+export function learnEpochs(keys: VaultKeys, ring: readonly KeyEpoch[]): boolean {
+  const added = ring.filter(({ epoch }) => epoch > currentEpoch(keys));
+  (keys.epochs as KeyEpoch[]).push(...added);
+  return added.length > 0;
 }
 
 /** The key of the MACs of inventory and findings under one epoch. Throws KeyWrong (after-change). */

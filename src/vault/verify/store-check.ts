@@ -138,9 +138,13 @@ class Removals {
   }
 }
 
-/** The name's hash, or the one that the inventory has of a manifest; `undefined` where there is none. */
+/**
+ * The name's hash, or the one that the inventory has of a manifest; `undefined` where there is none, and
+ * where nobody minds the content: of a segment that was replaced and is there for its lock alone.
+ */
 export function expectedHash(state: StoreState, name: string): string | undefined {
   const parsed = parseStoreName(name);
   if (parsed === undefined) return undefined;
+  if (parsed.kind === "index-segment" && state.inventory.removed.has(name)) return undefined;
   return "sha256" in parsed ? toHex(parsed.sha256) : state.inventory.expected.get(name)?.sha256;
 }

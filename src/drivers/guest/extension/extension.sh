@@ -1,0 +1,243 @@
+#!/bin/sh
+# VMSnapshotLinux, the part of Kluis in a Linux guest: docs/design/extension.md.
+#
+#   extension.sh inspect FILE… -- FILE…   what the files are; of the first ones also the content
+#   extension.sh pre TOKEN HOLD PRE… POST…  starts a supervisor, and waits for what becomes of pre
+#   extension.sh post TOKEN               orders post, and waits for what becomes of it
+#   extension.sh order TOKEN              orders post, to be run at once or after pre
+#   extension.sh note LINE…               keeps what the last backup came to
+#   extension.sh status                   prints that
+#
+# PRE and POST are each: time over all tries, most tries, command line.
+# Times are in hundredths of a second. Results of a round lie in memory (/run), so that nothing waits
+# for a file system that is frozen.
+export PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
+umask 077
+version=1.0
+rounds=/run/kluis
+home=${0%/*}
+content_max=65536
+
+now() {
+  read -r uptime rest </proc/uptime
+  now=${uptime%.*}${uptime#*.}
+}
+
+# A short wait, also where sleep takes whole seconds only.
+pause() {
+  sleep "$1" 2>/dev/null || sleep 1
+}
+
+# One line per file: what it is, owner, mode, size and, where it is wanted, the content.
+inspect() {
+  with_content=yes
+  for path in "$@"; do
+    if [ "$path" = -- ]; then
+      with_content=no
+      continue
+    fi
+    if [ ! -e "$path" ]; then
+      echo missing
+      continue
+    fi
+    kind=other
+    [ -f "$path" ] && kind=file
+    facts=$(stat -L -c '%u %a %s' "$path") || exit 3
+    set -- $facts
+    content=-
+    if [ $with_content = yes ] && [ $kind = file ] && [ "$3" -le $content_max ]; then
+      content=$(base64 <"$path" | tr -d '\n') || exit 3
+    fi
+    echo "$kind $1 $2 $3 ${content:--}"
+  done
+}
+
+# Supervisors that live, as /proc/PID/comm.
+supervisors() {
+  grep -slE '^ks-[0-9a-f]{12}$' /proc/[0-9]*/comm
+}
+
+# Lets the posts of earlier rounds run, and waits for their end.
+end_earlier_rounds() {
+  for directory in "$rounds"/*; do
+    [ -d "$directory" ] && : >"$directory/order"
+  done
+  tries=0
+  while [ -n "$(supervisors)" ]; do
+    [ $tries -lt 200 ] || return 1
+    pause 0.05
+    tries=$((tries + 1))
+  done
+  rm -rf "$rounds"
+}
+
+# $1 token, $2 longest time from the end of pre to post, then PRE and POST.
+pre() {
+  end_earlier_rounds || {
+    echo "the scripts of an earlier backup are still running"
+    exit 4
+  }
+  directory=$rounds/$1
+  mkdir -p "$directory" || exit 5
+  # What is dirty now need not be written while the application is quiesced.
+  sync
+  setsid sh "$0" supervise "$@" </dev/null >/dev/null 2>&1 &
+  tries=0
+  until [ -e "$directory/begun" ]; do
+    [ $tries -lt 300 ] || {
+      echo "the supervisor does not start"
+      exit 5
+    }
+    pause 0.02
+    tries=$((tries + 1))
+  done
+  await_result "$directory/pre.result"
+}
+
+post() {
+  order "$1" || {
+    echo "the round is not known here"
+    exit 6
+  }
+  await_result "$rounds/$1/post.result"
+}
+
+supervise() {
+  token=$1
+  hold=$2
+  directory=$rounds/$token
+  oom=$(cat /proc/$$/oom_score_adj)
+  # The agent's service would take it along when it ends.
+  for group in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/systemd/cgroup.procs; do
+    [ -w "$group" ] && echo $$ >"$group"
+  done
+  echo -1000 >/proc/$$/oom_score_adj
+  # Not ignored: the scripts would inherit that.
+  trap : HUP INT TERM PIPE
+  cd /
+  echo "ks-$token" >/proc/$$/comm
+  : >"$directory/begun"
+  run_script pre "$3" "$4" "$5"
+  now
+  deadline=$((now + hold))
+  trigger=ordered
+  until [ -e "$directory/order" ]; do
+    now
+    if [ "$now" -ge "$deadline" ]; then
+      trigger=late
+      thaw_all
+      break
+    fi
+    pause 0.03
+  done
+  run_script post "$6" "$7" "$8"
+  if [ $trigger = late ]; then
+    write_status "status=interrupted" "error=the post script was run by the guest, for nobody ordered it in time"
+  fi
+}
+
+thaw_all() {
+  while read -r device mount rest; do
+    case $device in
+      //*) ;;
+      /*) fsfreeze --unfreeze "$(printf '%b' "$mount")" ;;
+    esac
+  done </proc/mounts
+}
+
+# $1 pre or post, $2 time over all tries, $3 most tries, $4 command. Leaves NAME.result: outcome, exit
+# code or -, tries, start, end, and for post whether it was ordered.
+run_script() {
+  now
+  start=$now
+  end=$((now + $2))
+  tries=0
+  outcome=failed
+  while [ $outcome = failed ] && [ $tries -lt "$3" ]; do
+    tries=$((tries + 1))
+    try_script "$1" $end "$4"
+  done
+  now
+  echo "$outcome $code $tries $start $now ${trigger:--}" >"$directory/$1.part"
+  mv "$directory/$1.part" "$directory/$1.result"
+}
+
+try_script() {
+  exited=$directory/$1.exit
+  leader=$directory/$1.leader
+  rm -f "$exited" "$leader"
+  (
+    echo "$oom" >/proc/self/oom_score_adj
+    setsid sh -c 'echo $$ >"$1"; eval "exec $2"' kluis "$leader" "$3"
+    echo $? >"$exited"
+  ) </dev/null >/dev/null 2>&1 &
+  looks=0
+  while [ ! -s "$exited" ]; do
+    now
+    [ "$now" -ge "$2" ] && break
+    if [ $looks -lt 20 ]; then pause 0.02; else pause 0.1; fi
+    looks=$((looks + 1))
+  done
+  outcome=timed-out
+  code=-
+  if [ ! -s "$exited" ]; then
+    end_script "$leader"
+    return
+  fi
+  read -r code <"$exited"
+  outcome=failed
+  [ "$code" = 0 ] && outcome=succeeded
+}
+
+# A script that is out of time: it must not go on beside the post script.
+end_script() {
+  [ -s "$1" ] || pause 0.1
+  read -r group <"$1" || return
+  kill -TERM "-$group"
+  waits=0
+  while kill -0 "-$group" && [ $waits -lt 20 ]; do
+    pause 0.1
+    waits=$((waits + 1))
+  done
+  kill -KILL "-$group"
+}
+
+await_result() {
+  looks=0
+  until [ -e "$1" ]; do
+    if [ $((looks % 50)) = 49 ] && [ -z "$(supervisors)" ] && [ ! -e "$1" ]; then
+      echo "the supervisor has ended"
+      exit 6
+    fi
+    if [ $looks -lt 50 ]; then pause 0.02; else pause 0.1; fi
+    looks=$((looks + 1))
+  done
+  cat "$1"
+}
+
+order() {
+  [ -d "$rounds/$1" ] && : >"$rounds/$1/order"
+}
+
+note() {
+  [ -n "$(supervisors)" ] || rm -rf "$rounds"
+  write_status "$@"
+}
+
+write_status() {
+  { printf '%s\n' "$@"; echo "at=$(date -u +%Y-%m-%dT%H:%M:%SZ)"; } >"$home/status.part" &&
+    mv "$home/status.part" "$home/status"
+}
+
+verb=$1
+shift
+case $verb in
+  inspect) inspect "$@" ;;
+  pre) pre "$@" ;;
+  post) post "$@" ;;
+  supervise) supervise "$@" ;;
+  order) order "$@" ;;
+  note) note "$@" ;;
+  status) [ ! -e "$home/status" ] || cat "$home/status" ;;
+  *) exit 2 ;;
+esac

@@ -1,0 +1,166 @@
+/**
+ * Kluis' part in a Linux guest: one shell program, put there by the agent, checked by its hash at each
+ * use. Its form and its rules: docs/design/extension.md.
+ */
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+
+import { KluisError } from "#base/kluis-error.ts";
+import type { ExtensionAction, ExtensionState } from "#ports/hypervisor.ts";
+import type { AgentOptions, GuestAgent } from "../guest-agent.ts";
+import { runGuestProgram, type GuestProgramResult } from "../guest-commands.ts";
+
+/** Where it lies in the guest. */
+export const EXTENSION_HOME = "/var/lib/kluis/VMSnapshotLinux";
+const programPath = `${EXTENSION_HOME}/extension.sh`;
+
+/** How long one call may take unless the caller says otherwise. */
+export const EXTENSION_TIMEOUT_MS = 15_000;
+/** The program in the guest is not the one that this Kluis brings. */
+const notCurrentExit = 90;
+/** Longest text of the guest that a message repeats. */
+const saidCharactersMax = 500;
+
+/** $1 the program's hash, $2 its path, then what is asked of it. */
+const callScript = `
+sum=$(sha256sum <"$2" 2>/dev/null)
+[ "\${sum%% *}" = "$1" ] || exit ${String(notCurrentExit)}
+shift
+exec /bin/sh "$@"
+`;
+
+/** $1 its folder; the program comes by standard input and appears whole or not at all. */
+const installScript = `
+for tool in setsid stat sha256sum base64 grep; do
+  command -v "$tool" >/dev/null || { echo "the guest has no $tool"; exit 3; }
+done
+umask 077
+mkdir -p "$1" && cat >"$1/extension.part" && chmod 700 "$1/extension.part" &&
+  sync && mv "$1/extension.part" "$1/extension.sh"
+`;
+
+/** $1 its folder. A supervisor that lives would lose its orders: it is told to go on first. */
+const removeScript = `
+for round in /run/kluis/*; do
+  [ -d "$round" ] && : >"$round/order"
+done
+tries=0
+while grep -qslE '^ks-[0-9a-f]{12}$' /proc/[0-9]*/comm; do
+  [ "$tries" -lt 100 ] || { echo "a script of the last backup is still running"; exit 4; }
+  sleep 0.1 || sleep 1
+  tries=$((tries + 1))
+done
+rm -rf "$1" /run/kluis || exit 5
+rmdir "\${1%/*}" 2>/dev/null
+exit 0
+`;
+
+/** $1 the program. Its version, or nothing where there is none; then what it says of the last backup. */
+const stateScript = `
+[ -e "$1" ] || exit 0
+sha256sum <"$1"
+grep -m 1 '^version=' "$1" || echo version=
+cat "\${1%/*}/status" 2>/dev/null
+exit 0
+`;
+
+/** The program that this Kluis brings. */
+interface ExtensionProgram {
+  readonly bytes: Uint8Array;
+  readonly hash: string;
+}
+
+let program: Promise<ExtensionProgram> | undefined;
+
+async function readProgram(): Promise<ExtensionProgram> {
+  const bytes = await readFile(new URL("extension.sh", import.meta.url));
+  return { bytes, hash: createHash("sha256").update(bytes).digest("hex") };
+}
+
+function ownProgram(): Promise<ExtensionProgram> {
+  program ??= readProgram();
+  return program;
+}
+
+/**
+ * Runs a verb of the extension and returns what it printed; puts the program into the guest, or
+ * replaces an older one, where that is needed. Errors: Agent* where the guest cannot have it, or
+ * with the program's words where it fails or does not end in time.
+ */
+export async function callExtension(
+  agent: GuestAgent,
+  args: readonly string[],
+  options: AgentOptions = {},
+): Promise<string> {
+  const { hash } = await ownProgram();
+  const call = ["-c", callScript, "kluis-extension", hash, programPath, ...args];
+  const run = { timeoutMs: EXTENSION_TIMEOUT_MS, ...options };
+  let result = await runGuestProgram(agent, { path: "/bin/sh", args: call }, run);
+  if (result.exitCode === notCurrentExit) {
+    await installExtension(agent, options);
+    result = await runGuestProgram(agent, { path: "/bin/sh", args: call }, run);
+  }
+  assertDone(result, `run "${args[0] ?? ""}" of the backup extension in the guest`);
+  return result.stdout;
+}
+
+/** Shows, puts in, or takes out the extension of a running guest; returns what is there then. */
+export async function manageExtension(
+  agent: GuestAgent,
+  action: ExtensionAction,
+  options: AgentOptions = {},
+): Promise<ExtensionState> {
+  if (action === "install") await installExtension(agent, options);
+  if (action === "remove") {
+    const args = ["-c", removeScript, "kluis-remove", EXTENSION_HOME];
+    const run = { timeoutMs: EXTENSION_TIMEOUT_MS, ...options };
+    const result = await runGuestProgram(agent, { path: "/bin/sh", args }, run);
+    assertDone(result, "remove the backup extension from the guest");
+  }
+  const args = ["-c", stateScript, "kluis-state", programPath];
+  const result = await runGuestProgram(agent, { path: "/bin/sh", args }, options);
+  assertDone(result, "read the state of the backup extension");
+  return parseExtensionState(result.stdout, (await ownProgram()).hash);
+}
+
+/** Reads what the guest says of its extension; `hash` is that of the program which Kluis brings. */
+export function parseExtensionState(text: string, hash: string): ExtensionState {
+  const [sum = "", ...lines] = text.split("\n");
+  if (sum === "") return { isInstalled: false, changes: [] };
+  const said = new Map(
+    lines.map((line) => {
+      const at = line.indexOf("=");
+      return [line.slice(0, at), line.slice(at + 1).slice(0, saidCharactersMax)] as const;
+    }),
+  );
+  const pick = (key: string): string | undefined =>
+    said.get(key) === "" ? undefined : said.get(key);
+  const [version, lastStatus, lastError, lastAt] = ["version", "status", "error", "at"].map(pick);
+  return {
+    isInstalled: true,
+    isCurrent: sum.startsWith(`${hash} `),
+    changes: [
+      `file ${programPath}`,
+      ...(lastStatus === undefined ? [] : [`file ${EXTENSION_HOME}/status`]),
+    ],
+    ...(version === undefined ? {} : { version }),
+    ...(lastStatus === undefined ? {} : { lastStatus }),
+    ...(lastError === undefined ? {} : { lastError }),
+    ...(lastAt === undefined ? {} : { lastAt }),
+  };
+}
+
+async function installExtension(agent: GuestAgent, options: AgentOptions): Promise<void> {
+  const { bytes } = await ownProgram();
+  const args = ["-c", installScript, "kluis-install", EXTENSION_HOME];
+  const run = { timeoutMs: EXTENSION_TIMEOUT_MS, ...options };
+  const result = await runGuestProgram(agent, { path: "/bin/sh", args, stdin: bytes }, run);
+  assertDone(result, "install the backup extension in the guest");
+}
+
+function assertDone(result: GuestProgramResult, what: string): void {
+  if (result.exitCode === 0) return;
+  const said = `${result.stdout} ${result.stderr}`.trim().slice(0, saidCharactersMax);
+  const reason = said === "" ? `exit ${String(result.exitCode)}` : said;
+  throw new KluisError("AgentFailed", `Cannot ${what}: ${reason}`);
+}
