@@ -48,13 +48,20 @@ export interface FlushLimits {
 /** By default: an index segment for some 16 GiB of windows, map packs for some 100 GiB. */
 export const flushLimits: FlushLimits = { entries: 64 * 1024, mapBytes: 24 * 1024 * 1024 };
 /** Bytes of decoded frames that a restore keeps. */
-export const frameCacheBytes = 128 * frameBytesMax;
+export const frameCacheBytes = 96 * frameBytesMax;
 /** Frames that a restore fetches ahead for each worker thread. */
 export const framesAheadPerWorker = 6;
 /** Fetches of neighbouring frames are joined up to this many bytes. */
 export const fetchBytesMax = 4 * frameBytesMax;
-/** A restore writes regions of this size as one. */
-export const restoreSegmentBytes = 16 * windowBytes;
+/** Plaintext of frames that one task of a worker opens. */
+export const openBytesMax = 8 * frameBytesMax;
+/** Bytes between two frames of a pack that are fetched along: a get of their own takes longer. */
+export const fetchGapBytesMax = 64 * 1024;
+/**
+ * A restore reads and writes regions of this size as one: in so much of a disk, frames of an increment
+ * are neighbours in their pack and come with one fetch.
+ */
+export const restoreSegmentBytes = 64 * windowBytes;
 /** Bytes of map frames that are kept decoded. */
 export const nodeCacheBytes = 32 * frameBytesMax;
 /** Reads of single runs of pages in flight for a disk. */

@@ -39,7 +39,7 @@ export function pointTimeMs(pointId: string): number {
 }
 
 /** Bytes in flight for each disk that is restored. */
-export const restoreBytesInFlight = restoreSegmentBytes * 8;
+export const restoreBytesInFlight = restoreSegmentBytes * 3;
 
 /** Copies a disk of a recovery point to a target and commits that; see `restoreDisk`. */
 export async function copyToTarget(

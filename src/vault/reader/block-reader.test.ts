@@ -199,6 +199,53 @@ test("block reader: is closed when the fetch has ended that an abort left behind
   await closing;
 });
 
+test("block reader: nothing is written into the target after an abort, though the frame still comes", async () => {
+  await using fixture = await createFixture(2 * mib);
+  const { store } = fixture;
+  const reader = fixture.open(16 * mib);
+  const controller = new AbortController();
+  const asked = Promise.withResolvers<void>();
+  const answered = Promise.withResolvers<void>();
+  store.onGet = async () => {
+    asked.resolve();
+    await answered.promise;
+  };
+  const target = new Uint8Array(windowBytes);
+  const reading = reader.read([fixture.piece(0, 0)], target, controller.signal);
+  await asked.promise;
+  controller.abort(new Error("enough"));
+  await assert.rejects(reading, /enough/);
+  answered.resolve();
+  // Another read of the frame: when it has its bytes, the first would have had its.
+  await assertReads(fixture, reader, [0]);
+  assert.ok(target.every((byte) => byte === 0));
+});
+
+test("block reader: a damaged frame costs those that came along with it nothing", async () => {
+  await using fixture = await createFixture(3 * mib);
+  const { store } = fixture;
+  for (const name of (await listAll(store)).keys()) {
+    if (!name.startsWith(packPrefix)) continue;
+    const bytes = await store.get(name);
+    const at = 64 + (frameBytesMax + 32) + 5000;
+    bytes[at] = (bytes[at] ?? 0) ^ 1;
+    await replaceObject(store, name, bytes);
+  }
+  const reader = fixture.open(16 * mib);
+  store.ranges.length = 0;
+  const target = new Uint8Array(3 * windowBytes);
+  const pieces = [0, 5, 9].map((window, at) => fixture.piece(window, at * windowBytes));
+  await assert.rejects(
+    reader.read(pieces, target),
+    (error) => isKluisError(error, "ObjectCorrupt") && error.message.includes("frame 1"),
+  );
+  assert.ok(target.subarray(windowBytes, 2 * windowBytes).every((byte) => byte === 0));
+  assert.equal(store.ranges[0]?.lengthBytes, 3 * (frameBytesMax + 32), "three frames in one get");
+  const gets = store.ranges.length;
+  await assertReads(fixture, reader, [0, 1, 9]);
+  assert.equal(store.ranges.length, gets, "the others are kept");
+});
+
 test("block reader: parts of blocks, in any place of the target", async () => {
   await using fixture = await createFixture(2 * mib);
   const reader = fixture.open(8 * mib);

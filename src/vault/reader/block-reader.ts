@@ -6,16 +6,23 @@
 import { allEnded } from "#base/all-ended.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { present } from "#base/assert.ts";
-import { freeBuffer } from "#base/free-buffer.ts";
-import { KluisError } from "#base/kluis-error.ts";
+import { fromSerializedError, KluisError } from "#base/kluis-error.ts";
 import { Semaphore } from "#base/semaphore.ts";
 import { untilAborted } from "#base/until-aborted.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { fetchBytesMax, framesAheadPerWorker } from "#vault/limits.ts";
+import { framesAheadPerWorker, openBytesMax } from "#vault/limits.ts";
 import { FrameCache, type HeldFrame, type OpenedFrame } from "#vault/reader/frame-cache.ts";
+import {
+  blocksOf,
+  joinNeighbours,
+  type NeededBlock,
+  type NeededFrame,
+  rangeOf,
+  toFramesToOpen,
+} from "#vault/reader/frame-run.ts";
 import { frameKeyOf, type Locator, objectNameOf, withCopies } from "#vault/reader/locate.ts";
 import type { WorkerPool } from "#vault/workers/worker-pool.ts";
 
@@ -28,10 +35,14 @@ export interface BlockPiece {
   readonly targetOffset: number;
 }
 
-interface WantedFrame {
+interface WantedBlock extends NeededBlock {
+  /** What is to be copied from it. */
+  readonly pieces: BlockPiece[];
+}
+
+interface WantedFrame extends NeededFrame {
   readonly key: string;
-  readonly location: BlockLocation;
-  readonly pieces: { readonly piece: BlockPiece; readonly location: BlockLocation }[];
+  readonly blocks: WantedBlock[];
 }
 
 /**
@@ -87,19 +98,30 @@ export class BlockReader {
   ): Promise<void> {
     signal?.throwIfAborted();
     const frames = await this.#group(pieces);
+    let isOver = false;
     const copies = this.#hold(frames).map(async ({ frame, held }) => {
       try {
-        const opened = await untilAborted(held.opened, signal);
-        for (const { piece, location } of frame.pieces) {
-          this.#check(opened, piece.block, location);
-          const start = location.offsetBytes + piece.offsetBytes;
-          target.set(opened.plain.subarray(start, start + piece.lengthBytes), piece.targetOffset);
-        }
+        const opened = await held.opened;
+        if (!isOver) this.#copy(frame, opened, target);
       } finally {
         held.release();
       }
     });
-    await allEnded(copies);
+    try {
+      await untilAborted(allEnded(copies), signal);
+    } finally {
+      isOver = true;
+    }
+  }
+
+  #copy(frame: WantedFrame, opened: OpenedFrame, target: Uint8Array): void {
+    for (const { id, location, pieces } of frame.blocks) {
+      this.#check(opened, id, location);
+      for (const { offsetBytes, lengthBytes, targetOffset } of pieces) {
+        const start = location.offsetBytes + offsetBytes;
+        target.set(opened.plain.subarray(start, start + lengthBytes), targetOffset);
+      }
+    }
   }
 
   /** Ends the fetches that nobody waits for any more; none goes on behind it. No read may be under way. */
@@ -122,50 +144,52 @@ export class BlockReader {
 
   async #group(pieces: readonly BlockPiece[]): Promise<readonly WantedFrame[]> {
     const frames = new Map<string, WantedFrame>();
-    for (const piece of pieces) {
-      const location = await this.#locator.locate(piece.block);
-      if (piece.offsetBytes + piece.lengthBytes > location.lengthBytes) {
-        throw blockError(piece.block, location, "it is shorter than the map says");
-      }
+    for (const block of await this.#locate(pieces)) {
+      const { location } = block;
       const key = frameKeyOf(location);
-      const frame = frames.get(key) ?? { key, location, pieces: [] };
-      frame.pieces.push({ piece, location });
+      const frame = frames.get(key) ?? { key, location, blocks: [] };
+      frame.blocks.push(block);
       frames.set(key, frame);
     }
     return [...frames.values()];
   }
 
+  /** The blocks of pieces: a block of changed pages has many, and is looked up once. */
+  async #locate(pieces: readonly BlockPiece[]): Promise<Iterable<WantedBlock>> {
+    const blocks = new Map<string, WantedBlock>();
+    for (const piece of pieces) {
+      const { block: id, offsetBytes, lengthBytes } = piece;
+      const key = toHex(id);
+      const known = blocks.get(key);
+      const block = known ?? { id, location: await this.#locator.locate(id), pieces: [] };
+      if (offsetBytes + lengthBytes > block.location.lengthBytes) {
+        throw blockError(id, block.location, "it is shorter than the map says");
+      }
+      block.pieces.push(piece);
+      if (known === undefined) blocks.set(key, block);
+    }
+    return blocks.values();
+  }
+
   /** Starts to open frames that are not there yet; those that lie together come in one get. */
   #open(frames: readonly WantedFrame[]): void {
-    for (const run of joinNeighbours(frames)) {
+    const plainBytesMax = Math.min(openBytesMax, this.#cache.addBytesMax);
+    for (const run of joinNeighbours(frames, plainBytesMax)) {
       const bytes = this.#fetches.acquire().then(() => this.#fetch(run));
-      let at = 0;
-      const openings = run.map((frame) => {
-        const start = at;
-        at += frame.location.frameSealedBytes;
-        const end = at;
-        return this.#cache.add(frame.key, frame.location.framePlainBytes, async (buffer) =>
-          this.#openOne(frame, new Uint8Array((await bytes).subarray(start, end)), buffer),
-        );
-      });
-      const end = async (): Promise<void> => {
-        await Promise.all(openings);
-        this.#fetches.release();
-        freeBuffer(await bytes);
-      };
       // What makes the fetch fail is told to those who hold its frames.
-      end().catch(() => {});
+      bytes.catch(() => {});
+      const toAdd = run.map(({ key, location }) => ({ key, plainBytes: location.framePlainBytes }));
+      const opening = this.#cache.add(toAdd, async (places) =>
+        this.#openRun(run, await bytes, places),
+      );
+      void opening.finally(() => this.#fetches.release());
     }
   }
 
   async #fetch(run: readonly WantedFrame[]): Promise<Uint8Array> {
-    const first = present(run[0], "a run has a frame").location;
-    const last = present(run.at(-1), "a run has a frame").location;
-    const end = last.frameOffsetBytes + last.frameSealedBytes;
-    const offsetBytes = first.frameOffsetBytes;
-    const range = { offsetBytes, lengthBytes: end - offsetBytes };
+    const { location } = present(run[0], "a run has a frame");
     this.#closed.signal.throwIfAborted();
-    const get = this.#store.get(objectNameOf(first), range, this.#closed.signal);
+    const get = this.#store.get(objectNameOf(location), rangeOf(run), this.#closed.signal);
     this.#gets.add(get);
     try {
       return await get;
@@ -174,37 +198,26 @@ export class BlockReader {
     }
   }
 
-  async #openOne(
-    frame: WantedFrame,
-    bytes: Uint8Array<ArrayBuffer>,
-    target: ArrayBuffer,
-  ): Promise<OpenedFrame> {
-    const { location } = frame;
-    const checked = new Set<number>();
-    const blocks = [];
-    for (const { piece, location: at } of frame.pieces) {
-      if (checked.has(at.offsetBytes)) continue;
-      checked.add(at.offsetBytes);
-      // Copied: a message takes the whole buffer that a view lies in along, here that of a map frame.
-      const id = new Uint8Array(piece.block);
-      blocks.push({ id, offsetBytes: at.offsetBytes, lengthBytes: at.lengthBytes });
+  /** Opens the frames of a run into their places, as one task of a worker. */
+  async #openRun(
+    run: readonly WantedFrame[],
+    fetched: Uint8Array,
+    places: readonly Uint8Array[],
+  ): Promise<readonly (Set<number> | Error)[]> {
+    const blocks = blocksOf(run);
+    const task = toFramesToOpen(run, fetched, { blocks, places });
+    const { failures, bad } = await this.#pool.openFrames(task);
+    const answers: (Set<number> | Error)[] = run.map(() => new Set<number>());
+    for (const { frame, location } of blocks) {
+      const checked = answers[frame];
+      if (checked instanceof Set) checked.add(location.offsetBytes);
     }
-    const { plain, bad } = await this.#pool.openFrame({
-      buffer: bytes.buffer,
-      target,
-      sealedBytes: location.frameSealedBytes,
-      plainBytes: location.framePlainBytes,
-      epoch: location.pack.epoch,
-      salt: new Uint8Array(location.pack.salt),
-      packName: objectNameOf(location),
-      blocks,
-    });
-    const first = bad[0];
-    if (first !== undefined) {
-      const block = present(blocks[first], "a bad block was asked for");
-      throw blockError(block.id, location, "its content does not match its id");
+    for (const at of bad) {
+      const { frame, id, location } = present(blocks[at], "a bad block was asked for");
+      answers[frame] = blockError(id, location, "its content does not match its id");
     }
-    return { plain, checked };
+    for (const { frame, error } of failures) answers[frame] = fromSerializedError(error);
+    return answers;
   }
 
   #check(frame: OpenedFrame, id: Uint8Array, location: BlockLocation): void {
@@ -216,30 +229,6 @@ export class BlockReader {
     }
     frame.checked.add(location.offsetBytes);
   }
-}
-
-function joinNeighbours(frames: readonly WantedFrame[]): readonly (readonly WantedFrame[])[] {
-  const sorted = frames.toSorted((a, b) => {
-    const order = Buffer.compare(a.location.pack.name, b.location.pack.name);
-    return order === 0 ? a.location.frameOffsetBytes - b.location.frameOffsetBytes : order;
-  });
-  const runs: WantedFrame[][] = [];
-  let end = 0;
-  let bytes = 0;
-  for (const frame of sorted) {
-    const { frameOffsetBytes, frameSealedBytes } = frame.location;
-    const run = runs.at(-1);
-    const isNext =
-      run !== undefined &&
-      frameOffsetBytes === end &&
-      bytes + frameSealedBytes <= fetchBytesMax &&
-      bytesEqual(present(run[0], "a run has a frame").location.pack.name, frame.location.pack.name);
-    if (isNext) run.push(frame);
-    else runs.push([frame]);
-    bytes = (isNext ? bytes : 0) + frameSealedBytes;
-    end = frameOffsetBytes + frameSealedBytes;
-  }
-  return runs;
 }
 
 function blockError(id: Uint8Array, location: BlockLocation, reason: string): KluisError {

@@ -19,7 +19,7 @@ export interface RestoreTotals {
  * and nothing was committed.
  *
  * @param writer At least as large as the disk.
- * @param options.segments How many segments of 4 MiB are in flight.
+ * @param options.segments How many segments of `restoreSegmentBytes` are in flight.
  * @param options.onProgress Told the bytes of the disk that are done, zeros included.
  */
 export async function restoreDisk(

@@ -1,6 +1,6 @@
 /** Reads whole objects of a vault and checks everything in them. */
 import { bytesEqual, toHex } from "#base/bytes.ts";
-import { isKluisError, toKluisError } from "#base/kluis-error.ts";
+import { fromSerializedError, isKluisError, toKluisError } from "#base/kluis-error.ts";
 import { Semaphore } from "#base/semaphore.ts";
 import { containerHeaderBytes } from "#formats/container.ts";
 import { idBytes } from "#formats/geometry.ts";
@@ -143,16 +143,20 @@ export class ObjectChecker {
   /** Opens a frame of blocks in a worker; returns which entries are wrong. */
   async #openBlocks(frame: FrameToCheck): Promise<readonly number[]> {
     const { pack, name, number, sealed, inFrame } = frame;
-    const { bad } = await this.#deps.pool.openFrame({
+    const { failures, bad } = await this.#deps.pool.openFrames({
       buffer: sealed.buffer as ArrayBuffer,
-      sealedBytes: sealed.byteLength,
-      plainBytes: pack.frames[number]?.plainBytes ?? 0,
-      epoch: pack.epoch,
-      salt: pack.salt,
       packName: name,
-      // Ids are views of one large array, which would be sent whole.
-      blocks: inFrame.map((entry) => ({ ...entry, id: new Uint8Array(entry.id) })),
+      epoch: pack.epoch,
+      salt: new Uint8Array(pack.salt),
+      startsBytes: new Uint32Array(1),
+      sealedBytes: Uint32Array.of(sealed.byteLength),
+      plainBytes: Uint32Array.of(pack.frames[number]?.plainBytes ?? 0),
+      ids: joinIds(inFrame),
+      frames: new Uint32Array(inFrame.length),
+      offsetsBytes: Uint32Array.from(inFrame, (entry) => entry.offsetBytes),
+      lengthsBytes: Uint32Array.from(inFrame, (entry) => entry.lengthBytes),
     });
+    for (const { error } of failures) throw fromSerializedError(error);
     return bad;
   }
 
@@ -184,8 +188,6 @@ interface FrameToCheck {
 
 function toCheck(pack: IndexPack, name: string, buffer: ArrayBuffer): PackToCheck {
   const entries = pack.entries.toSorted((a, b) => a.frame - b.frame);
-  const ids = new Uint8Array(entries.length * idBytes);
-  for (const [at, { id }] of entries.entries()) ids.set(id, at * idBytes);
   return {
     type: pack.type,
     buffer,
@@ -195,11 +197,17 @@ function toCheck(pack: IndexPack, name: string, buffer: ArrayBuffer): PackToChec
     salt: new Uint8Array(pack.salt),
     sealedBytes: Uint32Array.from(pack.frames, (frame) => frame.sealedBytes),
     plainBytes: Uint32Array.from(pack.frames, (frame) => frame.plainBytes),
-    ids,
+    ids: joinIds(entries),
     frames: Uint32Array.from(entries, (entry) => entry.frame),
     offsetsBytes: Uint32Array.from(entries, (entry) => entry.offsetBytes),
     lengthsBytes: Uint32Array.from(entries, (entry) => entry.lengthBytes),
   };
+}
+
+function joinIds(entries: readonly IndexEntry[]): Uint8Array {
+  const ids = new Uint8Array(entries.length * idBytes);
+  for (const [at, { id }] of entries.entries()) ids.set(id, at * idBytes);
+  return ids;
 }
 
 function groupByFrame(pack: IndexPack): ReadonlyMap<number, readonly IndexEntry[]> {

@@ -5,6 +5,7 @@
  * buffer goes to the worker with the scan and comes back when its wanted candidates are stored.
  */
 import type { PackToCheck } from "#vault/workers/check-pack.ts";
+import type { FramesToOpen, OpenedFrames } from "#vault/workers/open-frames.ts";
 import type { SerializedError } from "#base/kluis-error.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import type { FrameTicket, SealedFrame } from "#vault/pack/pack-builder.ts";
@@ -62,27 +63,10 @@ export interface ReleaseTask {
   readonly task: number;
 }
 
-/** One block to check inside an opened frame. */
-export interface ExpectedBlock {
-  readonly id: Uint8Array;
-  readonly offsetBytes: number;
-  readonly lengthBytes: number;
-}
-
-/** Open one frame that was fetched from a pack, and check the ids of the blocks that are needed. */
-export interface OpenFrameTask {
-  readonly kind: "open-frame";
+/** Open frames that were fetched from a pack, and check the ids of the blocks that are needed. */
+export interface OpenFramesTask extends FramesToOpen {
+  readonly kind: "open-frames";
   readonly task: number;
-  /** The frame from its header to its tag, alone in its buffer from 0 on. */
-  readonly buffer: ArrayBuffer;
-  /** Takes the plaintext and comes back with it; absent where only the check is wanted. */
-  readonly target?: ArrayBuffer;
-  readonly sealedBytes: number;
-  readonly plainBytes: number;
-  readonly epoch: number;
-  readonly salt: Uint8Array;
-  readonly packName: string;
-  readonly blocks: readonly ExpectedBlock[];
 }
 
 /** Check a whole pack. */
@@ -105,7 +89,7 @@ export type WorkerTask =
   | ScanPagesTask
   | StoreTask
   | ReleaseTask
-  | OpenFrameTask
+  | OpenFramesTask
   | CheckPackTask
   | NameTask;
 
@@ -153,14 +137,7 @@ export type WorkerAnswer =
       readonly buffer: ArrayBuffer;
       readonly frames: readonly SealedFrame[];
     }
-  | {
-      readonly kind: "frame-opened";
-      readonly task: number;
-      /** In the task's target, from its start; empty where there was none. */
-      readonly plain: Uint8Array;
-      /** Ids of blocks whose content does not hash to them, by position in the task. */
-      readonly bad: readonly number[];
-    }
+  | ({ readonly kind: "frames-opened"; readonly task: number } & OpenedFrames)
   | { readonly kind: "pack-checked"; readonly task: number; readonly isSound: boolean }
   | { readonly kind: "named"; readonly task: number; readonly name: Uint8Array }
   | { readonly kind: "failed"; readonly task: number; readonly error: SerializedError };

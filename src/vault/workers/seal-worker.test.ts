@@ -121,58 +121,6 @@ test("seal worker: checksums alone need no ids, and a segment can be given back 
   assert.deepEqual([released.buffer, released.frames.length], [buffer, 0]);
 });
 
-test("seal worker: tells which blocks of an opened frame are not what their ids say", () => {
-  const bench = new Bench();
-  const { buffer, bytes } = fillWindows();
-  bench.ask({ kind: "scan-windows", task: 1, buffer, windows: 1, ids: true }, "windows-scanned");
-  const stored = bench.ask(
-    { kind: "store", task: 1, wanted: new Uint8Array([1]), ticket },
-    "stored",
-  );
-  const frame = stored.frames[0];
-  const block = frame?.blocks[0];
-  assert.ok(frame && block);
-  const sealed = bytes.slice(0, frame.sealedBytes);
-  const { epoch, salt } = ticket;
-  const { sealedBytes, plainBytes } = frame;
-  const task = {
-    kind: "open-frame",
-    task: 2,
-    epoch,
-    salt,
-    packName: "packs/ab",
-    sealedBytes,
-    plainBytes,
-  } as const;
-  const target = new ArrayBuffer(windowBytes);
-  const opened = bench.ask(
-    {
-      ...task,
-      buffer: sealed.slice().buffer,
-      target,
-      blocks: [
-        block,
-        { ...block, id: random.bytes(24) },
-        { ...block, lengthBytes: windowBytes + 1 },
-      ],
-    },
-    "frame-opened",
-  );
-  assert.deepEqual(opened.bad, [1, 2]);
-  assert.equal(opened.plain.buffer, target);
-  assert.ok(bytesEqual(computeId(testKeys.blockIdKey, opened.plain), block.id));
-  const unseen = bench.ask(
-    { ...task, buffer: sealed.slice().buffer, blocks: [block] },
-    "frame-opened",
-  );
-  assert.equal(unseen.plain.byteLength, 0);
-  const damaged = sealed.slice();
-  damaged[40]! ^= 1;
-  const failed = bench.ask({ ...task, buffer: damaged.buffer, blocks: [] }, "failed");
-  assert.equal(failed.error.code, "ObjectCorrupt");
-  assert.match(failed.error.message, /packs\/ab/);
-});
-
 test("seal worker: an error is an answer, and the next task is done", () => {
   const bench = new Bench();
   const failed = bench.ask({ kind: "release", task: 9 }, "failed");

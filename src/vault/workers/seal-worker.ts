@@ -10,7 +10,7 @@ import { freeBuffer } from "#base/free-buffer.ts";
 import { toKluisError } from "#base/kluis-error.ts";
 import { frameOverheadBytes } from "#formats/container.ts";
 import { frameBytesMax, idBytes, windowBytes } from "#formats/geometry.ts";
-import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
+import { sealOf } from "#vault/container/container-reader.ts";
 import { type ContainerSeal, openFrame, sealFrame } from "#vault/container/frame.ts";
 import { checksumBytes, computeId, computeName, computeWindowChecksum } from "#vault/hashing.ts";
 import { pageFrameBytesMax, segmentBufferBytes } from "#vault/limits.ts";
@@ -18,13 +18,13 @@ import { assertReadsBack, type SealedFrame } from "#vault/pack/pack-builder.ts";
 import { isPackSound } from "#vault/workers/check-pack.ts";
 import { noteContext } from "#vault/workers/garbage.ts";
 import type {
-  OpenFrameTask,
   Posted,
   ScanWindowsTask,
   StoreTask,
   WorkerStart,
   WorkerTask,
 } from "#vault/workers/messages.ts";
+import { FrameOpener } from "#vault/workers/open-frames.ts";
 import { type Candidate, scanPages } from "#vault/workers/page-grouping.ts";
 import { gatherFrame, type PlannedFrame, planFrames } from "#vault/workers/plan-frames.ts";
 
@@ -39,12 +39,14 @@ interface Segment {
 export class SealWorker {
   readonly #start: WorkerStart;
   readonly #post: (posted: Posted) => void;
+  readonly #opener: FrameOpener;
   readonly #segments = new Map<number, Segment>();
   readonly #plain = new Uint8Array(frameBytesMax);
   readonly #sealed = new Uint8Array(segmentBufferBytes + frameBytesMax);
 
   constructor(start: WorkerStart, post: (posted: Posted) => void) {
     this.#start = start;
+    this.#opener = new FrameOpener(start.keys);
     this.#post = post;
   }
 
@@ -81,9 +83,11 @@ export class SealWorker {
       case "release":
         this.#giveBack(task.task, this.#takeSegment(task.task).buffer, []);
         break;
-      case "open-frame":
-        this.#openFrame(task);
+      case "open-frames": {
+        const opened = this.#opener.open(task);
+        this.#post({ answer: { kind: "frames-opened", task: task.task, ...opened }, transfer: [] });
         break;
+      }
       case "check-pack": {
         const isSound = isPackSound(task, this.#start.keys);
         this.#post({ answer: { kind: "pack-checked", task: task.task, isSound }, transfer: [] });
@@ -172,26 +176,5 @@ export class SealWorker {
 
   #giveBack(task: number, buffer: ArrayBuffer, frames: readonly SealedFrame[]): void {
     this.#post({ answer: { kind: "stored", task, buffer, frames }, transfer: [buffer] });
-  }
-
-  #openFrame(task: OpenFrameTask): void {
-    const { keys } = this.#start;
-    const seal = sealOf(keys, { type: "pack", epoch: task.epoch, salt: task.salt });
-    const plain = openFetchedFrame(seal, new Uint8Array(task.buffer), task, task.packName);
-    const bad: number[] = [];
-    for (const [at, block] of task.blocks.entries()) {
-      const end = block.offsetBytes + block.lengthBytes;
-      const id = computeId(keys.blockIdKey, plain.subarray(block.offsetBytes, end));
-      if (end > plain.byteLength || Buffer.compare(id, block.id) !== 0) bad.push(at);
-    }
-    const target = task.target ?? new ArrayBuffer(0);
-    const copy = new Uint8Array(target, 0, task.target === undefined ? 0 : plain.byteLength);
-    if (copy.byteLength > 0) copy.set(plain);
-    freeBuffer(plain);
-    freeBuffer(new Uint8Array(task.buffer));
-    this.#post({
-      answer: { kind: "frame-opened", task: task.task, plain: copy, bad },
-      transfer: [target],
-    });
   }
 }

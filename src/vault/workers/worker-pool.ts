@@ -8,8 +8,8 @@ import { fromSerializedError, KluisError } from "#base/kluis-error.ts";
 import { computeName } from "#vault/hashing.ts";
 import type { PackToCheck } from "#vault/workers/check-pack.ts";
 import type { FrameTicket } from "#vault/pack/pack-builder.ts";
+import type { FramesToOpen, OpenedFrames } from "#vault/workers/open-frames.ts";
 import type {
-  OpenFrameTask,
   PageScan,
   ScanPagesTask,
   ScanWindowsTask,
@@ -123,12 +123,11 @@ export class WorkerPool implements AsyncDisposable {
     return ((await this.#send(segment.worker, message, [])) as Answer<"stored">).buffer;
   }
 
-  /** Opens one frame and checks its blocks. */
-  async openFrame(task: Unnumbered<Omit<OpenFrameTask, "kind">>): Promise<Answer<"frame-opened">> {
-    const worker = this.#leastLoaded();
-    const transfer = task.target === undefined ? [task.buffer] : [task.buffer, task.target];
-    const answer = await this.#ask(worker, { kind: "open-frame", ...task }, transfer);
-    return answer as Answer<"frame-opened">;
+  /** Opens frames and checks their blocks; their buffer is taken over. */
+  async openFrames(frames: FramesToOpen): Promise<OpenedFrames> {
+    const task = { kind: "open-frames", ...frames } as const;
+    const answer = await this.#ask(this.#leastLoaded(), task, [frames.buffer]);
+    return answer as Answer<"frames-opened">;
   }
 
   /** Whether a whole pack is as it was written; its buffer is taken over. */
