@@ -117,7 +117,7 @@ export function* mendMark(mark: string, aim: "delete" | "keep"): Steps<boolean> 
   const manifest = toManifest(mark);
   const records = yield* readCondemned("condemned-is-absent");
   if (records.some(({ body }) => body.manifests.includes(manifest))) throw busyMark(mark);
-  yield* remove("mark-stays", mark);
+  yield* remove("mark-stays", [mark]);
   const isThere = (yield* get("base-exists", manifest))?.kind === "content";
   // Where the manifest is gone its writer may still put it once more.
   if (!isThere || aim === "delete") yield* put("delete-by-mark", mark, { kind: "deleted" });
