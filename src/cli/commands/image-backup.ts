@@ -17,7 +17,7 @@ import {
   verifyBeforeCommitOption,
   workOptions,
 } from "#cli/options.ts";
-import { outputFormOf, printResult } from "#cli/output.ts";
+import { outputFormOf, printResult, printWarnings } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
 import { backupLines, phaseWords, toBackupOutput } from "#cli/render-backup.ts";
 
@@ -105,6 +105,7 @@ async function runImageBackup(input: CommandInput, environment: CliEnvironment):
     },
   );
   await display[Symbol.asyncDispose]();
+  printWarnings(environment, outcome.warnings);
   printResult(environment, form, {
     document: toBackupOutput(outcome, session),
     lines: backupLines(outcome),
