@@ -349,6 +349,14 @@ export const errorRegistry = {
     title: "The snapshot could not be taken",
     action: "The VM goes on as it was. Check free space beside its disks and run the backup again.",
   },
+  SnapshotNoSpace: {
+    http: 507,
+    exit: 33,
+    retry: "after-change",
+    title: "There is too little room for a snapshot",
+    action:
+      "Free space where the disks of the VM lie, or ask for less with --first-free or --reserve. The VM goes on.",
+  },
   SnapshotBaseChanged: {
     http: 409,
     exit: 33,

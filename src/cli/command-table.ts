@@ -111,6 +111,12 @@ export const commandTable: readonly CommandEntry[] = [
   { words: "vm start", load: async () => (await import("#cli/commands/vm-start.ts")).vmStart },
   { words: "vm backup", load: async () => (await import("#cli/commands/vm-backup.ts")).vmBackup },
   {
+    words: "vm transfer",
+    load: async () => (await import("#cli/commands/vm-transfer.ts")).vmTransfer,
+  },
+  { words: "vm points", load: async () => (await import("#cli/commands/vm-points.ts")).vmPoints },
+  { words: "vm expire", load: async () => (await import("#cli/commands/vm-expire.ts")).vmExpire },
+  {
     words: "vm restore",
     load: async () => (await import("#cli/commands/vm-restore.ts")).vmRestore,
   },

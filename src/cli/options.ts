@@ -8,6 +8,9 @@ export const storeOption: OptionSpec = {
   required: true,
 };
 
+/** The vault, for commands that can do without. */
+export const optionalStoreOption: OptionSpec = { flags: storeOption.flags, text: storeOption.text };
+
 /** Where keys of providers on this host are. */
 export const keyFolderOption: OptionSpec = {
   flags: "--key-folder <dir>",
@@ -123,6 +126,13 @@ export const diskOption: OptionSpec = {
   text: "only this disk; may be repeated",
   repeated: true,
   otherwise: "all disks",
+};
+
+/** Which protected item a VM is. */
+export const vmItemOption: OptionSpec = {
+  flags: "--item <id>",
+  text: "id of the protected item",
+  otherwise: "vm: and the id of the VM",
 };
 
 /** Which VM, where several are described. */

@@ -1,5 +1,6 @@
 /** Prints results: a table for people, one JSON document for scripts. */
 import type { PointDiskOutput, PointOutput } from "#contract/cli-output.ts";
+import { findSlowCauses } from "#protect/slow-causes.ts";
 import type { RecoveryPoint, RecoveryPointDisk } from "#vault/recovery-point.ts";
 import type { CommandInput } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
@@ -35,7 +36,7 @@ export function printWarnings(
 
 /** A recovery point as the contract has it. */
 export function toPointOutput(point: RecoveryPoint): PointOutput {
-  const { consistencyReason, consistencyEvidence, frozenMs, basePointId } = point;
+  const { consistencyReason, consistencyEvidence, frozenMs, basePointId, timing } = point;
   return {
     id: point.pointId,
     itemId: point.itemId,
@@ -47,6 +48,8 @@ export function toPointOutput(point: RecoveryPoint): PointOutput {
     ...(consistencyEvidence === undefined ? {} : { consistencyEvidence }),
     ...(frozenMs === undefined ? {} : { frozenMs }),
     ...(basePointId === undefined ? {} : { basePointId }),
+    ...(timing === undefined ? {} : { timing }),
+    slowCauses: findSlowCauses(point),
     disks: point.disks.map(toPointDiskOutput),
   };
 }
@@ -62,6 +65,8 @@ function toPointDiskOutput(disk: RecoveryPointDisk): PointDiskOutput {
     newBytes,
     storedBytes,
     tracking: disk.tracking,
+    ...(disk.namedBytes === undefined ? {} : { namedBytes: disk.namedBytes }),
+    ...(disk.namedRanges === undefined ? {} : { namedRanges: disk.namedRanges }),
     ...(disk.healedBytes === undefined ? {} : { healedBytes: disk.healedBytes }),
     ...(disk.trackingReason === undefined ? {} : { trackingReason: disk.trackingReason }),
   };

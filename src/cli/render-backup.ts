@@ -1,6 +1,7 @@
 /** The result of a backup, for people and for scripts. */
 import { type BackupOutput, outputFormat } from "#contract/cli-output.ts";
 import type { BackupOutcome, BackupPhase } from "#protect/backup-run.ts";
+import { findSlowCauses } from "#protect/slow-causes.ts";
 import type { RecoveryPoint } from "#vault/recovery-point.ts";
 import {
   type Column,
@@ -84,7 +85,25 @@ export function backupLines(outcome: BackupOutcome): readonly string[] {
     ...formatTable(columns, rows),
     ...(reasons.length + healed.length === 0 ? [] : ["", ...reasons, ...healed]),
     "",
+    ...timingLines(manifest),
     `Committed in ${formatDuration(durationMs)}; the store grew by ${formatBytes(added.bytes)} (${added.objects} objects)`,
+  ];
+}
+
+/** Where the time went, and why it was more than usual. */
+function timingLines(point: RecoveryPoint): readonly string[] {
+  const { timing } = point;
+  const parts = timing && [
+    `preparation ${formatDuration(timing.preparationMs)}`,
+    `snapshot ${formatDuration(timing.snapshotMs)}`,
+    `finding changes ${formatDuration(timing.changesMs)}`,
+    `transfer ${formatDuration(timing.transferMs)}`,
+  ];
+  return [
+    ...(parts === undefined ? [] : [`Time: ${parts.join(", ")}`]),
+    ...findSlowCauses(point).map(
+      ({ disk, text }) => `Slow: ${printable(disk)}: ${printable(text)}`,
+    ),
   ];
 }
 

@@ -4,10 +4,9 @@ import { join } from "node:path";
 import { KluisError } from "#base/kluis-error.ts";
 import { outputFormat, type RestoreOutput } from "#contract/cli-output.ts";
 import type { ImageAccess, ImageFormat } from "#ports/source-image.ts";
-import type { RestorePlan, WantedTarget } from "#protect/plan-restore.ts";
-import { applyRestore, type RestoreOutcome } from "#protect/restore.ts";
-import type { RecoveryPointDisk } from "#vault/recovery-point.ts";
-import type { Vault } from "#vault/vault.ts";
+import type { RestorableDisk, RestorePlan, WantedTarget } from "#protect/plan-restore.ts";
+import { applyRestore, type OpenDisk, type RestoreOutcome } from "#protect/restore.ts";
+import type { RecoveryPoint } from "#vault/recovery-point.ts";
 import type { CommandInput } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { type Column, formatBytes, formatDuration, formatTable, printable } from "#cli/format.ts";
@@ -23,7 +22,7 @@ export function targetFormatOf(input: CommandInput, place: string): ImageFormat 
 
 /** A target for each disk in a folder: `NAME.FORMAT`. ArgumentInvalid (after-change). */
 export function targetsInFolder(
-  disks: readonly RecoveryPointDisk[],
+  disks: readonly RestorableDisk[],
   folder: string,
   format: ImageFormat,
 ): readonly WantedTarget[] {
@@ -42,11 +41,11 @@ export function targetsInFolder(
 export async function restoreWithProgress(
   plan: RestorePlan,
   environment: CliEnvironment,
-  parts: { readonly vault: Vault; readonly images: ImageAccess; readonly form: OutputForm },
+  parts: { readonly openDisk: OpenDisk; readonly images: ImageAccess; readonly form: OutputForm },
 ): Promise<RestoreOutcome> {
   await using display = new ProgressDisplay({ ...environment, form: parts.form });
   return await applyRestore(plan, {
-    vault: parts.vault,
+    openDisk: parts.openDisk,
     images: parts.images,
     clock: environment.clock,
     signal: environment.signal,
@@ -54,12 +53,16 @@ export async function restoreWithProgress(
   });
 }
 
-/** The document of a restore. */
-export function toRestoreOutput(outcome: RestoreOutcome, configuration?: string): RestoreOutput {
+/** The document of a restore out of a vault. */
+export function toRestoreOutput(point: RecoveryPoint, outcome: RestoreOutcome): RestoreOutput {
+  return { ...toRestoredOutput(outcome), point: toPointOutput(point), tier: "vault" };
+}
+
+/** The document of a restore but for what was restored. */
+export function toRestoredOutput(outcome: RestoreOutcome): Omit<RestoreOutput, "point" | "tier"> {
   return {
     format: outputFormat,
     kind: "restore",
-    point: toPointOutput(outcome.point),
     disks: outcome.disks.map(({ planned, dataBytes, zeroBytes, durationMs }) => ({
       name: planned.diskName,
       target: planned.place,
@@ -70,7 +73,6 @@ export function toRestoreOutput(outcome: RestoreOutcome, configuration?: string)
       durationMs: Math.round(durationMs),
     })),
     durationMs: Math.round(outcome.durationMs),
-    ...(configuration === undefined ? {} : { configuration }),
   };
 }
 
@@ -83,8 +85,11 @@ const columns: readonly Column[] = [
 ];
 
 /** The lines of a restore. */
-export function restoreLines(outcome: RestoreOutcome): readonly string[] {
-  const { point, disks, durationMs } = outcome;
+export function restoreLines(
+  point: Pick<RecoveryPoint, "pointId" | "itemName">,
+  outcome: RestoreOutcome,
+): readonly string[] {
+  const { disks, durationMs } = outcome;
   const rows = disks.map((disk) => [
     printable(disk.planned.diskName),
     formatBytes(disk.planned.disk.sizeBytes),

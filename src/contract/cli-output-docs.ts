@@ -20,7 +20,6 @@ import type {
   KeysOutput,
   LagOutput,
   KeysRotatedOutput,
-  OutputHead,
   PointDiskOutput,
   PointOutput,
   PointsOutput,
@@ -49,25 +48,8 @@ import type {
   VmOutput,
   VmsOutput,
 } from "#contract/cli-output.ts";
-
-/** Type and meaning of one member. A type that ends in `?` may be absent. */
-export type MemberDoc = readonly [type: string, text: string];
-
-/** Members of a document or of a part of one. The compiler sees to it that none is left out. */
-type Members<T> = {
-  readonly [
-    Key in T extends OutputHead<string> ? Exclude<keyof T, keyof OutputHead<string>> : keyof T
-  ]-?: MemberDoc;
-};
-
-/** A document or a part of one. */
-export interface ShapeDoc {
-  /** The `kind` of a document, or the name of a part. */
-  readonly name: string;
-  readonly isDocument: boolean;
-  readonly text: string;
-  readonly members: Readonly<Record<string, MemberDoc>>;
-}
+import { jobDocuments, jobParts } from "#contract/job-output-docs.ts";
+import { type Members, type ShapeDoc, toDocument, toPart } from "#contract/shape-doc.ts";
 
 const error: Members<ErrorOutput> = {
   code: ["text", "the code of docs/reference/errors.md"],
@@ -216,6 +198,7 @@ const backup: Members<BackupOutput> = {
     "list of text",
     "what went wrong without loss: after the commit, or in the store before",
   ],
+  job: ["job?", "both tasks, for a VM"],
 };
 
 const point: Members<PointOutput> = {
@@ -229,6 +212,8 @@ const point: Members<PointOutput> = {
   consistencyEvidence: ["text?", "JSON: what it rests on (docs/design/extension.md)"],
   frozenMs: ["number?", "how long the guest was frozen"],
   basePointId: ["text?", "the point that it is an increment of; it needs none to be restored"],
+  timing: ["timing?", "where the time went; absent for points of earlier versions"],
+  slowCauses: ["list of slow cause", "why it took longer than a usual increment; empty for one"],
   disks: ["list of point disk", "its disks"],
 };
 
@@ -243,6 +228,8 @@ const pointDisk: Members<PointDiskOutput> = {
   tracking: ["text", "`full`, `snapshot-difference`, `dirty-bitmap` or `checksum`"],
   trackingReason: ["text?", "why no better method was used"],
   healedBytes: ["number?", "stored again because the vault had lost them"],
+  namedBytes: ["number?", "that the record of changes, or the comparison, names; of an increment"],
+  namedRanges: ["number?", "ranges in which they lie: many small ones are slow"],
 };
 
 const points: Members<PointsOutput> = {
@@ -258,7 +245,8 @@ const unreadable: Members<UnreadablePointOutput> = {
 };
 
 const restore: Members<RestoreOutput> = {
-  point: ["point", "what was restored"],
+  point: ["point or tiered point", "what was restored: of a snapshot a tiered point"],
+  tier: ["text", "`snapshot` or `vault`: where the content came from"],
   disks: ["list of restored disk", "all complete and durable"],
   durationMs: ["number", "of all disks together"],
   configuration: ["text?", "path of the new description file, for a VM"],
@@ -469,14 +457,6 @@ const vmChanged: Members<VmChangedOutput> = {
   durationMs: ["number", "of the command's work"],
 };
 
-function toDocument(name: string, text: string, members: ShapeDoc["members"]): ShapeDoc {
-  return { name, isDocument: true, text, members };
-}
-
-function toPart(name: string, members: ShapeDoc["members"]): ShapeDoc {
-  return { name, isDocument: false, text: "", members };
-}
-
 /** Every document and every part, in the order of the page. */
 export const outputShapes: readonly ShapeDoc[] = [
   toDocument("error", "any command that fails, on the error stream", { ...error }),
@@ -497,7 +477,10 @@ export const outputShapes: readonly ShapeDoc[] = [
       ...hostKeyChanged,
     },
   ),
-  toDocument("backup", "`image backup` and `vm backup`", { ...backup }),
+  toDocument("backup", "`image backup`, and `vm backup` and `vm transfer` that sent a point", {
+    ...backup,
+  }),
+  ...jobDocuments,
   toDocument("points", "`image list` and `rescue list`", { ...points }),
   toDocument("restore", "`image restore`, `vm restore` and `rescue restore`", { ...restore }),
   toDocument("verify", "`image verify` and `rescue verify`", { ...verify }),
@@ -521,6 +504,7 @@ export const outputShapes: readonly ShapeDoc[] = [
   toPart("host key version", { ...hostKeyVersion }),
   toPart("point", { ...point }),
   toPart("point disk", { ...pointDisk }),
+  ...jobParts,
   toPart("unreadable point", { ...unreadable }),
   toPart("restored disk", { ...restoredDisk }),
   toPart("bad object", { ...badObject }),

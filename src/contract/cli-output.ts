@@ -137,6 +137,23 @@ export interface PointDiskOutput {
   readonly tracking: string;
   readonly trackingReason?: string;
   readonly healedBytes?: number;
+  readonly namedBytes?: number;
+  readonly namedRanges?: number;
+}
+
+/** Where the time of a backup went. */
+export interface TimingOutput {
+  readonly preparationMs: number;
+  readonly snapshotMs: number;
+  readonly changesMs: number;
+  readonly transferMs: number;
+}
+
+/** Why a backup took longer than usual. */
+export interface SlowCauseOutput {
+  readonly disk: string;
+  readonly cause: string;
+  readonly text: string;
 }
 
 /** One recovery point. */
@@ -151,16 +168,83 @@ export interface PointOutput {
   readonly consistencyEvidence?: string;
   readonly frozenMs?: number;
   readonly basePointId?: string;
+  readonly timing?: TimingOutput;
+  readonly slowCauses: readonly SlowCauseOutput[];
   readonly disks: readonly PointDiskOutput[];
 }
 
-/** `image backup`, `vm backup`. */
+/** Name and size of a disk of a recovery point. */
+export interface TieredDiskOutput {
+  readonly name: string;
+  readonly sizeBytes: number;
+}
+
+/** One recovery point of a VM, in a snapshot, in a vault or in both. */
+export interface TieredPointOutput {
+  readonly id: string;
+  readonly itemId: string;
+  readonly itemName: string;
+  readonly takenAt: string;
+  readonly consistency: string;
+  readonly consistencyReason?: string;
+  readonly frozenMs?: number;
+  readonly tiers: readonly string[];
+  readonly snapshotExpiresAt?: string;
+  readonly committedAt?: string;
+  readonly disks: readonly TieredDiskOutput[];
+}
+
+/** `vm points`. */
+export interface VmPointsOutput extends OutputHead<"vm-points"> {
+  readonly isVaultAsked: boolean;
+  readonly points: readonly TieredPointOutput[];
+  readonly unreadable: readonly UnreadablePointOutput[];
+}
+
+/** What became of one task of a job. */
+export interface TaskOutput {
+  readonly status: string;
+  readonly reason?: string;
+  readonly code?: string;
+}
+
+/** The backup job of a VM. */
+export interface JobOutput {
+  readonly status: string;
+  readonly snapshot: TaskOutput;
+  readonly transfer: TaskOutput;
+  readonly expired: readonly string[];
+  readonly expiredEarly: readonly string[];
+}
+
+/** `vm backup` that sent nothing. */
+export interface SnapshotOutput extends OutputHead<"snapshot"> {
+  readonly point: TieredPointOutput;
+  readonly job: JobOutput;
+  readonly durationMs: number;
+  readonly warnings: readonly string[];
+}
+
+/** `vm transfer` that had nothing to do. */
+export interface TransferOutput extends OutputHead<"transfer"> {
+  readonly transfer: TaskOutput;
+}
+
+/** `vm expire`. */
+export interface ExpiryOutput extends OutputHead<"expiry"> {
+  readonly expired: readonly string[];
+  readonly expiredEarly: readonly string[];
+  readonly warnings: readonly string[];
+}
+
+/** `image backup`, `vm backup`, `vm transfer`. */
 export interface BackupOutput extends OutputHead<"backup"> {
   readonly point: PointOutput;
   readonly addedObjects: number;
   readonly addedBytes: number;
   readonly durationMs: number;
   readonly warnings: readonly string[];
+  readonly job?: JobOutput;
 }
 
 /** A recovery point whose manifest cannot be read. */
@@ -190,7 +274,8 @@ export interface RestoredDiskOutput {
 
 /** `image restore`, `vm restore`, `rescue restore`. */
 export interface RestoreOutput extends OutputHead<"restore"> {
-  readonly point: PointOutput;
+  readonly point: PointOutput | TieredPointOutput;
+  readonly tier: string;
   readonly disks: readonly RestoredDiskOutput[];
   readonly durationMs: number;
   readonly configuration?: string;

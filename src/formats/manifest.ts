@@ -37,6 +37,9 @@ export interface ManifestDisk {
   readonly changedBytes: number;
   /** Bytes of content that the vault did not have. */
   readonly newBytes: number;
+  /** Bytes, and ranges, in which the record of changes or the comparison says the disk may differ. */
+  readonly namedBytes?: number;
+  readonly namedRanges?: number;
   /** Bytes that this content takes in packs, compressed and sealed. */
   readonly storedBytes: number;
   /** Bytes, in windows, that were stored again because the vault had lost or damaged them. */
@@ -45,6 +48,18 @@ export interface ManifestDisk {
   readonly source?: string;
   /** Where the sweep that stores fragmented windows anew goes on; docs/adr/0005-rewrite-rule.md. */
   readonly rewrite?: { readonly cursor: number; readonly creditPages: number };
+}
+
+/** Where the time of a backup went, in whole milliseconds. */
+export interface ManifestTiming {
+  /** Before the snapshot: configuration, room, what the guest needs. */
+  readonly preparationMs: number;
+  /** The snapshot, the time that the guest was frozen included. */
+  readonly snapshotMs: number;
+  /** Finding out what changed. */
+  readonly changesMs: number;
+  /** Reading, packing and storing, up to the commit. */
+  readonly transferMs: number;
 }
 
 /** A recovery point as committed. */
@@ -65,6 +80,7 @@ export interface Manifest {
   readonly snapshotId?: string;
   /** Configuration of the VM, as its hypervisor's driver wrote it; opaque to the vault. */
   readonly vmConfiguration?: string;
+  readonly timing?: ManifestTiming;
   readonly disks: readonly ManifestDisk[];
 }
 
@@ -116,6 +132,7 @@ export function parseManifest(bytes: Uint8Array, objectName: string): Manifest {
     ...optional(members, "vmConfiguration", (own, name) =>
       own.text(name, configurationCharactersMax),
     ),
+    ...optional(members, "timing", parseTiming),
     disks,
   };
 }
@@ -135,9 +152,21 @@ function parseDisk(members: JsonMembers): ManifestDisk {
     changedBytes: numberOf(members, "changedBytes"),
     newBytes: numberOf(members, "newBytes"),
     storedBytes: numberOf(members, "storedBytes"),
+    ...optional(members, "namedBytes", numberOf),
+    ...optional(members, "namedRanges", numberOf),
     ...optional(members, "healedBytes", numberOf),
     ...optional(members, "source", textOf),
     ...optional(members, "rewrite", parseRewrite),
+  };
+}
+
+function parseTiming(manifest: JsonMembers, name: string): ManifestTiming {
+  const members = manifest.members(name);
+  return {
+    preparationMs: numberOf(members, "preparationMs"),
+    snapshotMs: numberOf(members, "snapshotMs"),
+    changesMs: numberOf(members, "changesMs"),
+    transferMs: numberOf(members, "transferMs"),
   };
 }
 

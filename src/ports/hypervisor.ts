@@ -83,8 +83,27 @@ export interface ScriptRun {
   readonly durationMs: number;
 }
 
+/**
+ * What makes a snapshot a recovery point: kept durably with it from its first moment, so that the
+ * point exists as soon as the snapshot does, whoever dies then. The driver only keeps it.
+ */
+export interface SnapshotLabel {
+  /** Id that the point has here and, later, in the vault. */
+  readonly pointId: string;
+  readonly itemId: string;
+  readonly itemName: string;
+  /** Text of `VmConfigurations.read`; at most 1 MiB. */
+  readonly vmConfiguration: string;
+  /** How long the snapshot is kept, 1 to 30. */
+  readonly days: number;
+  /** What it took to prepare the snapshot. */
+  readonly preparationMs?: number;
+}
+
 /** What is asked of a snapshot. */
 export interface SnapshotRequest {
+  /** Without one the snapshot is an instant that can be read, and no recovery point. */
+  readonly label?: SnapshotLabel;
   /**
    * The most that is wanted: `application` runs the guest's scripts where it has any and freezes,
    * `file-system` freezes, `crash` does neither. What cannot be had is told in the record.
@@ -143,7 +162,31 @@ export interface VmSnapshot {
   readonly takenAtMs: number;
   readonly consistency: ConsistencyRecord;
   readonly disks: readonly SnapshotDisk[];
+  readonly label?: SnapshotLabel;
+  /** How long taking it took, in whole ms; writing its record not included. */
+  readonly tookMs?: number;
+  /** Ids of the vaults whose newest recovery point was sent from this snapshot; see {@link Hypervisor.markBase}. */
+  readonly baseOf: readonly string[];
 }
+
+/** The layers of one disk, and the room beside them. */
+export interface DiskSpace {
+  readonly name: string;
+  /** Where its layers grow; absolute. */
+  readonly folder: string;
+  /** Names the file system of the folder: disks that share one share the free space. */
+  readonly fileSystem: string;
+  readonly freeBytes: number;
+  /** What all its layers take. */
+  readonly allocatedBytes: number;
+  /** How many files the disk consists of, the original image included. */
+  readonly layers: number;
+  /** The most that one layer took; absent before the first snapshot. */
+  readonly largestLayerBytes?: number;
+}
+
+/** The most files that a disk may consist of; see {@link DiskSpace.layers}. */
+export const layersMax = 32;
 
 /** The hypervisor port. Errors: VmNotFound, VmStateWrong, QmpFailed, Agent*, Snapshot* (see the registry). */
 export interface Hypervisor extends AsyncDisposable {
@@ -156,10 +199,32 @@ export interface Hypervisor extends AsyncDisposable {
    * the others: GuestScriptFailed (after-change) where the guest's scripts forbid to go on.
    */
   takeSnapshot(vmId: string, request: SnapshotRequest, signal?: AbortSignal): Promise<VmSnapshot>;
-  /** Snapshots that are still there, oldest first. */
+  /** Snapshots that are still there, oldest first; a condemned one is absent. */
   listSnapshots(vmId: string, signal?: AbortSignal): Promise<readonly VmSnapshot[]>;
-  /** Merges every snapshot older than `keepId` away. One that is being read is SnapshotInUse and stays. */
-  releaseSnapshotsBefore(vmId: string, keepId: string, signal?: AbortSignal): Promise<void>;
+  /**
+   * Condemns the snapshots `ids` durably, then merges layers that no snapshot needs: those of these,
+   * and those that an earlier release did not get to. Ids that are not there are no error.
+   *
+   * Errors (backoff), after what can be done is done: SnapshotInUse where somebody reads one of them,
+   * which stays, or a layer that would be written; Busy where a snapshot was due, which stops a merge.
+   */
+  releaseSnapshots(vmId: string, ids: ReadonlySet<string>, signal?: AbortSignal): Promise<void>;
+  /**
+   * Notes durably that the newest recovery point in a vault was sent from this snapshot; the one
+   * noted before for that vault is no base any more. It is no error if the snapshot is gone.
+   */
+  markBase(
+    vmId: string,
+    base: { readonly vaultId: string; readonly snapshotId: string },
+    signal?: AbortSignal,
+  ): Promise<void>;
+  /**
+   * Says that this process transfers a snapshot of the VM until it disposes the answer or ends. Busy
+   * (backoff) where another living process, or this one, does so already.
+   */
+  beginTransfer(vmId: string, signal?: AbortSignal): Promise<AsyncDisposable>;
+  /** Layers and free space of every disk; SnapshotBaseChanged, ImageNotFound. */
+  readSpace(vmId: string, signal?: AbortSignal): Promise<readonly DiskSpace[]>;
   /**
    * Shows, puts in, or takes out the backup extension of a running guest; a snapshot puts it there by
    * itself. Errors: VmStateWrong where the VM does not run, Agent*, Busy.

@@ -89,10 +89,37 @@ test("image backup: an overlay on the last point's file sends its changes withou
   const second = await backup(vault, image);
   const [disk] = second.manifest.disks;
   assert.equal(disk?.tracking, "snapshot-difference");
-  assert.equal(disk?.examinedBytes, 8192);
+  // The changes, and a sample of what is said to be unchanged.
+  const examinedBytes = disk?.examinedBytes ?? 0;
+  assert.ok(examinedBytes >= 8192 && examinedBytes <= 8192 + 2 * MiB, `${examinedBytes} bytes`);
   assert.equal(disk?.changedBytes, 8192);
+  assert.equal(disk?.namedBytes, 8192);
+  assert.equal(disk?.namedRanges, 1);
   assert.equal(disk?.source, "top");
   assert.equal(second.manifest.basePointId, first.manifest.pointId);
+  assert.deepEqual(await readBack(vault), top.bytes());
+});
+
+test("image backup: an overlay that hides a change is found out, and the whole disk is compared", async () => {
+  await using vault = await openTestVault();
+  const below = new MemoryDisk(2 * MiB);
+  fill(below, testSeed() + 5, 2 * MiB);
+  await backup(vault, toImage(below, { identity: "below" }));
+  const top = below.snapshot();
+  // Every window, so that whichever is sampled has one.
+  for (let at = 0; at < top.sizeBytes; at += 128 * 1024) top.write(at, createPrng(3).bytes(16));
+  const image = toImage(top, {
+    identity: "top",
+    backing: {
+      identity: "below",
+      open: async () => createMemoryReader(below),
+      changes: async () => [],
+    },
+  });
+  const { manifest, warnings } = await backup(vault, image);
+  assert.equal(manifest.disks[0]?.tracking, "checksum");
+  assert.match(manifest.disks[0]?.trackingReason ?? "", /record of changes is wrong/);
+  assert.match(warnings.join(), /not to be trusted/);
   assert.deepEqual(await readBack(vault), top.bytes());
 });
 

@@ -9,7 +9,9 @@ import {
   type BackupOutcome,
   compareDisk,
   type DiskMethod,
+  RunScope,
   toBase,
+  trustChanges,
   writeOptions,
 } from "#protect/backup-run.ts";
 import { orderPointId } from "#protect/point-order.ts";
@@ -50,8 +52,9 @@ export async function backupImage(
     ...(image.backing === undefined ? {} : { backingIdentity: image.backing.identity }),
     ...(image.bitmap === undefined ? {} : { bitmap: image.bitmap.name }),
   });
-  await using owned = new AsyncDisposableStack();
-  const method = await applyTracking(plan, image, { deps, owned });
+  await using scope = new RunScope();
+  const method = await applyTracking(plan, image, { deps, scope });
+  const changesMs = Math.round(deps.clock.monotonicMs() - startMs);
   const written = await deps.vault.writePoint(
     {
       point: {
@@ -64,13 +67,18 @@ export async function backupImage(
         ...(method.increment === undefined || base === undefined
           ? {}
           : { basePointId: base.pointId }),
+        timing: { preparationMs: 0, snapshotMs: 0, changesMs },
       },
       disks: [{ name: imageDiskName, reader: image.reader, source: image.identity, ...method }],
     },
     writeOptions(deps),
   );
   const durationMs = deps.clock.monotonicMs() - startMs;
-  return { ...written, durationMs, warnings: [...warnings, ...written.warnings] };
+  return {
+    ...written,
+    durationMs,
+    warnings: [...warnings, ...scope.alerts, ...written.warnings],
+  };
 }
 
 /** What the new point is built on, and the id of the newest one. */
@@ -97,9 +105,9 @@ async function readBase(
 async function applyTracking(
   plan: TrackingPlan,
   image: SourceImage,
-  run: { readonly deps: BackupDeps; readonly owned: AsyncDisposableStack },
+  run: { readonly deps: BackupDeps; readonly scope: RunScope },
 ): Promise<DiskMethod> {
-  const { deps, owned } = run;
+  const { deps, scope } = run;
   assertGoingOn(deps.signal);
   if (plan.method === "full") {
     return {
@@ -108,24 +116,27 @@ async function applyTracking(
     };
   }
   const { baseDisk } = plan;
+  const disk = { name: imageDiskName, reader: image.reader, baseDisk };
   if (plan.method === "overlay" && image.backing !== undefined) {
     const opening = image.backing.open(deps.signal);
     const [opened, changes] = await Promise.allSettled([
       opening,
       image.backing.changes(deps.signal),
     ]);
-    if (opened.status === "fulfilled") owned.use(opened.value);
-    return {
+    if (opened.status === "fulfilled") scope.owned.use(opened.value);
+    const method: DiskMethod = {
       increment: { base: toBase(baseDisk, valueOf(opened)), changes: valueOf(changes) },
       tracking: "snapshot-difference",
     };
+    return await trustChanges({ ...disk, changes: valueOf(changes), method }, deps, scope);
   }
   if (plan.method === "bitmap" && image.bitmap !== undefined) {
     const changes = await image.bitmap.changes(deps.signal);
-    const reader = owned.use(deps.vault.openDisk(baseDisk));
-    return { increment: { base: toBase(baseDisk, reader), changes }, tracking: "dirty-bitmap" };
+    const reader = scope.owned.use(deps.vault.openDisk(baseDisk));
+    const increment = { base: toBase(baseDisk, reader), changes };
+    const method: DiskMethod = { increment, tracking: "dirty-bitmap" };
+    return await trustChanges({ ...disk, changes, method }, deps, scope);
   }
   const reason = plan.method === "checksum" ? plan.reason : "the image does not tell its changes";
-  const comparison = { name: imageDiskName, reader: image.reader, baseDisk, reason };
-  return await compareDisk(comparison, deps, owned);
+  return await compareDisk({ ...disk, reason }, deps, scope);
 }

@@ -2,7 +2,7 @@
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import type { Clock } from "#base/clock.ts";
 import type { RandomSource } from "#base/random.ts";
-import type { DiskReader } from "#ports/disk.ts";
+import type { ChangedExtents, DiskReader } from "#ports/disk.ts";
 import type { CommittedPoint, NewDisk, RecoveryPointDisk } from "#vault/recovery-point.ts";
 import { isVaultLoss } from "#vault/vault-loss.ts";
 import type { Vault } from "#vault/vault.ts";
@@ -41,6 +41,16 @@ export type DiskMethod = Pick<
   "increment" | "tracking" | "trackingReason" | "examinedBytes"
 >;
 
+/** What one run holds open until it is written, and what it has to tell; for people. */
+export class RunScope implements AsyncDisposable {
+  readonly owned = new AsyncDisposableStack();
+  readonly alerts: string[] = [];
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.owned.disposeAsync();
+  }
+}
+
 /** A disk that is compared with an earlier point by checksum. */
 export interface Comparison {
   readonly name: string;
@@ -49,11 +59,45 @@ export interface Comparison {
   readonly reason: string;
 }
 
-/** Compares by checksum; the reader of the base is the vault's and is put on `owned`. */
+/** A disk whose changes are said to be known, and what is done where that holds. */
+export interface TrustedChanges extends Omit<Comparison, "reason"> {
+  readonly changes: ChangedExtents;
+  readonly method: DiskMethod;
+}
+
+/**
+ * Believes a record of changes only after a random sample: where something differs that it does not
+ * name, the whole disk is compared by checksum, and the run tells it as an alert.
+ */
+export async function trustChanges(
+  disk: TrustedChanges,
+  deps: BackupDeps,
+  scope: RunScope,
+): Promise<DiskMethod> {
+  const { name, reader, baseDisk, changes, method } = disk;
+  let sample: Awaited<ReturnType<Vault["sampleUnchanged"]>>;
+  try {
+    sample = await deps.vault.sampleUnchanged({ reader, base: baseDisk, changes }, deps.signal);
+  } catch (error) {
+    deps.signal?.throwIfAborted();
+    // What the vault has lost is found and healed when the point is written.
+    if (isVaultLoss(error)) return method;
+    throw error;
+  }
+  const { examinedBytes, differsAtBytes } = sample;
+  if (differsAtBytes === undefined) return { ...method, examinedBytes };
+  const reason = `the record of changes is wrong: byte ${differsAtBytes} changed and it does not say so`;
+  scope.alerts.push(
+    `Disk "${name}": ${reason}. The disk was compared as a whole; its tracking, or the disk below it, is not to be trusted`,
+  );
+  return await compareDisk({ ...disk, reason }, deps, scope);
+}
+
+/** Compares by checksum; the reader of the base is the vault's and is put on the scope. */
 export async function compareDisk(
   disk: Comparison,
   deps: BackupDeps,
-  owned: AsyncDisposableStack,
+  scope: RunScope,
 ): Promise<DiskMethod> {
   const { name, reader, baseDisk, reason } = disk;
   let found: Awaited<ReturnType<Vault["findChanges"]>>;
@@ -70,7 +114,7 @@ export async function compareDisk(
     const trackingReason = `the last recovery point is damaged: ${error.message}`;
     return { tracking: "full", trackingReason };
   }
-  const base = toBase(baseDisk, owned.use(deps.vault.openDisk(baseDisk)));
+  const base = toBase(baseDisk, scope.owned.use(deps.vault.openDisk(baseDisk)));
   return {
     increment: { base, changes: found.changes },
     tracking: "checksum",

@@ -1,41 +1,35 @@
 /**
- * Backs up a VM: one instant of all disks, what changed since the last recovery point, all disks in
- * parallel into one new point.
- *
- * The snapshot becomes the base of the next increment only by being named in a committed point.
- * Older snapshots are merged after the commit; those of runs that failed go with them.
+ * The backup job of a VM: "Take Snapshot", then "Transfer data to vault", then expiry of snapshots.
+ * What the job comes to is the table of docs/design/snapshots.md.
  */
 import { isKluisError } from "#base/kluis-error.ts";
-import type { Hypervisor, SnapshotDisk, SnapshotRequest, VmSnapshot } from "#ports/hypervisor.ts";
-import type { VmConfigurations } from "#ports/vm-configurations.ts";
-import type { NewDisk, RecoveryPoint } from "#vault/recovery-point.ts";
+import { assertGoingOn, toWarning } from "#protect/backup-run.ts";
+import { expireSnapshots, type ExpiryReport } from "#protect/expire-snapshots.ts";
 import {
-  assertGoingOn,
-  type BackupDeps,
-  type BackupOutcome,
-  compareDisk,
-  type DiskMethod,
-  toBase,
-  toWarning,
-  writeOptions,
-} from "#protect/backup-run.ts";
-import { orderPointId } from "#protect/point-order.ts";
+  type TakenSnapshot,
+  takeVmSnapshot,
+  type TakeSnapshotDeps,
+  type TakeSnapshotRequest,
+} from "#protect/take-vm-snapshot.ts";
+import { type Transfer, type TransferDeps, transferSnapshot } from "#protect/transfer-snapshot.ts";
 
-/** Snapshots of runs that failed may pile up to this many before the base is given up. */
-export const snapshotsMax = 8;
-
-/** What a VM's backup needs beside the vault. */
-export interface VmBackupDeps extends BackupDeps {
-  readonly hypervisor: Hypervisor;
-  readonly configurations: VmConfigurations;
-  /** Told once the guest goes on. */
-  readonly onSnapshot?: (snapshot: VmSnapshot) => void;
+/** What the job needs; without `openVault` only the snapshot is taken. */
+export interface VmBackupDeps
+  extends TakeSnapshotDeps, Omit<TransferDeps, "openVault" | keyof TakeSnapshotDeps> {
+  readonly openVault?: TransferDeps["openVault"];
 }
 
-/** A VM and how to take its instant. */
-export interface VmBackupRequest extends SnapshotRequest {
-  readonly vmId: string;
-  readonly itemId: string;
+/** What a job came to; one without a snapshot has failed, and throws. */
+export type JobStatus = "Completed" | "CompletedWithWarnings";
+
+/** A job that has ended. */
+export interface VmBackupJob {
+  readonly status: JobStatus;
+  readonly taken: TakenSnapshot;
+  readonly transfer: Transfer;
+  readonly expiry: ExpiryReport;
+  readonly warnings: readonly string[];
+  readonly durationMs: number;
 }
 
 /** The id of a VM as a protected item. */
@@ -44,136 +38,55 @@ export function toVmItemId(vmId: string): string {
 }
 
 /**
- * Takes a snapshot and writes a recovery point of it. On any error nothing was committed, the VM
- * goes on, and the base of the next increment is where it was.
+ * Runs the job. On an error there is no new recovery point, the VM goes on, and the base of the next
+ * increment is where it was; a transfer that failed is no error but part of the answer.
+ *
+ * Errors: those of `takeVmSnapshot`; Cancelled and SnapshotNoSpace of `transferSnapshot`.
  */
 export async function backupVm(
-  request: VmBackupRequest,
+  request: TakeSnapshotRequest,
   deps: VmBackupDeps,
-): Promise<BackupOutcome> {
-  const { hypervisor, vault, signal } = deps;
+): Promise<VmBackupJob> {
   const startMs = deps.clock.monotonicMs();
-  const vm = await hypervisor.get(request.vmId, signal);
-  const vmConfiguration = await deps.configurations.read(vm.id, signal);
-  const base = await vault.readNewestPoint(request.itemId, signal);
-  const leftOver = await hypervisor.listSnapshots(vm.id, signal);
-  const snapshot = await hypervisor.takeSnapshot(vm.id, request, signal);
-  deps.onSnapshot?.(snapshot);
-  if (leftOver.length >= snapshotsMax) await giveUpBase(vm.id, snapshot.id, deps);
-  const order = orderPointId(snapshot.takenAtMs, base?.pointId, deps.random);
-  const run = new SnapshotRun(snapshot, base, deps);
-  await using owned = run;
-  const disks = await run.prepare();
-  const { consistency, reason, frozenMs, evidence } = snapshot.consistency;
-  const written = await vault.writePoint(
-    {
-      point: {
-        pointId: order.pointId,
-        itemId: request.itemId,
-        itemName: vm.name,
-        takenAtMs: snapshot.takenAtMs,
-        consistency,
-        ...(reason === undefined ? {} : { consistencyReason: reason }),
-        ...(evidence === undefined ? {} : { consistencyEvidence: JSON.stringify(evidence) }),
-        ...(frozenMs === undefined ? {} : { frozenMs: Math.round(frozenMs) }),
-        ...(base === undefined || disks.every((disk) => disk.increment === undefined)
-          ? {}
-          : { basePointId: base.pointId }),
-        snapshotId: snapshot.id,
-        vmConfiguration,
-      },
-      disks,
-    },
-    writeOptions(deps),
-  );
-  const durationMs = deps.clock.monotonicMs() - startMs;
-  await owned[Symbol.asyncDispose]();
-  const late = await releaseOlder(vm.id, snapshot.id, deps);
-  return { ...written, durationMs, warnings: [...order.warnings, ...written.warnings, ...late] };
+  const taken = await takeVmSnapshot(request, deps);
+  const { openVault } = deps;
+  const transfer: Transfer =
+    openVault === undefined
+      ? { status: "Skipped", reason: "only the snapshot was asked for" }
+      : await transferSnapshot(request, { ...deps, openVault });
+  const expiry = await expire(request.vmId, taken, deps);
+  const sent = transfer.status === "Completed" ? transfer.outcome.warnings : [];
+  return {
+    status: transfer.status === "Failed" ? "CompletedWithWarnings" : "Completed",
+    taken,
+    transfer,
+    expiry,
+    warnings: [...taken.warnings, ...sent, ...expiry.warnings],
+    durationMs: deps.clock.monotonicMs() - startMs,
+  };
 }
 
-/** Merges everything older although no point needs the new snapshot yet: layers must not pile up. */
-async function giveUpBase(vmId: string, keepId: string, deps: VmBackupDeps): Promise<void> {
-  try {
-    await deps.hypervisor.releaseSnapshotsBefore(vmId, keepId, deps.signal);
-  } catch (error) {
-    // Somebody reads one of them: it stays, and this run goes on.
-    if (!isKluisError(error, "SnapshotInUse")) throw error;
-  }
-}
-
-/** Merges what is older than the new base. The point is committed, so a failure only delays. */
-async function releaseOlder(
+/** Expires what is due. The recovery point is safe by now, so a failure only delays. */
+async function expire(
   vmId: string,
-  keepId: string,
+  { madeRoom }: TakenSnapshot,
   deps: VmBackupDeps,
-): Promise<readonly string[]> {
+): Promise<ExpiryReport> {
+  const before = madeRoom ?? { expired: [], early: [], warnings: [] };
   try {
-    await deps.hypervisor.releaseSnapshotsBefore(vmId, keepId, deps.signal);
-    return [];
-  } catch (error) {
-    const done = "the recovery point is committed; the next backup merges the older snapshots";
-    if (deps.signal?.aborted === true && !isKluisError(error)) {
-      return [`Cannot merge older snapshots: the work was cancelled (${done})`];
-    }
-    return [toWarning(error, done)];
-  }
-}
-
-/** The readers of one run; disposing closes them, which lets the snapshots go. */
-class SnapshotRun implements AsyncDisposable {
-  readonly #snapshot: VmSnapshot;
-  readonly #base: RecoveryPoint | undefined;
-  readonly #deps: VmBackupDeps;
-  readonly #owned = new AsyncDisposableStack();
-
-  constructor(snapshot: VmSnapshot, base: RecoveryPoint | undefined, deps: VmBackupDeps) {
-    this.#snapshot = snapshot;
-    this.#base = base;
-    this.#deps = deps;
-  }
-
-  /**
-   * Opens every disk and finds out what changed. One disk after the other: a comparison by checksum
-   * keeps all workers busy by itself, and its memory must not grow with the number of disks.
-   */
-  async prepare(): Promise<readonly NewDisk[]> {
-    const disks: NewDisk[] = [];
-    for (const disk of this.#snapshot.disks) {
-      assertGoingOn(this.#deps.signal);
-      const reader = this.#owned.use(await disk.open(this.#deps.signal));
-      disks.push({ name: disk.name, reader, ...(await this.#method(disk, reader)) });
-    }
-    return disks;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#owned.disposeAsync();
-  }
-
-  async #method(disk: SnapshotDisk, reader: NewDisk["reader"]): Promise<DiskMethod> {
-    const base = this.#base;
-    if (base === undefined) return { tracking: "full" };
-    const baseDisk = base.disks.find((candidate) => candidate.name === disk.name);
-    if (baseDisk === undefined) {
-      const trackingReason = `recovery point ${base.pointId} has no disk "${disk.name}"`;
-      return { tracking: "full", trackingReason };
-    }
-    const { signal, vault } = this.#deps;
-    const answer =
-      base.snapshotId === undefined
-        ? ({ known: false, reason: "the last recovery point was made without a snapshot" } as const)
-        : await disk.changesSince(base.snapshotId, signal);
-    if (!answer.known) {
-      const comparison = { name: disk.name, reader, baseDisk, reason: answer.reason };
-      return await compareDisk(comparison, this.#deps, this.#owned);
-    }
-    const frozen =
-      base.snapshotId === undefined ? undefined : await disk.openBase(base.snapshotId, signal);
-    const baseReader = this.#owned.use(frozen ?? vault.openDisk(baseDisk));
+    assertGoingOn(deps.signal);
+    const report = await expireSnapshots(vmId, 0, deps);
     return {
-      increment: { base: toBase(baseDisk, baseReader), changes: answer.extents },
-      tracking: "snapshot-difference",
+      expired: [...before.expired, ...report.expired],
+      early: [...before.early, ...report.early],
+      warnings: [...before.warnings, ...report.warnings],
     };
+  } catch (error) {
+    const done = "the recovery point is safe; the next backup expires snapshots";
+    const warning =
+      deps.signal?.aborted === true && !isKluisError(error)
+        ? `Cannot expire snapshots: the work was cancelled (${done})`
+        : toWarning(error, done);
+    return { ...before, warnings: [...before.warnings, warning] };
   }
 }

@@ -1,7 +1,18 @@
 /** What a restore will do; pure. */
 import { KluisError } from "#base/kluis-error.ts";
 import type { ImageFormat, TargetInfo } from "#ports/source-image.ts";
-import type { RecoveryPoint, RecoveryPointDisk } from "#vault/recovery-point.ts";
+
+/** One disk of a recovery point that can be restored, wherever its content is. */
+export interface RestorableDisk {
+  readonly name: string;
+  readonly sizeBytes: number;
+}
+
+/** What a restore has to know of a recovery point. */
+export interface RestorablePoint {
+  readonly pointId: string;
+  readonly disks: readonly RestorableDisk[];
+}
 
 /** A disk and where it shall go. */
 export interface WantedTarget {
@@ -20,21 +31,21 @@ export interface RestoreRequest {
 
 /** One disk of a plan. */
 export interface PlannedDisk extends WantedTarget {
-  readonly disk: RecoveryPointDisk;
+  readonly disk: RestorableDisk;
   readonly overwrite: boolean;
 }
 
 /** Disks to write, in the order of the request. */
 export interface RestorePlan {
-  readonly point: RecoveryPoint;
+  readonly point: RestorablePoint;
   readonly disks: readonly PlannedDisk[];
 }
 
 /** The disks of a point by name, all where no name is given. ArgumentInvalid (after-change). */
 export function chooseDisks(
-  point: RecoveryPoint,
+  point: RestorablePoint,
   names: readonly string[],
-): readonly RecoveryPointDisk[] {
+): readonly RestorableDisk[] {
   if (names.length === 0) return point.disks;
   return names.map((name) => findDisk(point, name));
 }
@@ -48,7 +59,7 @@ export function chooseDisks(
  * named twice; TargetExists; TargetTooSmall.
  */
 export function planRestore(
-  point: RecoveryPoint,
+  point: RestorablePoint,
   request: RestoreRequest,
   found: ReadonlyMap<string, TargetInfo>,
 ): RestorePlan {
@@ -65,7 +76,7 @@ export function planRestore(
   return { point, disks };
 }
 
-function findDisk(point: RecoveryPoint, name: string): RecoveryPointDisk {
+function findDisk(point: RestorablePoint, name: string): RestorableDisk {
   const disk = point.disks.find((candidate) => candidate.name === name);
   if (disk !== undefined) return disk;
   const names = point.disks.map((candidate) => candidate.name).join(", ");
@@ -94,7 +105,7 @@ function assertDistinct(
 }
 
 function assertFits(
-  disk: RecoveryPointDisk,
+  disk: RestorableDisk,
   target: WantedTarget,
   place: { readonly info: TargetInfo | undefined; readonly overwrite: boolean },
 ): void {

@@ -1,7 +1,6 @@
 /** Restores a VM: its disks, and last a configuration that starts from them. */
 import type { VmConfigurations } from "#ports/vm-configurations.ts";
-import type { RecoveryPoint } from "#vault/recovery-point.ts";
-import type { WantedTarget } from "#protect/plan-restore.ts";
+import type { RestorablePoint, WantedTarget } from "#protect/plan-restore.ts";
 import {
   applyRestore,
   prepareRestore,
@@ -35,7 +34,7 @@ export interface VmRestoreOutcome {
  * configuration, before any disk is written.
  */
 export async function restoreVm(
-  point: RecoveryPoint,
+  point: RestorablePoint,
   request: VmRestoreRequest,
   deps: RestoreDeps & { readonly configurations: VmConfigurations },
 ): Promise<VmRestoreOutcome> {

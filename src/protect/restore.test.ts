@@ -13,7 +13,7 @@ import { createPrng, testSeed } from "#testing/seed.ts";
 import { backUp, type KeptPoint } from "#testing/vault-points.ts";
 import type { Vault } from "#vault/vault.ts";
 import type { WantedTarget } from "./plan-restore.ts";
-import { applyRestore, prepareRestore } from "./restore.ts";
+import { applyRestore, fromVault, prepareRestore } from "./restore.ts";
 
 const MiB = 1024 * 1024;
 
@@ -63,7 +63,7 @@ test("restore: writes every disk as it was", async () => {
   const plan = await prepareRestore(kept.manifest, request, { images });
   const progress = new Map<string, number>();
   const outcome = await applyRestore(plan, {
-    vault,
+    openDisk: fromVault(vault, kept.manifest),
     images,
     clock: systemClock,
     onProgress: ({ disk, doneBytes }) => {
@@ -93,7 +93,8 @@ test("restore: one failing target stops the others, and its error is the one tol
   });
   const request = { targets: targetsOf(kept).slice(0, 2), overwrite: false };
   const plan = await prepareRestore(kept.manifest, request, { images });
-  const restoring = applyRestore(plan, { vault, images, clock: systemClock });
+  const openDisk = fromVault(vault, kept.manifest);
+  const restoring = applyRestore(plan, { openDisk, images, clock: systemClock });
   await assert.rejects(restoring, (error) => error === full);
   assert.equal(committed("/out/disk0"), undefined);
   assert.equal(committed("/out/disk1"), undefined);
@@ -108,7 +109,8 @@ test("restore: cancelled it leaves nothing", async () => {
   const request = { targets: targetsOf(kept).slice(0, 1), overwrite: false };
   const plan = await prepareRestore(kept.manifest, request, { images });
   const { signal } = controller;
-  const restoring = applyRestore(plan, { vault, images, clock: systemClock, signal });
+  const openDisk = fromVault(vault, kept.manifest);
+  const restoring = applyRestore(plan, { openDisk, images, clock: systemClock, signal });
   await assert.rejects(restoring, (error) => isKluisError(error, "Cancelled"));
   assert.equal(committed("/out/disk0"), undefined);
 });

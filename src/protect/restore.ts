@@ -1,12 +1,16 @@
 /** Restores disks of a recovery point: looks at the targets, plans, writes them in parallel. */
+import { present } from "#base/assert.ts";
 import { Semaphore } from "#base/semaphore.ts";
 import type { Clock } from "#base/clock.ts";
 import type { ImageAccess, TargetInfo } from "#ports/source-image.ts";
+import type { DiskReader } from "#ports/disk.ts";
+import type { VmSnapshot } from "#ports/hypervisor.ts";
 import { copyToTarget, type RecoveryPoint, type RestoredBytes } from "#vault/recovery-point.ts";
 import type { Vault } from "#vault/vault.ts";
 import {
   type PlannedDisk,
   planRestore,
+  type RestorablePoint,
   type RestorePlan,
   type RestoreRequest,
 } from "#protect/plan-restore.ts";
@@ -21,9 +25,26 @@ export interface RestoreProgress {
   readonly totalBytes: number;
 }
 
+/** Opens the content of a disk by its name; the caller disposes the reader. */
+export type OpenDisk = (name: string, signal: AbortSignal) => Promise<DiskReader>;
+
+/** Content of a recovery point out of its vault. */
+export function fromVault(vault: Vault, point: RecoveryPoint): OpenDisk {
+  const disks = new Map(point.disks.map((disk) => [disk.name, disk]));
+  return (name) =>
+    Promise.resolve(vault.openDisk(present(disks.get(name), "a plan names disks of its point")));
+}
+
+/** Content of a recovery point out of its snapshot, which is held while a reader is open. */
+export function fromSnapshotDisks(snapshot: VmSnapshot): OpenDisk {
+  const disks = new Map(snapshot.disks.map((disk) => [disk.name, disk]));
+  return (name, signal) => present(disks.get(name), "a plan names disks of its point").open(signal);
+}
+
 /** What a restore needs. */
 export interface RestoreDeps {
-  readonly vault: Vault;
+  /** Where the content comes from: {@link fromVault}, or the snapshot that is the point. */
+  readonly openDisk: OpenDisk;
   readonly images: ImageAccess;
   readonly clock: Clock;
   readonly signal?: AbortSignal;
@@ -38,14 +59,13 @@ export interface RestoredDiskOutcome extends RestoredBytes {
 
 /** A restore that is complete and durable. */
 export interface RestoreOutcome {
-  readonly point: RecoveryPoint;
   readonly disks: readonly RestoredDiskOutcome[];
   readonly durationMs: number;
 }
 
 /** Looks at every target and plans; touches nothing. Errors of `planRestore`, Nbd*. */
 export async function prepareRestore(
-  point: RecoveryPoint,
+  point: RestorablePoint,
   request: RestoreRequest,
   deps: Pick<RestoreDeps, "images" | "signal">,
 ): Promise<RestorePlan> {
@@ -84,7 +104,6 @@ export async function applyRestore(plan: RestorePlan, deps: RestoreDeps): Promis
   const disks = await Promise.all(work);
   if (failure !== undefined) throw failure.error;
   return {
-    point: plan.point,
     disks: disks.filter((disk) => disk !== undefined),
     durationMs: deps.clock.monotonicMs() - startMs,
   };
@@ -96,7 +115,7 @@ async function restoreOne(
 ): Promise<RestoredDiskOutcome> {
   const { disk, place, format, overwrite } = planned;
   const startMs = deps.clock.monotonicMs();
-  await using reader = deps.vault.openDisk(disk);
+  await using reader = await deps.openDisk(disk.name, deps.signal);
   await using writer = await deps.images.createTarget(
     { place, format, sizeBytes: disk.sizeBytes, overwrite },
     deps.signal,

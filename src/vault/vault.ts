@@ -6,6 +6,7 @@
 import { availableParallelism } from "node:os";
 
 import { assert } from "#base/assert.ts";
+import { toHex } from "#base/bytes.ts";
 import type { Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
@@ -57,6 +58,11 @@ import {
   writePoint,
   type WrittenPoint,
 } from "#vault/writer/point-writer.ts";
+import {
+  type SampledDisk,
+  type SampleResult,
+  sampleUnchanged,
+} from "#vault/writer/sample-unchanged.ts";
 import { writeHealing } from "#vault/writer/write-healing.ts";
 
 /** What a vault is opened with. */
@@ -139,6 +145,11 @@ export class Vault implements AsyncDisposable {
     });
     owned.move();
     return new Vault(options, { index, writing });
+  }
+
+  /** Id of the vault: 32 hexadecimal digits. */
+  get id(): string {
+    return toHex(this.#options.keys.vaultId);
   }
 
   /** The index, for statistics and verification. */
@@ -370,6 +381,13 @@ export class Vault implements AsyncDisposable {
           options.onProgress?.({ disk: options.name, doneBytes, totalBytes }),
       },
     );
+  }
+
+  /** Compares a random sample of what is said to be unchanged; see {@link sampleUnchanged}. */
+  async sampleUnchanged(disk: SampledDisk, signal?: AbortSignal): Promise<SampleResult> {
+    const { keys, random } = this.#options;
+    const { checksumKey } = keys;
+    return await sampleUnchanged(disk, { access: this.#nodes, checksumKey, random, signal });
   }
 
   /**

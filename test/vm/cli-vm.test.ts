@@ -4,16 +4,22 @@
  * a process, signals at random moments.
  */
 import assert from "node:assert/strict";
-import { mkdir, writeFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
 import { systemClock } from "#base/clock.ts";
 import type {
   BackupOutput,
+  ExpiryOutput,
   RestoreOutput,
+  SnapshotOutput,
+  TransferOutput,
   VerifyOutput,
   VmChangedOutput,
+  VmPointsOutput,
   VmsOutput,
 } from "#contract/cli-output.ts";
 import { createPrng, testSeed } from "#testing/seed.ts";
@@ -128,12 +134,78 @@ for (const signal of ["SIGINT", "SIGKILL"] as const) {
     }
     const { point } = await world.json<BackupOutput>(backup);
     assert.equal(point.consistency, "file-system");
-    const listing = await world.json<VmsOutput>(["vm", "list", ...vm]);
-    assert.equal(listing.vms[0]?.snapshots, 1);
+    const points = await world.json<VmPointsOutput>(["vm", "points", ...vm, ...world.vault]);
+    assert.deepEqual(points.points.at(-1)?.tiers, ["snapshot", "vault"]);
+    // Of those that were stopped, some have a snapshot, and each of them can be restored.
+    assert.ok(points.points.every(({ tiers }) => tiers.includes("snapshot")));
     const report = await world.json<VerifyOutput>(["image", "verify", ...world.vault]);
     assert.equal(report.verdict, "sound");
   });
 }
+
+test("cli vm: a transfer under way makes the next one skip, and killed it is taken up", async () => {
+  await using vms = await createVmWorld();
+  const { world, vm, lab } = vms;
+  await world.ok(["vm", "start", ...vm]);
+  const writeMiB = (name: string): Promise<unknown> =>
+    vms.guest((exec) =>
+      runInGuest(exec, `dd if=/dev/urandom of=/data/vdb/${name} bs=1M count=8; sync`),
+    );
+  await writeMiB("one");
+  const backup = ["vm", "backup", ...vm, ...world.vault];
+  const child = world.start(backup);
+  const ended = collect(child);
+  const lock = join(lab.directory, "state", "vms", "web", "transfer.lock");
+  while (!existsSync(lock)) await systemClock.sleep(2);
+  child.kill("SIGSTOP");
+  await writeMiB("two");
+  const skipped = await world.json<SnapshotOutput>(backup);
+  assert.equal(skipped.kind, "snapshot");
+  assert.equal(skipped.job.status, "Completed");
+  assert.equal(skipped.job.transfer.status, "Skipped");
+  assert.deepEqual(skipped.point.tiers, ["snapshot"]);
+  child.kill("SIGKILL");
+  await ended;
+  const sent = await world.json<BackupOutput>(["vm", "transfer", ...vm, ...world.vault]);
+  assert.equal(sent.point.id, skipped.point.id);
+  assert.ok((sent.point.timing?.transferMs ?? 0) > 0);
+  const again = await world.json<TransferOutput>(["vm", "transfer", ...vm, ...world.vault]);
+  assert.equal(again.kind, "transfer");
+  assert.match(again.transfer.reason ?? "", /in the vault already/);
+  const hashes: string[] = [];
+  for (const [tier, places] of [
+    ["snapshot", vm],
+    ["vault", world.vault],
+  ] as const) {
+    const folder = join(lab.directory, tier);
+    await mkdir(folder);
+    const words = ["--point", sent.point.id, "--directory", folder, "--name", tier];
+    const format = ["--target-format", "raw"];
+    const line = ["vm", "restore", "web", ...words, ...format, ...places];
+    const restored = await world.json<RestoreOutput>(line);
+    assert.equal(restored.tier, tier);
+    for (const { target } of restored.disks) {
+      hashes.push(
+        createHash("sha256")
+          .update(await readFile(target))
+          .digest("hex"),
+      );
+    }
+  }
+  assert.equal(hashes.length, 6);
+  assert.deepEqual(hashes.slice(0, 3), hashes.slice(3));
+  const days = ["--snapshot-days", "31"];
+  assertFailure(await world.run([...backup, ...days]), "ArgumentInvalid", /from 1 to 30/);
+  const none = await world.json<ExpiryOutput>(["vm", "expire", ...vm]);
+  assert.deepEqual(none.expired, []);
+  const only = await world.json<SnapshotOutput>(["vm", "backup", "--snapshot-only", ...vm]);
+  assert.equal(only.job.transfer.status, "Skipped");
+  const away = ["--store", join(lab.directory, "away"), ...world.vault.slice(2)];
+  assert.notEqual((await world.run(["vm", "backup", ...vm, ...away])).code, 0);
+  const listed = await world.json<VmPointsOutput>(["vm", "points", ...vm]);
+  assert.equal(listed.isVaultAsked, false);
+  assert.equal(listed.points.at(-1)?.id, only.point.id);
+});
 
 test("cli vm: descriptions that are not valid, and states that do not allow it", async () => {
   await using world = await createWorld();

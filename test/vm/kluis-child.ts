@@ -7,6 +7,7 @@ import { createInterface } from "node:readline";
 
 import { toKluisError } from "#base/kluis-error.ts";
 import { openQemuHypervisor, type QemuHypervisor } from "#drivers/qemu/qemu-hypervisor.ts";
+import { releaseBefore } from "#testing/release-before.ts";
 import type { ChildPlan, ChildMessage } from "./child-run.ts";
 
 function tell(message: ChildMessage): void {
@@ -20,7 +21,7 @@ async function perform(hypervisor: QemuHypervisor, plan: ChildPlan): Promise<Chi
     return { kind: "done", snapshot: { id, consistency } };
   }
   if (operation.kind === "release") {
-    await hypervisor.releaseSnapshotsBefore(vmId, operation.keepId);
+    await releaseBefore(hypervisor, vmId, operation.keepId);
   } else {
     await hypervisor.detach(vmId);
   }

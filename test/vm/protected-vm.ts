@@ -8,9 +8,10 @@ import { imageAccess } from "#drivers/disk/image-access.ts";
 import { createVmConfigurations } from "#drivers/qemu/vm-configurations.ts";
 import { openFileStore } from "#drivers/store/file-store.ts";
 import type { DiskReader } from "#ports/disk.ts";
-import type { SnapshotRequest } from "#ports/hypervisor.ts";
 import type { BackupOutcome } from "#protect/backup-run.ts";
-import { backupVm, toVmItemId, type VmBackupDeps } from "#protect/backup-vm.ts";
+import { backupVm, toVmItemId, type VmBackupDeps, type VmBackupJob } from "#protect/backup-vm.ts";
+import { fromVault } from "#protect/restore.ts";
+import type { TakeSnapshotRequest } from "#protect/take-vm-snapshot.ts";
 import { restoreVm, type VmRestoreOutcome } from "#protect/restore-vm.ts";
 import { FaultyStore } from "#testing/faulty-store.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
@@ -19,14 +20,20 @@ import type { Vault } from "#vault/vault.ts";
 import type { LabVmOptions } from "../../lab/lab-vm.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 
+/** What a test may change of a job. */
+export type BackUpOptions = Partial<
+  TakeSnapshotRequest & Pick<VmBackupDeps, "signal" | "onSnapshot" | "openVault" | "clock">
+>;
+
 /** A VM with a vault. */
 export interface ProtectedVm extends AsyncDisposable {
   readonly vm: DrivenVm;
   readonly store: FaultyStore;
   readonly vault: Vault;
-  backUp(
-    options?: Partial<SnapshotRequest & Pick<VmBackupDeps, "signal" | "onSnapshot">>,
-  ): Promise<BackupOutcome>;
+  /** Runs the whole job. */
+  runJob(options?: BackUpOptions): Promise<VmBackupJob>;
+  /** The same where the transfer has to succeed; throws its error. */
+  backUp(options?: BackUpOptions): Promise<BackupOutcome>;
   /** Restores all disks as a new VM `name` in a folder of its own. */
   restore(
     point: RecoveryPoint,
@@ -44,27 +51,44 @@ export async function createProtectedVm(options: LabVmOptions = {}): Promise<Pro
   const vault = owned.use(await openTestVault({ store, workers: 2 }));
   const deps = { vault, clock: systemClock, random: systemRandom };
   const kept = owned.move();
+  const runJob: ProtectedVm["runJob"] = ({
+    signal,
+    onSnapshot,
+    clock,
+    openVault,
+    ...request
+  } = {}) =>
+    backupVm(
+      {
+        vmId: vm.vmId,
+        itemId: toVmItemId(vm.vmId),
+        consistency: "file-system",
+        freezeBudgetMs: 10_000,
+        days: 2,
+        space: { firstFreePercent: 50, reserveBytes: 0 },
+        ...request,
+      },
+      {
+        ...deps,
+        clock: clock ?? deps.clock,
+        hypervisor: vm.hypervisor,
+        configurations: createVmConfigurations(vm.options.descriptionPaths),
+        openVault: openVault ?? (() => Promise.resolve(vault)),
+        ...(signal === undefined ? {} : { signal }),
+        ...(onSnapshot === undefined ? {} : { onSnapshot }),
+      },
+    );
   return {
     vm,
     store,
     vault,
-    backUp: ({ signal, onSnapshot, ...request } = {}) =>
-      backupVm(
-        {
-          vmId: vm.vmId,
-          itemId: toVmItemId(vm.vmId),
-          consistency: "file-system",
-          freezeBudgetMs: 10_000,
-          ...request,
-        },
-        {
-          ...deps,
-          hypervisor: vm.hypervisor,
-          configurations: createVmConfigurations(vm.options.descriptionPaths),
-          ...(signal === undefined ? {} : { signal }),
-          ...(onSnapshot === undefined ? {} : { onSnapshot }),
-        },
-      ),
+    runJob,
+    backUp: async (options) => {
+      const { transfer, warnings } = await runJob(options);
+      if (transfer.status === "Failed") throw transfer.error;
+      if (transfer.status === "Skipped") throw new Error(`skipped: ${transfer.reason}`);
+      return { ...transfer.outcome, warnings };
+    },
     restore: async (point, name, format = "raw") => {
       const directory = join(vm.lab.directory, name);
       await mkdir(directory);
@@ -77,7 +101,12 @@ export async function createProtectedVm(options: LabVmOptions = {}): Promise<Pro
       const outcome = await restoreVm(
         point,
         { directory, targets, configuration, name },
-        { ...deps, images: imageAccess, configurations: createVmConfigurations([]) },
+        {
+          clock: systemClock,
+          openDisk: fromVault(vault, point),
+          images: imageAccess,
+          configurations: createVmConfigurations([]),
+        },
       );
       return { ...outcome, directory };
     },

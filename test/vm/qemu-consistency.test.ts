@@ -11,6 +11,7 @@ import { test } from "node:test";
 import { systemClock } from "#base/clock.ts";
 import { parseVmRecord } from "#drivers/layers/vm-record.ts";
 import type { SnapshotRequest, VmSnapshot } from "#ports/hypervisor.ts";
+import { releaseBefore } from "#testing/release-before.ts";
 import { exportRawImage, needsJournalReplay, replayExt4Journal } from "../../lab/ext4.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import {
@@ -86,7 +87,7 @@ test("consistency: without a freeze both disks are as after one power cut", asyn
     const ahead = first.rows - second.rows;
     assert.ok(ahead === 0 || ahead === 1, "the second database is never ahead, nor far behind");
     assert.ok(first.wasDirty && second.wasDirty, "the journals were in use");
-    await vm.hypervisor.releaseSnapshotsBefore(vm.vmId, snapshot.id);
+    await releaseBefore(vm.hypervisor, vm.vmId, snapshot.id);
     await waitForRows(vm, second.rows + 2);
   }
 });
@@ -105,7 +106,7 @@ test("consistency: frozen with the application's hook, both databases are equal 
     assert.deepEqual(first, second);
     assert.equal(first.hadJournal, false, "no transaction was under way");
     assert.equal(first.wasDirty, false, "the file system was written out");
-    await vm.hypervisor.releaseSnapshotsBefore(vm.vmId, snapshot.id);
+    await releaseBefore(vm.hypervisor, vm.vmId, snapshot.id);
     await waitForRows(vm, second.rows + 2);
   }
 });

@@ -12,6 +12,7 @@ import { test, type TestContext } from "node:test";
 import { parseVmRecord } from "#drivers/layers/vm-record.ts";
 import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { SnapshotRequest } from "#ports/hypervisor.ts";
+import { releaseBefore } from "#testing/release-before.ts";
 import { ChildRun, type ChildPlan } from "./child-run.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 import { AcknowledgedWriter, readLongestGap, startGapMeter } from "./guest-writers.ts";
@@ -65,7 +66,7 @@ async function assertNoStrayLayers(vm: DrivenVm): Promise<void> {
 async function assertUsable(vm: DrivenVm): Promise<void> {
   const snapshot = await vm.hypervisor.takeSnapshot(vm.vmId, freeze);
   assert.equal(snapshot.consistency.consistency, "file-system", snapshot.consistency.reason);
-  await vm.hypervisor.releaseSnapshotsBefore(vm.vmId, snapshot.id);
+  await releaseBefore(vm.hypervisor, vm.vmId, snapshot.id);
   const left = await vm.hypervisor.listSnapshots(vm.vmId);
   assert.deepEqual(
     left.map((each) => each.id),

@@ -12,6 +12,7 @@ import { test, type TestContext } from "node:test";
 import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { SnapshotRequest } from "#ports/hypervisor.ts";
+import { releaseBefore } from "#testing/release-before.ts";
 import { runInGuest, startInGuest } from "../../lab/guest.ts";
 import type { GuestKind } from "../../lab/guest-kind.ts";
 import { ChildRun } from "./child-run.ts";
@@ -215,7 +216,7 @@ async function play(scenario: Scenario, vm: DrivenVm, t: TestContext): Promise<v
   // The next operation clears up what is left, and the guest can be frozen again.
   const next = await hypervisor.takeSnapshot(vmId, usual);
   assert.equal(next.consistency.consistency, "file-system", next.consistency.reason);
-  await hypervisor.releaseSnapshotsBefore(vmId, next.id);
+  await releaseBefore(hypervisor, vmId, next.id);
   const living = await runInGuest(vm.exec, `${isArmed} && echo armed; true`);
   assert.equal(living, "", "the watchdog was disarmed");
   const gap = await readLongestGap(vm);

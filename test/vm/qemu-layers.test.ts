@@ -14,6 +14,7 @@ import { addLayerNodes } from "#drivers/qemu/block-graph.ts";
 import { openQemuHypervisor } from "#drivers/qemu/qemu-hypervisor.ts";
 import { QmpClient } from "#drivers/qemu/qmp-client.ts";
 import type { SnapshotRequest } from "#ports/hypervisor.ts";
+import { releaseBefore } from "#testing/release-before.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import { ChildRun } from "./child-run.ts";
 import { createDrivenVm } from "./driven-vm.ts";
@@ -50,7 +51,7 @@ test("layers: a base that was written behind its overlay is refused everywhere",
   await rejectsWith(hypervisor.takeSnapshot(vmId, crash), "SnapshotBaseChanged");
   await rejectsWith(disk.open(), "SnapshotBaseChanged");
   await rejectsWith(disk.changesSince(first.id), "SnapshotBaseChanged");
-  await rejectsWith(hypervisor.releaseSnapshotsBefore(vmId, second.id), "SnapshotBaseChanged");
+  await rejectsWith(releaseBefore(hypervisor, vmId, second.id), "SnapshotBaseChanged");
   await rejectsWith(hypervisor.detach(vmId), "SnapshotBaseChanged");
   assert.equal((await hypervisor.get(vmId)).state, "stopped");
 });
@@ -191,7 +192,7 @@ test("layers: a snapshot that is due stops a merge, and the next release ends it
       marked.resolve();
       await held.promise;
     });
-    const release = rejectsWith(merging.releaseSnapshotsBefore(vmId, keep.id), "Busy");
+    const release = rejectsWith(releaseBefore(merging, vmId, keep.id), "Busy");
     await marked.promise;
     const due = hypervisor.takeSnapshot(vmId, crash);
     // It has asked the merge to stop once its request lies there.
@@ -209,7 +210,7 @@ test("layers: a snapshot that is due stops a merge, and the next release ends it
     const snapshots = await hypervisor.listSnapshots(vmId);
     assert.equal(snapshots.length, 2);
     const newest = snapshots.at(-1);
-    await hypervisor.releaseSnapshotsBefore(vmId, newest?.id ?? "");
+    await releaseBefore(hypervisor, vmId, newest?.id ?? "");
     assert.equal((await vm.layerFiles()).length, 3, "one active layer for each disk");
   }
 });
@@ -226,7 +227,7 @@ test("layers: a reader that leaves no mark is protected by QEMU's locks", async 
   const options = ["--fork", "-r", "-t", "-k", socket, `--pid-file=${pidFile}`, "-f", "qcow2"];
   execFileSync("qemu-nbd", [...options, layer]);
   const pid = Number(await readFile(pidFile, "utf8"));
-  await rejectsWith(hypervisor.releaseSnapshotsBefore(vmId, keep.id), "SnapshotInUse");
+  await rejectsWith(releaseBefore(hypervisor, vmId, keep.id), "SnapshotInUse");
   process.kill(pid);
   while (
     await stat(`/proc/${String(pid)}/fd/0`).then(
@@ -235,7 +236,7 @@ test("layers: a reader that leaves no mark is protected by QEMU's locks", async 
     )
   )
     await letPass(10);
-  await hypervisor.releaseSnapshotsBefore(vmId, keep.id);
+  await releaseBefore(hypervisor, vmId, keep.id);
   assert.equal((await vm.layerFiles()).length, 3);
   assert.ok(!(await hypervisor.listSnapshots(vmId)).some((each) => each.id === first.id));
 });

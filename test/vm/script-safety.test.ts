@@ -12,6 +12,7 @@ import { test, type TestContext } from "node:test";
 import type { ProcessIdentity } from "#drivers/process/process-identity.ts";
 import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { Consistency, SnapshotRequest } from "#ports/hypervisor.ts";
+import { releaseBefore } from "#testing/release-before.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import { ChildRun } from "./child-run.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
@@ -145,7 +146,7 @@ async function play(scenario: Scenario, vm: DrivenVm, t: TestContext): Promise<v
   // The next operation clears up what is left, and the scripts are run again.
   const next = await hypervisor.takeSnapshot(vmId, request);
   assert.equal(next.consistency.evidence?.scripts?.post?.outcome, "succeeded");
-  await hypervisor.releaseSnapshotsBefore(vmId, next.id);
+  await releaseBefore(hypervisor, vmId, next.id);
   const living = await runInGuest(vm.exec, "grep -sE '^k[st]-' /proc/[0-9]*/comm; true");
   assert.equal(living, "", "neither supervisor nor watchdog lives on");
   await runInGuest(vm.exec, "rm /run/gap-log; sleep 0.2");

@@ -1,6 +1,7 @@
 /** The pages about commands and their output, made from the command table and the contract. */
 import { outputFormat } from "#contract/cli-output.ts";
-import { outputShapes, type ShapeDoc } from "#contract/cli-output-docs.ts";
+import { outputShapes } from "#contract/cli-output-docs.ts";
+import type { ShapeDoc } from "#contract/shape-doc.ts";
 import { loadAllCommands } from "#cli/command-table.ts";
 import type { CommandSpec, OptionSpec } from "#cli/command.ts";
 import { usualExits } from "#cli/exit-codes.ts";

@@ -1,6 +1,6 @@
 import { KluisError } from "#base/kluis-error.ts";
 import { readChosenPoint } from "#protect/points.ts";
-import { prepareRestore } from "#protect/restore.ts";
+import { fromVault, prepareRestore } from "#protect/restore.ts";
 import type { RecoveryPoint } from "#vault/recovery-point.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
@@ -88,10 +88,14 @@ async function runImageRestore(input: CommandInput, environment: CliEnvironment)
   const format = targetFormatOf(input, place);
   const request = { targets: [{ diskName, place, format }], overwrite: input.flag("overwrite") };
   const plan = await prepareRestore(point, request, { images, signal });
-  const outcome = await restoreWithProgress(plan, environment, { vault, images, form });
+  const outcome = await restoreWithProgress(plan, environment, {
+    openDisk: fromVault(vault, point),
+    images,
+    form,
+  });
   printResult(environment, form, {
-    document: toRestoreOutput(outcome),
-    lines: restoreLines(outcome),
+    document: toRestoreOutput(point, outcome),
+    lines: restoreLines(point, outcome),
   });
   return 0;
 }

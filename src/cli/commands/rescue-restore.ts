@@ -2,7 +2,7 @@ import { resolve } from "node:path";
 
 import { chooseDisks } from "#protect/plan-restore.ts";
 import { readChosenPoint } from "#protect/points.ts";
-import { prepareRestore } from "#protect/restore.ts";
+import { fromVault, prepareRestore } from "#protect/restore.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { pointExits, targetExits, vaultExits } from "#cli/exit-codes.ts";
@@ -73,10 +73,14 @@ async function runRescueRestore(input: CommandInput, environment: CliEnvironment
   const targets = targetsInFolder(chooseDisks(point, input.texts("disk")), directory, format);
   const request = { targets, overwrite: input.flag("overwrite") };
   const plan = await prepareRestore(point, request, { images, signal });
-  const outcome = await restoreWithProgress(plan, environment, { vault, images, form });
+  const outcome = await restoreWithProgress(plan, environment, {
+    openDisk: fromVault(vault, point),
+    images,
+    form,
+  });
   printResult(environment, form, {
-    document: toRestoreOutput(outcome),
-    lines: restoreLines(outcome),
+    document: toRestoreOutput(point, outcome),
+    lines: restoreLines(point, outcome),
   });
   return 0;
 }

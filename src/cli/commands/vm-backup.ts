@@ -1,23 +1,29 @@
+import { isKluisError, type KluisError } from "#base/kluis-error.ts";
 import type { Consistency, VmSnapshot } from "#ports/hypervisor.ts";
 import { backupVm, toVmItemId } from "#protect/backup-vm.ts";
+import { fromSnapshot } from "#protect/vm-points.ts";
+import type { Vault } from "#vault/vault.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
 import { vaultExits, vmExits } from "#cli/exit-codes.ts";
 import { formatDuration } from "#cli/format.ts";
-import { openVaultSession } from "#cli/open-vault.ts";
+import { openVaultSession, type VaultSession } from "#cli/open-vault.ts";
 import { chooseVm, openVmsOf } from "#cli/open-vms.ts";
 import {
   keyOptions,
   outputOption,
-  storeOption,
+  optionalStoreOption,
   verifyBeforeCommitOption,
   vmArgument,
+  vmItemOption,
   vmOptions,
   workOptions,
 } from "#cli/options.ts";
 import { outputFormOf, printResult, printWarnings } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
-import { backupLines, phaseWords, toBackupOutput } from "#cli/render-backup.ts";
+import { backupLines, phaseWords } from "#cli/render-backup.ts";
+import { snapshotLines, toJobDocument } from "#cli/render-job.ts";
+import { readSnapshotDays, readSpaceWish, snapshotOptions } from "#cli/snapshot-options.ts";
 
 const consistencies = ["application", "file-system", "crash"] as const;
 const freezeBudgetMs = { min: 1000, max: 10_000, usual: 8000 } as const;
@@ -25,15 +31,17 @@ const freezeBudgetMs = { min: 1000, max: 10_000, usual: 8000 } as const;
 /** `kluis vm backup`. */
 export const vmBackup: CommandSpec = {
   words: ["vm", "backup"],
-  summary: "write a recovery point of a VM, all disks at one instant",
+  summary: "make a recovery point of a VM, all disks at one instant",
   description:
-    "Runs the guest's pre script where it has one, freezes its file systems for a moment, snapshots all disks in one " +
-    "transaction, runs the post script, and sends what changed since the last recovery point, all disks in parallel. " +
-    "A point that is less consistent than was asked for says why. The snapshot stays as the base of the next " +
-    "backup; older ones are merged.",
+    "Takes a snapshot: runs the guest's pre script where it has one, freezes its file systems for a moment, takes all " +
+    "disks at one instant, and runs the post script. From then on the recovery point exists and is restored from " +
+    "the snapshot. Then sends what changed since the newest point of the vault, all disks in parallel, under the " +
+    "same id. A point that is less consistent than was asked for says why. A transfer that fails, or is skipped " +
+    "because another one runs, leaves the snapshot to the next one; where it fails the exit code is that of its " +
+    "error. Last, snapshots expire whose days are over; the newest and the base of the next transfer stay.",
   arguments: [vmArgument],
   options: [
-    storeOption,
+    optionalStoreOption,
     ...keyOptions,
     ...vmOptions,
     {
@@ -56,11 +64,9 @@ export const vmBackup: CommandSpec = {
       text: "longest time that the guest may stay frozen, 1000 to 10000",
       otherwise: String(freezeBudgetMs.usual),
     },
-    {
-      flags: "--item <id>",
-      text: "id of the protected item",
-      otherwise: "vm: and the id of the VM",
-    },
+    { flags: "--snapshot-only", text: "take the snapshot and send nothing; needs no --store" },
+    ...snapshotOptions,
+    vmItemOption,
     ...workOptions,
     verifyBeforeCommitOption,
     outputOption,
@@ -70,6 +76,10 @@ export const vmBackup: CommandSpec = {
       line: "kluis vm backup web --vms /etc/kluis/vms --store /srv/vault --key-file /etc/kluis/key",
       text: "First time: everything; after that: what changed.",
     },
+    {
+      line: "kluis vm backup web --vms /etc/kluis/vms --snapshot-only --snapshot-days 1",
+      text: "A recovery point on this host, for kluis vm transfer to send later.",
+    },
   ],
   exits: [...vaultExits, 22, 24, ...vmExits],
   outputKind: "backup",
@@ -78,17 +88,17 @@ export const vmBackup: CommandSpec = {
 
 async function runVmBackup(input: CommandInput, environment: CliEnvironment): Promise<number> {
   const form = outputFormOf(input);
-  const { signal, clock, random } = environment;
+  const { signal } = environment;
   const budgetMs = input.count("freezeBudget", freezeBudgetMs) ?? freezeBudgetMs.usual;
+  const wish = { days: readSnapshotDays(input), space: readSpaceWish(input) };
   await using vms = await openVmsOf(input, environment);
   const { hypervisor, configurations } = vms;
   const vm = await chooseVm(input, hypervisor, signal);
-  await using session = await openVaultSession(input, environment, {
-    intent: "add",
-    startThread: true,
-  });
+  await using owned = new AsyncDisposableStack();
+  const opened = await openVaultOf(input, environment);
+  if (opened !== undefined && !isKluisError(opened)) owned.use(opened);
   await using display = new ProgressDisplay({ ...environment, form });
-  const outcome = await backupVm(
+  const job = await backupVm(
     {
       vmId: vm.id,
       itemId: input.text("item") ?? toVmItemId(vm.id),
@@ -96,30 +106,56 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
       freezeBudgetMs: budgetMs,
       mountsToSkip: input.texts("skipMount"),
       mayFreezeUnwatched: input.flag("freezeUnwatched"),
+      ...wish,
     },
     {
-      vault: session.vault,
+      ...environment,
       hypervisor,
       configurations,
-      clock,
-      random,
-      signal,
+      ...(opened === undefined ? {} : { openVault: () => vaultOf(opened) }),
       onSnapshot: (snapshot) => display.note(describeSnapshot(snapshot)),
       onProgress: (progress) => display.update({ ...progress, doing: phaseWords[progress.phase] }),
     },
   );
   await display[Symbol.asyncDispose]();
-  printWarnings(environment, outcome.warnings);
+  printWarnings(environment, job.warnings);
+  const point = fromSnapshot(job.taken.snapshot);
+  const { transfer } = job;
+  const session = opened === undefined || isKluisError(opened) ? undefined : opened;
   printResult(environment, form, {
-    document: toBackupOutput(outcome, session),
-    lines: backupLines(outcome),
+    document: toJobDocument(job, point, session),
+    lines:
+      transfer.status === "Completed" ? backupLines(transfer.outcome) : snapshotLines(job, point),
   });
+  // The recovery point is there, and its tiers are not what was asked for.
+  if (transfer.status === "Failed") throw transfer.error;
   return 0;
 }
 
 function wantedConsistency(input: CommandInput): Consistency {
   const word = input.text("consistency");
   return consistencies.find((level) => level === word) ?? "application";
+}
+
+/**
+ * The vault; `undefined` where only a snapshot is wanted. One that does not answer now is an error of
+ * the transfer: the snapshot is taken all the same.
+ */
+async function openVaultOf(
+  input: CommandInput,
+  environment: CliEnvironment,
+): Promise<VaultSession | KluisError | undefined> {
+  if (input.flag("snapshotOnly")) return undefined;
+  try {
+    return await openVaultSession(input, environment, { intent: "add", startThread: true });
+  } catch (error) {
+    if (isKluisError(error) && error.entry.retry === "backoff") return error;
+    throw error;
+  }
+}
+
+function vaultOf(opened: VaultSession | KluisError): Promise<Vault> {
+  return isKluisError(opened) ? Promise.reject(opened) : Promise.resolve(opened.vault);
 }
 
 function describeSnapshot(snapshot: VmSnapshot): string {

@@ -2,28 +2,34 @@ import { resolve } from "node:path";
 
 import { KluisError } from "#base/kluis-error.ts";
 import type { ImageFormat } from "#ports/source-image.ts";
-import { toVmItemId } from "#protect/backup-vm.ts";
-import { readChosenPoint } from "#protect/points.ts";
+import { present } from "#base/assert.ts";
+import { fromSnapshotDisks, fromVault, type OpenDisk } from "#protect/restore.ts";
 import { restoreVm } from "#protect/restore-vm.ts";
-import type { RecoveryPoint } from "#vault/recovery-point.ts";
-import type { Vault } from "#vault/vault.ts";
+import { chooseTieredPoint, type TieredPoint, tiersOf } from "#protect/vm-points.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
 import type { CliEnvironment } from "#cli/environment.ts";
-import { pointExits, targetExits, vaultExits } from "#cli/exit-codes.ts";
+import { pointExits, targetExits, vaultExits, vmExits } from "#cli/exit-codes.ts";
 import { printable } from "#cli/format.ts";
-import { openVaultSession } from "#cli/open-vault.ts";
+import { openTiers, type OpenTiers } from "#cli/open-tiers.ts";
 import {
   fromOption,
   keyOptions,
   outputOption,
   pointOption,
   secondaryOption,
-  storeOption,
+  optionalStoreOption,
+  vmOptions,
   workOptions,
 } from "#cli/options.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
-import { restoreLines, targetsInFolder, toRestoreOutput } from "#cli/restore-points.ts";
+import { toTieredPointOutput } from "#cli/render-job.ts";
+import {
+  restoreLines,
+  targetsInFolder,
+  toRestoredOutput,
+  toRestoreOutput,
+} from "#cli/restore-points.ts";
 
 /** `kluis vm restore`. */
 export const vmRestore: CommandSpec = {
@@ -31,15 +37,24 @@ export const vmRestore: CommandSpec = {
   summary: "restore a VM of a recovery point as a new VM",
   description:
     "Writes all disks of a recovery point into a folder and, last, a description file that `kluis vm start --vm` " +
-    "starts. The VM that was backed up is not touched.",
+    "starts. The VM that was backed up is not touched, and may run. With --vm or --vms the snapshots of this " +
+    "host are used, which needs no vault and takes minutes; with --store a vault; with both, the snapshot " +
+    "where the point has one.",
   arguments: [{ name: "vm", text: "id of the VM, or of the protected item", required: true }],
   options: [
-    storeOption,
+    ...vmOptions,
+    optionalStoreOption,
     secondaryOption,
     fromOption,
     ...keyOptions,
     { flags: "--directory <dir>", text: "existing folder for the new VM", required: true },
     pointOption,
+    {
+      flags: "--tier <tier>",
+      text: "where to restore from",
+      choices: ["snapshot", "vault"],
+      otherwise: "the snapshot where it is there, else the vault",
+    },
     { flags: "--name <name>", text: "name of the new VM", otherwise: "as it was" },
     {
       flags: "--target-format <format>",
@@ -55,56 +70,70 @@ export const vmRestore: CommandSpec = {
       line: "kluis vm restore web --directory /srv/vms/web2 --name web2 --store /srv/vault --key-file /etc/kluis/key",
       text: "The newest recovery point as a second VM.",
     },
+    {
+      line: "kluis vm restore web --directory /srv/vms/web2 --name web2 --vms /etc/kluis/vms",
+      text: "The newest snapshot, without a vault.",
+    },
   ],
-  exits: [...vaultExits, ...pointExits, ...targetExits],
+  exits: [...vaultExits, ...pointExits, ...targetExits, ...vmExits],
   outputKind: "restore",
   run: runVmRestore,
 };
 
 async function runVmRestore(input: CommandInput, environment: CliEnvironment): Promise<number> {
   const form = outputFormOf(input);
+  const { signal } = environment;
   const images = await environment.drivers.openImages();
   const configurations = await environment.drivers.openConfigurations();
-  await using session = await openVaultSession(input, environment, { intent: "read" });
-  const point = await readPointOfVm(input, session.vault, environment);
+  await using tiers = await openTiers(input, environment);
+  const pointId = input.text("point");
+  const wanted = input.text("tier");
+  const point = chooseTieredPoint(tiers.listing, {
+    itemId: tiers.itemId,
+    ...(pointId === undefined ? {} : { pointId }),
+    ...(wanted === "snapshot" || wanted === "vault" ? { tier: wanted } : {}),
+  });
+  const tier = wanted ?? tiersOf(point)[0] ?? "vault";
   await using display = new ProgressDisplay({ ...environment, form });
   const { outcome, configuration } = await restoreVm(
     point,
     readRequest(input, environment, point),
     {
-      vault: session.vault,
+      openDisk: sourceOf(point, tier, tiers),
       images,
       configurations,
       clock: environment.clock,
-      signal: environment.signal,
+      signal,
       onProgress: (progress) => display.update({ ...progress, doing: "restoring" }),
     },
   );
   await display[Symbol.asyncDispose]();
+  const { manifest } = point;
+  const shown =
+    tier === "vault" && manifest !== undefined
+      ? toRestoreOutput(manifest, outcome)
+      : { ...toRestoredOutput(outcome), point: toTieredPointOutput(point), tier };
   printResult(environment, form, {
-    document: toRestoreOutput(outcome, configuration),
+    document: { ...shown, configuration },
     lines: [
-      ...restoreLines(outcome),
-      `Start it with: kluis vm start --vm ${printable(configuration)}`,
+      ...restoreLines(point, outcome),
+      `Out of its ${tier}. Start it with: kluis vm start --vm ${printable(configuration)}`,
     ],
   });
   return 0;
 }
 
-async function readPointOfVm(
-  input: CommandInput,
-  vault: Vault,
-  environment: CliEnvironment,
-): Promise<RecoveryPoint> {
-  const text = input.requiredArgument(0, "vm");
-  const asVm = await vault.listPoints(toVmItemId(text), environment.signal);
-  const itemId = asVm.length > 0 ? toVmItemId(text) : text;
-  const pointId = input.text("point");
-  const choice = { itemId, ...(pointId === undefined ? {} : { pointId }) };
-  return await readChosenPoint(vault, choice, environment.signal);
+/** Readers of the snapshot hold it: it cannot go before the restore has ended. */
+function sourceOf(point: TieredPoint, tier: string, { vault }: OpenTiers): OpenDisk {
+  const { snapshot, manifest } = point;
+  if (tier === "vault") {
+    const known = present(manifest, "a point in tier vault has a manifest");
+    return fromVault(present(vault, "who has a manifest has its vault"), known);
+  }
+  return fromSnapshotDisks(present(snapshot, "a point in tier snapshot has one"));
 }
 
-function readRequest(input: CommandInput, environment: CliEnvironment, point: RecoveryPoint) {
+function readRequest(input: CommandInput, environment: CliEnvironment, point: TieredPoint) {
   const { vmConfiguration } = point;
   if (vmConfiguration === undefined) {
     throw new KluisError(

@@ -8,8 +8,20 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 
 import { testSeed } from "#testing/seed.ts";
-import { planRelease, withMergedLayers, withNewLayers, withoutTopLayers } from "./layer-changes.ts";
-import { activeLayer, findDisk, findSnapshot, type VmRecord } from "./vm-record.ts";
+import {
+  frozenLayers,
+  planRelease,
+  withMergedLayers,
+  withNewLayers,
+  withoutTopLayers,
+} from "./layer-changes.ts";
+import {
+  activeLayer,
+  findDisk,
+  findSnapshot,
+  type SnapshotDiskRecord,
+  type VmRecord,
+} from "./vm-record.ts";
 
 const disks = ["vda", "vdb"];
 const pages = 6;
@@ -30,7 +42,7 @@ const start: VmRecord = {
 type Action =
   | { readonly kind: "write"; readonly disk: number; readonly page: number; readonly value: number }
   | { readonly kind: "snapshot"; readonly recorded: boolean }
-  | { readonly kind: "release"; readonly keep: number; readonly read: number }
+  | { readonly kind: "release"; readonly ids: number; readonly read: number }
   | { readonly kind: "failed-snapshot" };
 
 const action: fc.Arbitrary<Action> = fc.oneof(
@@ -51,7 +63,8 @@ const action: fc.Arbitrary<Action> = fc.oneof(
     weight: 3,
     arbitrary: fc.record({
       kind: fc.constant("release" as const),
-      keep: fc.nat({ max: 7 }),
+      /** One bit for each snapshot: whether it is to go. */
+      ids: fc.nat({ max: 255 }),
       /** One bit for each snapshot: whether somebody reads it. */
       read: fc.nat({ max: 255 }),
     }),
@@ -79,6 +92,10 @@ class Images {
       return holder === undefined ? 0 : (this.layer(holder.path).get(page) ?? 0);
     });
   }
+}
+
+function layersAt(parts: readonly SnapshotDiskRecord[], diskName: string): readonly number[] {
+  return parts.filter(({ name }) => name === diskName).map(({ layer }) => layer);
 }
 
 class Model {
@@ -146,23 +163,24 @@ class Model {
     this.record = { ...withNewLayers(this.record, layers), nextLayer: number + 1 };
   }
 
-  release(each: { readonly keep: number; readonly read: number }): void {
+  release(each: { readonly ids: number; readonly read: number }): void {
     const { snapshots } = this.record;
-    const keep = snapshots[each.keep % Math.max(1, snapshots.length)];
-    if (keep === undefined) return;
-    const read = new Set(
-      snapshots.filter((_, at) => ((each.read >> at) & 1) === 1).map((snapshot) => snapshot.id),
-    );
-    const plan = planRelease(this.record, keep.id, read);
+    const chosen = (bits: number): ReadonlySet<string> =>
+      new Set(snapshots.filter((_, at) => ((bits >> at) & 1) === 1).map(({ id }) => id));
+    const read = chosen(each.read);
+    const plan = planRelease(this.record, chosen(each.ids), read);
     assert.ok(!plan.dropped.some((snapshot) => read.has(snapshot.id)), "what is read stays");
     const left = snapshots.filter((snapshot) => !plan.dropped.includes(snapshot));
     this.record = { ...this.record, snapshots: left };
     for (const merge of plan.merges) this.merge(merge, read);
     if (plan.blockedBy.length > 0) return;
-    assert.equal(this.record.snapshots[0]?.id, keep.id, "nothing older is left");
+    assert.ok(!left.some(({ id }) => chosen(each.ids).has(id)), "all that was to go is gone");
     for (const disk of this.record.disks) {
-      const layer = keep.disks.find((candidate) => candidate.name === disk.name)?.layer ?? 0;
-      assert.ok(disk.layers.filter((candidate) => candidate.number <= layer).length <= 1);
+      const kept = new Set(
+        this.record.snapshots.flatMap(({ disks: parts }) => layersAt(parts, disk.name)),
+      );
+      const spare = frozenLayers(disk).filter(({ number }) => !kept.has(number));
+      assert.ok(spare.length <= 1, "each layer but the newest frozen one is the top of a snapshot");
     }
   }
 
@@ -227,14 +245,25 @@ test("layer changes: every listed snapshot shows what it showed, and the disk to
 test("layer changes: a reader blocks what it must and nothing more", () => {
   const model = new Model();
   for (let at = 0; at < 4; at += 1) model.snapshot(true);
-  const [first, second, third, fourth] = model.record.snapshots.map((snapshot) => snapshot.id);
-  assert.ok(first !== undefined && second !== undefined && third !== undefined);
-  const plan = planRelease(model.record, fourth ?? "", new Set([first]));
+  const [first = "", second = "", third = "", fourth = ""] = model.record.snapshots.map(
+    (snapshot) => snapshot.id,
+  );
+  const plan = planRelease(model.record, new Set([first, second, third]), new Set([first]));
   assert.deepEqual(plan.blockedBy, [first]);
   assert.deepEqual(plan.merges[0], { diskName: "vda", into: 1, upTo: 3 });
-  const newer = planRelease(model.record, third, new Set([fourth ?? ""]));
+  const newer = planRelease(model.record, new Set([first, second]), new Set([fourth]));
   assert.deepEqual(newer.merges, []);
   assert.deepEqual(newer.blockedBy, [fourth]);
-  const free = planRelease(model.record, first, new Set([fourth ?? ""]));
+  const free = planRelease(model.record, new Set(), new Set([fourth]));
   assert.deepEqual(free, { dropped: [], merges: [], blockedBy: [] });
+});
+
+test("layer changes: one from the middle goes into the layer above an instant that stays", () => {
+  const model = new Model();
+  for (let at = 0; at < 4; at += 1) model.snapshot(true);
+  const [, second = "", , fourth = ""] = model.record.snapshots.map((snapshot) => snapshot.id);
+  const middle = planRelease(model.record, new Set([second]), new Set());
+  assert.deepEqual(middle.merges[0], { diskName: "vda", into: 1, upTo: 2 });
+  const newest = planRelease(model.record, new Set([fourth]), new Set());
+  assert.deepEqual(newest.merges, [], "nothing frozen lies above it");
 });

@@ -101,58 +101,59 @@ export interface LayerMerge {
 
 /** What a release does. */
 export interface ReleasePlan {
-  /** Snapshots that go, oldest first. */
+  /** Snapshots that are condemned, oldest first. */
   readonly dropped: readonly SnapshotRecord[];
+  /** In the order in which they are done. */
   readonly merges: readonly LayerMerge[];
   /** Ids of the snapshots that are read and keep others, or layers, from going. */
   readonly blockedBy: readonly string[];
 }
 
 /**
- * Plans to release every snapshot older than `keepId`. A layer that is part of a snapshot somebody
- * reads is not written: merges happen only above the newest of those.
+ * Plans to release the snapshots `ids`. Every frozen layer that no snapshot left is the top of gets
+ * the layers above it, up to and with the next one that is: what is overwritten is an instant that
+ * nobody lists. The newest frozen layer has none above it until the next snapshot, and waits.
  *
- * @param read Ids of snapshots that are being read, older or newer.
+ * @param read Ids of snapshots that are being read: they stay, and no layer of theirs is written.
  */
 export function planRelease(
   record: VmRecord,
-  keepId: string,
+  ids: ReadonlySet<string>,
   read: ReadonlySet<string>,
 ): ReleasePlan {
-  const keepAt = record.snapshots.findIndex((snapshot) => snapshot.id === keepId);
-  const keep = record.snapshots[keepAt];
-  assert(keep !== undefined, "the snapshot to keep is there");
-  const older = record.snapshots.slice(0, keepAt);
   const inUse = record.snapshots.filter((snapshot) => read.has(snapshot.id));
-  const ranges = record.disks.map((disk) => planRange(disk, keep, inUse));
-  const isBlocked =
-    older.some((snapshot) => inUse.includes(snapshot)) || ranges.some((range) => range.isCut);
-  return {
-    dropped: older.filter((snapshot) => !inUse.includes(snapshot)),
-    merges: ranges.flatMap((range) => (range.merge === undefined ? [] : [range.merge])),
-    blockedBy: isBlocked ? inUse.map((snapshot) => snapshot.id) : [],
+  const dropped = record.snapshots.filter(({ id }) => ids.has(id) && !read.has(id));
+  const left = record.snapshots.filter((snapshot) => !dropped.includes(snapshot));
+  const wanted = record.disks.flatMap((disk) => planMerges(disk, left));
+  const merges = wanted.filter((merge) => merge.into > topLayer(inUse, merge.diskName));
+  const isBlocked = merges.length < wanted.length || inUse.some(({ id }) => ids.has(id));
+  return { dropped, merges, blockedBy: isBlocked ? inUse.map(({ id }) => id) : [] };
+}
+
+/** The layer of a disk at which a snapshot was taken; -1 where it has no such disk. */
+function layerAt(snapshot: SnapshotRecord, diskName: string): number {
+  return snapshot.disks.find((disk) => disk.name === diskName)?.layer ?? -1;
+}
+
+/** The highest layer of a disk that any of the snapshots shows; -1 where none does. */
+function topLayer(snapshots: readonly SnapshotRecord[], diskName: string): number {
+  return Math.max(-1, ...snapshots.map((snapshot) => layerAt(snapshot, diskName)));
+}
+
+function planMerges(disk: DiskRecord, left: readonly SnapshotRecord[]): readonly LayerMerge[] {
+  const kept = new Set(left.map((snapshot) => layerAt(snapshot, disk.name)));
+  const merges: LayerMerge[] = [];
+  let into: number | undefined;
+  let upTo = 0;
+  const end = (): void => {
+    if (into !== undefined && into < upTo) merges.push({ diskName: disk.name, into, upTo });
+    into = undefined;
   };
-}
-
-interface MergeRange {
-  readonly merge?: LayerMerge;
-  /** Whether readers keep layers from being merged. */
-  readonly isCut: boolean;
-}
-
-function planRange(
-  disk: DiskRecord,
-  keep: SnapshotRecord,
-  inUse: readonly SnapshotRecord[],
-): MergeRange {
-  const layerIn = (snapshot: SnapshotRecord): number =>
-    snapshot.disks.find((each) => each.name === disk.name)?.layer ?? -1;
-  const wanted = frozenLayers(disk).filter((layer) => layer.number <= layerIn(keep));
-  const readUpTo = Math.max(-1, ...inUse.map(layerIn));
-  const free = wanted.filter((layer) => layer.number > readUpTo);
-  const isCut = wanted.length >= 2 && free.length < wanted.length;
-  const [into] = free;
-  const upTo = free.at(-1);
-  if (into === undefined || upTo === undefined || into === upTo) return { isCut };
-  return { merge: { diskName: disk.name, into: into.number, upTo: upTo.number }, isCut };
+  for (const { number } of frozenLayers(disk)) {
+    upTo = number;
+    if (kept.has(number)) end();
+    else into ??= number;
+  }
+  end();
+  return merges;
 }

@@ -5,19 +5,23 @@ import { assert } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { manageGuestExtension } from "#drivers/guest/manage-guest-extension.ts";
 import type {
+  DiskSpace,
   ExtensionAction,
   ExtensionState,
   SnapshotRequest,
   VmSnapshot,
 } from "#ports/hypervisor.ts";
 import { detachVm } from "./detach-vm.ts";
+import { readDiskSpace } from "./disk-space.ts";
 import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
 import { recoverVm } from "./recover.ts";
 import { releaseSnapshots } from "./release-snapshots.ts";
-import { toVmSnapshot } from "./snapshot-disk.ts";
+import { lockToRead, toVmSnapshot } from "./snapshot-disk.ts";
 import { takeSnapshot } from "./take-snapshot.ts";
 import { operateVm, type VmOperation } from "./vm-operation.ts";
-import { readVmRecord } from "./vm-record-file.ts";
+import { acquireVmLock } from "./vm-lock.ts";
+import { readVmRecord, writeVmRecord } from "./vm-record-file.ts";
+import { withBase } from "./vm-record.ts";
 
 /** The shortest and the longest freeze that may be asked for. */
 const freezeBudgetMs = { min: 1_000, max: 10_000 } as const;
@@ -54,10 +58,11 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
     const budgetMs = request.freezeBudgetMs;
     assert(budgetMs >= min && budgetMs <= max, "a freeze lasts 1 to 10 s");
     return this.operate(vmId, { kind: "snapshot", signal }, async (context, machine) => {
+      const startMs = context.clock.monotonicMs();
       await rm(context.directory.mergeStopPath, { force: true });
       const record = await recoverVm(context, machine);
-      const snapshot = await takeSnapshot({ context, record, request, machine, signal });
-      return toVmSnapshot(context, snapshot);
+      const snapshot = await takeSnapshot({ context, record, request, machine, signal, startMs });
+      return toVmSnapshot(context, record, snapshot);
     });
   }
 
@@ -65,15 +70,15 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
   async listSnapshots(vmId: string, signal?: AbortSignal): Promise<readonly VmSnapshot[]> {
     signal?.throwIfAborted();
     const vm = await this.#finder.findVm(vmId, signal);
-    const { snapshots } = await readVmRecord(vm);
-    return snapshots.map((snapshot) => toVmSnapshot(vm, snapshot));
+    const record = await readVmRecord(vm);
+    return record.snapshots.map((snapshot) => toVmSnapshot(vm, record, snapshot));
   }
 
   /** See the port. */
-  releaseSnapshotsBefore(vmId: string, keepId: string, signal?: AbortSignal): Promise<void> {
+  releaseSnapshots(vmId: string, ids: ReadonlySet<string>, signal?: AbortSignal): Promise<void> {
     return this.operate(vmId, { kind: "merge", signal }, async (context, machine) => {
       const record = await recoverVm(context, machine);
-      await releaseSnapshots({ context, record, machine, keepId, signal });
+      await releaseSnapshots({ context, record, machine, ids, signal });
     });
   }
 
@@ -92,6 +97,32 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
       const { clock } = context;
       return await manageGuestExtension(machine.agentSocket, action, { clock, signal });
     });
+  }
+
+  /** See the port. */
+  async markBase(
+    vmId: string,
+    base: { readonly vaultId: string; readonly snapshotId: string },
+    signal?: AbortSignal,
+  ): Promise<void> {
+    const vm = await this.#finder.findVm(vmId, signal);
+    await using _ = await lockToRead(vm, signal);
+    // Only the note changes: what a dead run left half done stays as it is for who puts it in order.
+    await writeVmRecord(vm, withBase(await readVmRecord(vm), base));
+  }
+
+  /** See the port. */
+  async beginTransfer(vmId: string, signal?: AbortSignal): Promise<AsyncDisposable> {
+    const { clock, directory } = await this.#finder.findVm(vmId, signal);
+    const wait = { timeoutMs: 0, clock, signal, mayWaitFor: () => false };
+    return await acquireVmLock(directory.transferLockPath, "transfer", wait);
+  }
+
+  /** See the port. */
+  async readSpace(vmId: string, signal?: AbortSignal): Promise<readonly DiskSpace[]> {
+    signal?.throwIfAborted();
+    const { disks } = await readVmRecord(await this.#finder.findVm(vmId, signal));
+    return await Promise.all(disks.map(readDiskSpace));
   }
 
   /** See the port. */

@@ -1,4 +1,4 @@
-/** Lets go of old snapshots: their layers are merged into the lowest of them. */
+/** Lets go of snapshots: each is condemned in the record, then layers that none needs are merged. */
 import { rm, stat } from "node:fs/promises";
 
 import { KluisError, toKluisError } from "#base/kluis-error.ts";
@@ -21,7 +21,6 @@ import { writeVmRecord } from "./vm-record-file.ts";
 import {
   activeLayer,
   findDisk,
-  findSnapshot,
   type DiskRecord,
   type LayerRecord,
   type VmRecord,
@@ -37,26 +36,24 @@ export interface ReleaseWork {
   readonly context: LayeredVm;
   readonly record: VmRecord;
   readonly machine: RunningMachine | undefined;
-  readonly keepId: string;
+  /** Snapshots to condemn. */
+  readonly ids: ReadonlySet<string>;
   readonly signal: AbortSignal | undefined;
 }
 
 /**
- * Drops every snapshot older than `keepId` that nobody reads, and merges the layers of those.
+ * Condemns the snapshots that nobody reads, which makes them absent, and merges the layers that no
+ * snapshot needs any more, those that an earlier release did not get to as well.
  *
  * Errors: SnapshotInUse (backoff) where one is being read, after what can be released was; Busy
- * (backoff) where a snapshot is due, the layers not yet merged stay and are merged by the next
- * release; VmStateWrong where there is no snapshot `keepId`.
+ * (backoff) where a snapshot is due, the layers not yet merged stay and are merged by the next release.
  */
 export async function releaseSnapshots(work: ReleaseWork): Promise<void> {
-  const { context, record, keepId } = work;
-  if (findSnapshot(record, keepId) === undefined) {
-    throw new KluisError("VmStateWrong", `Cannot keep snapshot "${keepId}": it is not there`);
-  }
+  const { context, record, ids } = work;
   const read = await listReadSnapshots(context.directory.readersDirectory);
-  const plan = planRelease(record, keepId, read);
+  const plan = planRelease(record, ids, read);
   if (plan.merges.length > 0) await applyMerges(work, plan);
-  else await writeVmRecord(context, dropSnapshots(record, plan));
+  else if (plan.dropped.length > 0) await writeVmRecord(context, dropSnapshots(record, plan));
   if (plan.blockedBy.length > 0) throw inUse(plan.blockedBy);
 }
 
@@ -230,10 +227,10 @@ function layerAbove(disk: DiskRecord, merge: LayerMerge): LayerRecord | undefine
 function inUse(ids: readonly string[]): KluisError {
   return new KluisError(
     "SnapshotInUse",
-    `Cannot release all older snapshots: somebody reads ${ids.map((id) => `"${id}"`).join(", ")}`,
+    `Cannot release all that is due: somebody reads snapshot ${ids.map((id) => `"${id}"`).join(", ")}`,
   );
 }
 
 function stoppedMerge(): KluisError {
-  return new KluisError("Busy", "Cannot merge older snapshots now: a new snapshot is due");
+  return new KluisError("Busy", "Cannot merge layers now: a new snapshot is due");
 }

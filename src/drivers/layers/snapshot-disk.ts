@@ -8,11 +8,12 @@ import { unionChanges, withGrowth } from "./change-union.ts";
 import { assertLayerUnchanged } from "./layer-fingerprint.ts";
 import { createReaderLease, type ReaderLease } from "./readers.ts";
 import type { LayeredVm } from "./layered-vm.ts";
-import { acquireVmLock } from "./vm-lock.ts";
+import { acquireVmLock, type VmLock } from "./vm-lock.ts";
 import { readVmRecord } from "./vm-record-file.ts";
 import {
   findDisk,
   findSnapshot,
+  vaultsBasedOn,
   type LayerRecord,
   type SnapshotDiskRecord,
   type SnapshotRecord,
@@ -26,8 +27,16 @@ const METHOD = "qcow2 layers of 4 KiB subclusters";
 const LOCK_TIMEOUT_MS = 60_000;
 
 /** A recorded snapshot as the port has it. */
-export function toVmSnapshot(context: LayeredVm, snapshot: SnapshotRecord): VmSnapshot {
+export function toVmSnapshot(
+  context: LayeredVm,
+  record: VmRecord,
+  snapshot: SnapshotRecord,
+): VmSnapshot {
+  const { label, tookMs } = snapshot;
   return {
+    baseOf: vaultsBasedOn(record, snapshot.id),
+    ...(label === undefined ? {} : { label }),
+    ...(tookMs === undefined ? {} : { tookMs }),
     id: snapshot.id,
     takenAtMs: snapshot.takenAtMs,
     consistency: snapshot.consistency,
@@ -68,19 +77,24 @@ interface HeldSnapshot {
   readonly lease: ReaderLease;
 }
 
+/** The VM's lock for a moment's work on the record, whatever goes on: operations are waited for. */
+export function lockToRead(context: LayeredVm, signal: AbortSignal | undefined): Promise<VmLock> {
+  return acquireVmLock(context.directory.lockPath, "read", {
+    timeoutMs: LOCK_TIMEOUT_MS,
+    clock: context.clock,
+    signal,
+    mayWaitFor: () => true,
+  });
+}
+
 /** Marks the snapshot as being read; `undefined` where it is not there or has no such disk. */
 async function holdSnapshot(
   context: LayeredVm,
   at: DiskAt,
   signal: AbortSignal | undefined,
 ): Promise<HeldSnapshot | undefined> {
-  const { clock, directory } = context;
-  await using _ = await acquireVmLock(directory.lockPath, "read", {
-    timeoutMs: LOCK_TIMEOUT_MS,
-    clock,
-    signal,
-    mayWaitFor: () => true,
-  });
+  const { directory } = context;
+  await using _ = await lockToRead(context, signal);
   const record = await readVmRecord(context);
   const snapshot = findSnapshot(record, at.snapshotId);
   const disk = snapshot?.disks.find((candidate) => candidate.name === at.diskName);

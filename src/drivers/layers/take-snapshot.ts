@@ -9,6 +9,7 @@ import { GuestRound } from "#drivers/guest/guest-round.ts";
 import { withLayer, withoutTopLayers } from "./layer-changes.ts";
 import { readLayerFingerprint } from "./layer-fingerprint.ts";
 import { createOverlay, readVirtualSize } from "./overlay.ts";
+import { largestWith } from "./disk-space.ts";
 import { planSwitch } from "./recover.ts";
 import type { LayeredVm, MachineSession, RunningMachine, UsedChain } from "./layered-vm.ts";
 import { folderOf, layerPath } from "./vm-directory.ts";
@@ -16,6 +17,7 @@ import { writeVmRecord } from "./vm-record-file.ts";
 import {
   activeLayer,
   LAYERS_MAX,
+  mapDisks,
   originalLayer,
   SNAPSHOTS_MAX,
   withoutWork,
@@ -36,6 +38,8 @@ interface SnapshotWork {
   readonly record: VmRecord;
   readonly request: SnapshotRequest;
   readonly signal: AbortSignal | undefined;
+  /** When the work began, by the monotonic clock. */
+  readonly startMs: number;
 }
 
 /**
@@ -258,6 +262,7 @@ function planSnapshot(
   },
 ): SnapshotRecord {
   const { context, record } = work;
+  const { label } = work.request;
   const takenAtMs = context.clock.nowMs();
   const time = new Date(takenAtMs).toISOString().slice(0, 19).replace(/[-:]/g, "").toLowerCase();
   return {
@@ -269,6 +274,8 @@ function planSnapshot(
       sizeBytes: taken.sizes.get(disk.name) ?? 0,
       layer: activeLayer(disk).number,
     })),
+    ...(label === undefined ? {} : { label }),
+    tookMs: Math.round(context.clock.monotonicMs() - work.startMs),
   };
 }
 
@@ -282,7 +289,9 @@ async function freezeLayersOf(
   for (const disk of before.disks) {
     const layer = activeLayer(disk);
     const fingerprint = await readLayerFingerprint(layer.path, context.clock);
+    const largest = await largestWith(disk, layer);
     frozen = withLayer(frozen, disk.name, { ...layer, frozen: fingerprint });
+    frozen = mapDisks(frozen, (each) => (each.name === disk.name ? { ...each, ...largest } : each));
   }
   return frozen;
 }

@@ -12,6 +12,8 @@ export interface VmDirectory {
   readonly lockPath: string;
   /** Asks whoever merges layers to stop: a snapshot is due. */
   readonly mergeStopPath: string;
+  /** Held while a snapshot is sent to a vault: one transfer of a VM at a time. */
+  readonly transferLockPath: string;
   readonly readersDirectory: string;
   readonly runDirectory: string;
 }
@@ -24,6 +26,7 @@ export function planVmDirectory(stateDirectory: string, vmId: string): VmDirecto
     recordPath: join(root, "record.json"),
     lockPath: join(root, "operation.lock"),
     mergeStopPath: join(root, "stop-merge"),
+    transferLockPath: join(root, "transfer.lock"),
     readersDirectory: join(root, "readers"),
     runDirectory: join(root, "run"),
   };

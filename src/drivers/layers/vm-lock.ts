@@ -18,7 +18,15 @@ import {
 import { isObject } from "#formats/qmp-wire.ts";
 
 /** What a holder does; decides who may ask it to stop. */
-export type OperationKind = "start" | "stop" | "snapshot" | "merge" | "detach" | "read" | "guest";
+export type OperationKind =
+  | "start"
+  | "stop"
+  | "snapshot"
+  | "merge"
+  | "detach"
+  | "read"
+  | "transfer"
+  | "guest";
 
 /** Who holds a lock. */
 export interface LockHolder {
@@ -144,6 +152,7 @@ const doings: Readonly<Record<OperationKind, string>> = {
   merge: "merges old snapshots of this VM",
   detach: "detaches this VM",
   read: "opens a snapshot of this VM",
+  transfer: "transfers a snapshot of this VM",
   guest: "works on the guest's backup extension",
 };
 

@@ -41,6 +41,7 @@ const operationErrors: Readonly<Record<OperationKind, readonly [ErrorCode, strin
   merge: ["SnapshotFailed", "release snapshots of"],
   detach: ["SnapshotFailed", "detach"],
   read: ["SnapshotFailed", "read a snapshot of"],
+  transfer: ["SnapshotFailed", "transfer a snapshot of"],
   guest: ["AgentFailed", "look into"],
 };
 

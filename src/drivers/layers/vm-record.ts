@@ -7,16 +7,16 @@ import { createHash } from "node:crypto";
 import { KluisError } from "#base/kluis-error.ts";
 import { present } from "#base/assert.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
-import type { ConsistencyRecord } from "#ports/hypervisor.ts";
+import { layersMax, type ConsistencyRecord, type SnapshotLabel } from "#ports/hypervisor.ts";
 import type { DiskLayer } from "./disk-layer.ts";
 import type { LayerFingerprint } from "./layer-fingerprint.ts";
 
 /** Reads of old data slow down with every layer: 2.4 times at 30. */
-export const LAYERS_MAX = 32;
+export const LAYERS_MAX = layersMax;
 /** Snapshots in a record; each has a layer of its own. */
 export const SNAPSHOTS_MAX = LAYERS_MAX;
-/** Far above 16 disks of 32 layers. */
-export const RECORD_BYTES_MAX = 4 * 1024 * 1024;
+/** Far above 16 disks of 32 layers, and as many configurations of 1 MiB as there may be snapshots. */
+export const RECORD_BYTES_MAX = 64 * 1024 * 1024;
 
 const formatVersion = 1;
 
@@ -31,6 +31,8 @@ export interface DiskRecord {
   /** As the description has it; the first layer's path is the same file without symbolic links. */
   readonly describedPath: string;
   readonly layers: readonly LayerRecord[];
+  /** The most that one layer above the original took when it was frozen. */
+  readonly largestLayerBytes?: number;
 }
 
 /** One disk of a snapshot: its content is `layer` and all below. */
@@ -46,6 +48,8 @@ export interface SnapshotRecord {
   readonly takenAtMs: number;
   readonly consistency: ConsistencyRecord;
   readonly disks: readonly SnapshotDiskRecord[];
+  readonly label?: SnapshotLabel;
+  readonly tookMs?: number;
 }
 
 /** What is under way; absent when nothing is. */
@@ -67,6 +71,8 @@ export interface VmRecord {
   readonly disks: readonly DiskRecord[];
   readonly snapshots: readonly SnapshotRecord[];
   readonly work?: WorkRecord;
+  /** By vault id, the snapshot from which its newest recovery point was sent. */
+  readonly bases?: Readonly<Record<string, string>>;
   /** Files that are in no chain any more, to be removed. */
   readonly garbage: readonly string[];
 }
@@ -111,6 +117,22 @@ export function findDisk(record: VmRecord, name: string): DiskRecord | undefined
 /** The snapshot of that id. */
 export function findSnapshot(record: VmRecord, id: string): SnapshotRecord | undefined {
   return record.snapshots.find((snapshot) => snapshot.id === id);
+}
+
+/** Ids of the vaults whose newest recovery point was sent from this snapshot. */
+export function vaultsBasedOn(record: VmRecord, snapshotId: string): readonly string[] {
+  const bases = Object.entries(record.bases ?? {});
+  return bases.filter(([, id]) => id === snapshotId).map(([vaultId]) => vaultId);
+}
+
+/** The record with the snapshot as the base of that vault; bases that are gone are forgotten. */
+export function withBase(
+  record: VmRecord,
+  base: { readonly vaultId: string; readonly snapshotId: string },
+): VmRecord {
+  const bases = { ...record.bases, [base.vaultId]: base.snapshotId };
+  const known = Object.entries(bases).filter(([, id]) => findSnapshot(record, id) !== undefined);
+  return { ...record, bases: Object.fromEntries(known) };
 }
 
 /** The record with `change` applied to every disk. */

@@ -4,6 +4,7 @@ import { mkdir } from "node:fs/promises";
 import { systemClock, type Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type {
+  DiskSpace,
   ExtensionAction,
   ExtensionState,
   Hypervisor,
@@ -127,8 +128,24 @@ class DescribedVms implements QemuHypervisor {
     return this.#layers.listSnapshots(vmId, signal);
   }
 
-  releaseSnapshotsBefore(vmId: string, keepId: string, signal?: AbortSignal): Promise<void> {
-    return this.#layers.releaseSnapshotsBefore(vmId, keepId, signal);
+  releaseSnapshots(vmId: string, ids: ReadonlySet<string>, signal?: AbortSignal): Promise<void> {
+    return this.#layers.releaseSnapshots(vmId, ids, signal);
+  }
+
+  markBase(
+    vmId: string,
+    base: { readonly vaultId: string; readonly snapshotId: string },
+    signal?: AbortSignal,
+  ): Promise<void> {
+    return this.#layers.markBase(vmId, base, signal);
+  }
+
+  beginTransfer(vmId: string, signal?: AbortSignal): Promise<AsyncDisposable> {
+    return this.#layers.beginTransfer(vmId, signal);
+  }
+
+  readSpace(vmId: string, signal?: AbortSignal): Promise<readonly DiskSpace[]> {
+    return this.#layers.readSpace(vmId, signal);
   }
 
   manageExtension(

@@ -13,10 +13,12 @@ import type { ChangedExtents, DiskReader } from "#ports/disk.ts";
 import type {
   Hypervisor,
   SnapshotDisk,
+  SnapshotLabel,
   SnapshotRequest,
   VmDisk,
   VmSnapshot,
 } from "#ports/hypervisor.ts";
+import { releaseBefore } from "../release-before.ts";
 import { createPrng, testSeed, type Prng } from "../seed.ts";
 
 /** A disk of the guest that holds no file system, for tests to write as they like. */
@@ -57,6 +59,14 @@ const PAGE = 4096;
 const CLUSTER = 128 * 1024;
 const freeze: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
 const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
+
+const sampleLabel: SnapshotLabel = {
+  pointId: "20261122t175118043-02adf6cc",
+  itemId: "vm:x",
+  itemName: "x",
+  vmConfiguration: "",
+  days: 2,
+};
 
 /** Declares the tests of the suite for the driver called `name`. */
 export function testHypervisor(name: string, suite: HypervisorSuite): void {
@@ -136,7 +146,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
         const pages = touched[index] ?? new Set();
         await assertChanges(snapshot, { base, device, pages, hash: hashes[index] ?? "" });
       }
-      await hypervisor.releaseSnapshotsBefore(vmId, snapshot.id);
+      await releaseBefore(hypervisor, vmId, snapshot.id);
       base = snapshot;
     }
   });
@@ -183,7 +193,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
       assert.ok(ahead - behind === 0 || ahead - behind === 1, `${String(ahead)}/${String(behind)}`);
       assert.ok(behind >= last, "numbers grow");
       last = behind;
-      await hypervisor.releaseSnapshotsBefore(vmId, snapshot.id);
+      await releaseBefore(hypervisor, vmId, snapshot.id);
     }
     assert.ok(last > 0, "the writer wrote");
   });
@@ -203,12 +213,12 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     const [, second, third, fourth] = taken as [VmSnapshot, VmSnapshot, VmSnapshot, VmSnapshot];
     {
       await using reader = await diskOf(second, devices[0].disk).open();
-      await rejectsWith(hypervisor.releaseSnapshotsBefore(vmId, fourth.id), "SnapshotInUse");
+      await rejectsWith(releaseBefore(hypervisor, vmId, fourth.id), "SnapshotInUse");
       assert.equal(await hashReader(reader), hashes[1]?.[0]);
       const left = await hypervisor.listSnapshots(vmId);
       assert.ok(left.some((snapshot) => snapshot.id === second.id));
     }
-    await hypervisor.releaseSnapshotsBefore(vmId, fourth.id);
+    await releaseBefore(hypervisor, vmId, fourth.id);
     const left = await hypervisor.listSnapshots(vmId);
     assert.deepEqual(
       left.map((snapshot) => snapshot.id),
@@ -219,6 +229,96 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     const answer = await diskOf(fourth, devices[0].disk).changesSince(third.id);
     assert.equal(answer.known, false);
     assert.equal(await diskOf(fourth, devices[0].disk).openBase(third.id), undefined);
+  });
+
+  test(`${name}: keeps a label and notes of bases durably with a snapshot`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId } = fixture;
+    const label = { ...sampleLabel, vmConfiguration: "ä".repeat(100_000) };
+    const first = await hypervisor.takeSnapshot(vmId, { ...crash, label });
+    assert.deepEqual(first.label, label);
+    const second = await hypervisor.takeSnapshot(vmId, crash);
+    await hypervisor.markBase(vmId, { vaultId: "a", snapshotId: first.id });
+    await hypervisor.markBase(vmId, { vaultId: "b", snapshotId: first.id });
+    await hypervisor.markBase(vmId, { vaultId: "b", snapshotId: second.id });
+    await hypervisor.markBase(vmId, { vaultId: "c", snapshotId: "gone" });
+    const listed = await (await fixture.reopen()).listSnapshots(vmId);
+    assert.deepEqual(
+      listed.map(({ id, label: kept, baseOf }) => ({ id, kept, baseOf })),
+      [
+        { id: first.id, kept: label, baseOf: ["a"] },
+        { id: second.id, kept: undefined, baseOf: ["b"] },
+      ],
+    );
+  });
+
+  for (const state of ["running", "stopped"] as const) {
+    test(`${name}: releases any of a ${state} VM's snapshots, never a layer that is read`, async () => {
+      await using fixture = await suite.open();
+      const { hypervisor, vmId, devices } = fixture;
+      await hypervisor.start(vmId);
+      const prng = createPrng(testSeed());
+      const taken: VmSnapshot[] = [];
+      const hashes: (readonly string[])[] = [];
+      for (let round = 0; round < 5; round += 1) {
+        for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
+        hashes.push(await hashDevices(fixture));
+        taken.push(await hypervisor.takeSnapshot(vmId, crash));
+      }
+      if (state === "stopped") await fixture.shutDown();
+      const at = (index: number): VmSnapshot => {
+        const snapshot = taken[index];
+        assert.ok(snapshot !== undefined);
+        return snapshot;
+      };
+      const release = (...indexes: readonly number[]): Promise<void> =>
+        hypervisor.releaseSnapshots(vmId, new Set(indexes.map((index) => at(index).id)));
+      const assertLeft = async (...indexes: readonly number[]): Promise<void> => {
+        const left = await hypervisor.listSnapshots(vmId);
+        assert.deepEqual(
+          left.map(({ id }) => id),
+          indexes.map((index) => at(index).id),
+        );
+        for (const [place, index] of indexes.entries()) {
+          assert.deepEqual(await hashSnapshot(fixture, left[place] as VmSnapshot), hashes[index]);
+        }
+      };
+      {
+        // Condemned at once; its layer waits, because it lies below one that is read.
+        await using reader = await diskOf(at(2), devices[0].disk).open();
+        await rejectsWith(release(1), "SnapshotInUse");
+        await rejectsWith(release(2), "SnapshotInUse");
+        await assertLeft(0, 2, 3, 4);
+        // Above what is read there is room.
+        await release(3).catch((error: unknown) => assert.ok(isKluisError(error, "SnapshotInUse")));
+        await assertLeft(0, 2, 4);
+        assert.equal(await hashReader(reader), hashes[2]?.[0]);
+      }
+      await release();
+      await assertLeft(0, 2, 4);
+      const space = await hypervisor.readSpace(vmId);
+      assert.ok(space.every(({ layers, freeBytes }) => layers === 4 && freeBytes > 0));
+      await release(0);
+      await assertLeft(2, 4);
+      const changes = await diskOf(at(4), devices[0].disk).changesSince(at(2).id);
+      assert.ok(changes.known);
+      await release(4, 2);
+      assert.deepEqual(await hypervisor.listSnapshots(vmId), []);
+      if (state === "stopped") await hypervisor.start(vmId);
+      assert.deepEqual(await hashDevices(fixture), hashes[4]);
+    });
+  }
+
+  test(`${name}: one transfer of a VM runs at a time`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId } = fixture;
+    const other = await fixture.reopen();
+    {
+      await using _ = await hypervisor.beginTransfer(vmId);
+      await rejectsWith(other.beginTransfer(vmId), "Busy");
+      await hypervisor.takeSnapshot(vmId, crash);
+    }
+    await using _ = await other.beginTransfer(vmId);
   });
 
   test(`${name}: takes a stopped VM, which may start while it is read`, async () => {
@@ -430,7 +530,9 @@ async function writeRandom(
     if (!zeros) parts.push(prng.bytes(count * PAGE));
     addPages(touched, page, count);
   }
-  await fixture.run(`set -e\n${commands.join("\n")}\nsync`, Buffer.concat(parts));
+  // Of a discard that comes last nothing is dirty, so that sync alone would flush no cache.
+  const flush = `dd if=/dev/null of=${device.path} conv=notrunc,fsync 2>/dev/null`;
+  await fixture.run(`set -e\n${commands.join("\n")}\nsync; ${flush}`, Buffer.concat(parts));
   return touched;
 }
 

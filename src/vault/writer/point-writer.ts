@@ -6,7 +6,12 @@ import { KluisError, toKluisError } from "#base/kluis-error.ts";
 import { untilAborted } from "#base/until-aborted.ts";
 import { tombstoneBytes } from "#formats/control-record.ts";
 import { leafWindows, windowBytes } from "#formats/geometry.ts";
-import { encodeManifest, type Manifest, type ManifestDisk } from "#formats/manifest.ts";
+import {
+  encodeManifest,
+  type Manifest,
+  type ManifestDisk,
+  type ManifestTiming,
+} from "#formats/manifest.ts";
 import { pointName } from "#formats/store-names.ts";
 import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
@@ -64,7 +69,9 @@ export interface DiskInput {
 
 /** What a new recovery point is; the writer adds what it measures. */
 export interface PointInput {
-  readonly point: Omit<Manifest, "disks" | "committedAtMs">;
+  readonly point: Omit<Manifest, "disks" | "committedAtMs" | "timing"> & {
+    readonly timing?: Omit<ManifestTiming, "transferMs">;
+  };
   readonly disks: readonly DiskInput[];
 }
 
@@ -105,6 +112,7 @@ export interface WrittenPoint {
 export async function writePoint(input: PointInput, deps: WriterDeps): Promise<WrittenPoint> {
   const name = pointName(toItemName(deps.keys, input.point.itemId), input.point.pointId);
   encodeManifest(draftOf(input));
+  const startMs = deps.clock.monotonicMs();
   await using session = new WriteSession(deps);
   const scope: WriterDeps = { ...deps, signal: session.signal };
   const disks = await session.all(
@@ -113,7 +121,12 @@ export async function writePoint(input: PointInput, deps: WriterDeps): Promise<W
   await session.flush();
   session.endThreads();
   for (const { reader } of input.disks) await reader.assertUnchanged();
-  const manifest: Manifest = { ...input.point, committedAtMs: deps.clock.nowMs(), disks };
+  const transferMs = Math.round(deps.clock.monotonicMs() - startMs);
+  const manifest = {
+    ...withTiming(input.point, transferMs),
+    committedAtMs: deps.clock.nowMs(),
+    disks,
+  };
   const committed = await commit(name, manifest, scope);
   const warnings = await tellInventory(committed, session);
   const { totals } = session.sink;
@@ -135,12 +148,19 @@ async function tellInventory(
   }
 }
 
+function withTiming(
+  { timing, ...point }: PointInput["point"],
+  transferMs: number,
+): Omit<Manifest, "disks" | "committedAtMs"> {
+  return timing === undefined ? point : { ...point, timing: { ...timing, transferMs } };
+}
+
 /** The manifest as far as it is known before the transfer, which would be in vain if it is no good. */
 function draftOf({ point, disks }: PointInput): Manifest {
   const none = { mappedBytes: 0, examinedBytes: 0, changedBytes: 0, newBytes: 0, storedBytes: 0 };
   const empty = { root: undefined, level: 0 };
   return {
-    ...point,
+    ...withTiming(point, 0),
     committedAtMs: 0,
     disks: disks.map((disk) => describeDisk(disk, empty, none)),
   };
@@ -216,9 +236,17 @@ function describeDisk(
     tracking: disk.tracking,
     ...(disk.trackingReason === undefined ? {} : { trackingReason: disk.trackingReason }),
     ...totals,
+    ...countNamed(disk),
     examinedBytes: totals.examinedBytes + (disk.examinedBytes ?? 0),
     ...(disk.source === undefined ? {} : { source: disk.source }),
   };
+}
+
+function countNamed({ increment }: DiskInput): Pick<ManifestDisk, "namedBytes" | "namedRanges"> {
+  if (increment === undefined) return {};
+  let namedBytes = 0;
+  for (const { lengthBytes } of increment.changes) namedBytes += lengthBytes;
+  return { namedBytes, namedRanges: increment.changes.length };
 }
 
 interface Plan {

@@ -381,7 +381,7 @@ const containers: readonly Fuzzer[] = [
   },
   {
     name: "frame whose seal is right",
-    covers: ["openFrame", "openFetchedFrame"],
+    covers: ["openFrame", "openFetchedFrame", "parseFetchedHeader"],
     errors: corruptOnly,
     inputs: () => frameBodies(),
     parse: (bytes, corpus) => {

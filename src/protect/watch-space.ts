@@ -1,0 +1,69 @@
+/** Watches the room beside a VM's disks while its snapshots are read: the guest's need comes first. */
+import { isKluisError, toKluisError } from "#base/kluis-error.ts";
+import { expireSnapshots, type ExpiryDeps } from "#protect/expire-snapshots.ts";
+import { findShortage, type SpaceWish } from "#protect/snapshot-space.ts";
+
+/** How often is looked; a guest that writes 250 MB/s uses the usual reserve in this time. */
+export const spacePollMs = 1000;
+
+/** What is watched. */
+export interface SpaceWatch {
+  readonly vmId: string;
+  readonly space: Pick<SpaceWish, "reserveBytes">;
+}
+
+/**
+ * Does `work` while there is room. Where the reserve is touched the work's signal fires, and when it
+ * has ended the older snapshots go, and if that is not enough all of them: their layers are merged
+ * away while the guest goes on.
+ *
+ * Errors: those of `work`; SnapshotNoSpace (after-change), which says what became of the snapshots.
+ */
+export async function withSpaceWatch<T>(
+  watch: SpaceWatch,
+  deps: ExpiryDeps,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const shortage = new AbortController();
+  const ended = new AbortController();
+  const signals = [shortage.signal, ...(deps.signal === undefined ? [] : [deps.signal])];
+  const watching = watchSpace(watch, deps, { shortage, ended: ended.signal });
+  try {
+    return await work(AbortSignal.any(signals));
+  } catch (error) {
+    if (!shortage.signal.aborted || !isKluisError(shortage.signal.reason, "SnapshotNoSpace"))
+      throw error;
+    await giveUp(watch, deps);
+    throw shortage.signal.reason;
+  } finally {
+    ended.abort();
+    await watching;
+  }
+}
+
+async function watchSpace(
+  { vmId, space }: SpaceWatch,
+  deps: ExpiryDeps,
+  ends: { readonly shortage: AbortController; readonly ended: AbortSignal },
+): Promise<void> {
+  while (!ends.ended.aborted) {
+    try {
+      await deps.clock.sleep(spacePollMs, ends.ended);
+      const problem = findShortage(await deps.hypervisor.readSpace(vmId), space);
+      if (problem !== undefined) ends.shortage.abort(problem);
+    } catch (error) {
+      // Not knowing is no reason to go on blindly.
+      if (!ends.ended.aborted) ends.shortage.abort(toKluisError(error));
+    }
+    if (ends.shortage.signal.aborted) return;
+  }
+}
+
+/** Frees what snapshots take, the newest last, until the reserve is there again. */
+async function giveUp({ vmId, space }: SpaceWatch, deps: ExpiryDeps): Promise<void> {
+  const { hypervisor, signal } = deps;
+  const snapshots = await hypervisor.listSnapshots(vmId, signal);
+  await expireSnapshots(vmId, snapshots.length - 1, deps);
+  if (findShortage(await hypervisor.readSpace(vmId, signal), space) === undefined) return;
+  await hypervisor.detach(vmId, signal);
+}

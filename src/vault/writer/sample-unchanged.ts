@@ -1,0 +1,124 @@
+/**
+ * Compares a random sample of what a record of changes says is unchanged with the map of the base: a
+ * record that misses changes, or a disk that was written behind it, is found out sooner or later.
+ */
+import { bytesEqual } from "#base/bytes.ts";
+import type { RandomSource } from "#base/random.ts";
+import { leafWindows, windowBytes } from "#formats/geometry.ts";
+import type { ChangedExtents, DiskReader } from "#ports/disk.ts";
+import { computeWindowChecksum, zeroWindowChecksum } from "#vault/hashing.ts";
+import { type DiskMap, type MapAccess, windowsOf } from "#vault/map/map-source.ts";
+import { walkMap } from "#vault/map/walk-map.ts";
+import { SegmentReader } from "#vault/writer/segment-reader.ts";
+
+/**
+ * Windows that are looked at for each disk and run: 2 MiB. Half of them anywhere, half where the base
+ * holds something, which on a sparse disk few random places do.
+ */
+export const sampleWindows = 8;
+
+/** A disk whose changes are said to be known. */
+export interface SampledDisk {
+  readonly reader: DiskReader;
+  readonly base: DiskMap;
+  readonly changes: ChangedExtents;
+}
+
+/** What a sample needs of the vault. */
+export interface SampleDeps {
+  readonly access: MapAccess;
+  readonly checksumKey: Uint8Array;
+  readonly random: RandomSource;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** What a sample found. */
+export interface SampleResult {
+  readonly examinedBytes: number;
+  /** Where the first window begins that differs although it is said not to; absent where none does. */
+  readonly differsAtBytes?: number;
+}
+
+/** Takes and compares the sample; fewer windows where less is unchanged. Errors: those of reader and map. */
+export async function sampleUnchanged(disk: SampledDisk, deps: SampleDeps): Promise<SampleResult> {
+  // The last window of a smaller disk may be cut differently on both sides.
+  const shared = Math.floor(Math.min(disk.reader.sizeBytes, disk.base.sizeBytes) / windowBytes);
+  if (shared === 0) return { examinedBytes: 0 };
+  const places = Array.from({ length: sampleWindows }, (_, at) => ({
+    window: randomBelow(shared, deps.random),
+    isMapped: at % 2 === 1,
+  }));
+  const found = await Promise.all(
+    places.map(({ window, isMapped }) =>
+      isMapped ? findMapped(disk, window, { shared, deps }) : Promise.resolve(window),
+    ),
+  );
+  const touched = touchedAmong(found, disk.changes);
+  const windows = [...new Set(found)]
+    .filter((window) => !touched.has(window))
+    .sort((a, b) => a - b);
+  const reader = new SegmentReader(disk.reader, deps.signal);
+  const buffer = new ArrayBuffer(windows.length * windowBytes);
+  const [checksums] = await Promise.all([
+    Promise.all(windows.map((window) => readChecksum(disk.base, window, deps))),
+    reader.readWindows(windows, buffer),
+  ]);
+  const differing = windows.find((_, at) => {
+    const content = new Uint8Array(buffer, at * windowBytes, windowBytes);
+    const expected = checksums[at] ?? zeroWindowChecksum(deps.checksumKey);
+    return !bytesEqual(computeWindowChecksum(deps.checksumKey, content), expected);
+  });
+  return {
+    examinedBytes: reader.bytesRead,
+    ...(differing === undefined ? {} : { differsAtBytes: differing * windowBytes }),
+  };
+}
+
+/** A window of the first leaf from `from` on; `from` itself where there is none. */
+async function findMapped(
+  { base }: SampledDisk,
+  from: number,
+  where: { readonly shared: number; readonly deps: SampleDeps },
+): Promise<number> {
+  const { shared, deps } = where;
+  const range = { firstWindow: from, windowCount: shared - from };
+  for await (const part of walkMap({ map: base, ...deps, range, prefetch: 1 })) {
+    if (part.leaf === undefined) continue;
+    const held = Array.from({ length: part.windowCount }, (_, at) => part.firstWindow + at);
+    const mapped = held.filter((window) => part.leaf?.windows[window % leafWindows] !== undefined);
+    return mapped[randomBelow(mapped.length, deps.random)] ?? from;
+  }
+  return from;
+}
+
+/** Checksum of one window in the base; `undefined` where it is zeros. */
+async function readChecksum(
+  map: DiskMap,
+  window: number,
+  deps: SampleDeps,
+): Promise<Uint8Array | undefined> {
+  const range = { firstWindow: window, windowCount: 1 };
+  for await (const part of walkMap({ map, ...deps, range, prefetch: 1 })) {
+    return part.leaf?.windows[window % leafWindows]?.checksum;
+  }
+  return undefined;
+}
+
+/** Windows of `windows` in which something is said to have changed. */
+function touchedAmong(windows: readonly number[], changes: ChangedExtents): ReadonlySet<number> {
+  const touched = new Set<number>();
+  for (const { offsetBytes, lengthBytes } of changes) {
+    const first = Math.floor(offsetBytes / windowBytes);
+    const end = windowsOf(offsetBytes + lengthBytes);
+    for (const window of windows) if (window >= first && window < end) touched.add(window);
+  }
+  return touched;
+}
+
+function randomBelow(limit: number, random: RandomSource): number {
+  // 48 bits: the bias is far below what a sample could show.
+  const bytes = random.bytes(6);
+  let value = 0;
+  for (const byte of bytes) value = value * 256 + byte;
+  return Math.floor((value / 2 ** 48) * limit);
+}
