@@ -10,6 +10,7 @@ import {
   compareDisk,
   type DiskMethod,
   RunScope,
+  sampleDisk,
   toBase,
   trustChanges,
   writeOptions,
@@ -119,16 +120,16 @@ async function applyTracking(
   const disk = { name: imageDiskName, reader: image.reader, baseDisk };
   if (plan.method === "overlay" && image.backing !== undefined) {
     const opening = image.backing.open(deps.signal);
-    const [opened, changes] = await Promise.allSettled([
-      opening,
-      image.backing.changes(deps.signal),
-    ]);
+    const changing = image.backing.changes(deps.signal);
+    // While the image below is being opened, which takes a process.
+    const sample = changing.then((changes) => sampleDisk({ ...disk, changes }, deps));
+    const [opened, changes] = await Promise.allSettled([opening, changing, sample]);
     if (opened.status === "fulfilled") scope.owned.use(opened.value);
     const method: DiskMethod = {
       increment: { base: toBase(baseDisk, valueOf(opened)), changes: valueOf(changes) },
       tracking: "snapshot-difference",
     };
-    return await trustChanges({ ...disk, changes: valueOf(changes), method }, deps, scope);
+    return await trustChanges({ ...disk, changes: valueOf(changes), method, sample }, deps, scope);
   }
   if (plan.method === "bitmap" && image.bitmap !== undefined) {
     const changes = await image.bitmap.changes(deps.signal);

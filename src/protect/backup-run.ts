@@ -63,6 +63,26 @@ export interface Comparison {
 export interface TrustedChanges extends Omit<Comparison, "reason"> {
   readonly changes: ChangedExtents;
   readonly method: DiskMethod;
+  /** {@link sampleDisk}, where it was begun ahead. */
+  readonly sample?: Promise<Sample | undefined>;
+}
+
+type Sample = Awaited<ReturnType<Vault["sampleUnchanged"]>>;
+
+/** Compares a sample of what is said to be unchanged; `undefined` where the vault has lost the base's map. */
+export async function sampleDisk(
+  disk: Pick<TrustedChanges, "reader" | "baseDisk" | "changes">,
+  deps: BackupDeps,
+): Promise<Sample | undefined> {
+  const { reader, baseDisk, changes } = disk;
+  try {
+    return await deps.vault.sampleUnchanged({ reader, base: baseDisk, changes }, deps.signal);
+  } catch (error) {
+    deps.signal?.throwIfAborted();
+    // What the vault has lost is found and healed when the point is written.
+    if (isVaultLoss(error)) return undefined;
+    throw error;
+  }
 }
 
 /**
@@ -74,16 +94,9 @@ export async function trustChanges(
   deps: BackupDeps,
   scope: RunScope,
 ): Promise<DiskMethod> {
-  const { name, reader, baseDisk, changes, method } = disk;
-  let sample: Awaited<ReturnType<Vault["sampleUnchanged"]>>;
-  try {
-    sample = await deps.vault.sampleUnchanged({ reader, base: baseDisk, changes }, deps.signal);
-  } catch (error) {
-    deps.signal?.throwIfAborted();
-    // What the vault has lost is found and healed when the point is written.
-    if (isVaultLoss(error)) return method;
-    throw error;
-  }
+  const { name, method } = disk;
+  const sample = await (disk.sample ?? sampleDisk(disk, deps));
+  if (sample === undefined) return method;
   const { examinedBytes, differsAtBytes } = sample;
   if (differsAtBytes === undefined) return { ...method, examinedBytes };
   const reason = `the record of changes is wrong: byte ${differsAtBytes} changed and it does not say so`;

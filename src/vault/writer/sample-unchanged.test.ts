@@ -52,12 +52,12 @@ test("sample: a write that no record names is found, in data, in zeros and in fe
     disk.write(window * windowBytes + 100, random.bytes(1));
     await using reader = createMemoryReader(disk);
     let rounds = 0;
-    // One window of 64 is missed by eight samples in nearly nine of ten rounds.
+    // One window of 64 is missed by four samples in more than nine of ten rounds.
     for (let found = false; !found; rounds++) {
       const { differsAtBytes } = await vault.sampleUnchanged({ reader, base, changes: [] });
       found = differsAtBytes !== undefined;
       if (found) assert.equal(differsAtBytes, window * windowBytes);
-      assert.ok(rounds < 500, "it is found");
+      assert.ok(rounds < 1000, "it is found");
     }
   }
   const sparse = new MemoryDisk(windows * windowBytes * 64);

@@ -12,10 +12,10 @@ import { walkMap } from "#vault/map/walk-map.ts";
 import { SegmentReader } from "#vault/writer/segment-reader.ts";
 
 /**
- * Windows that are looked at for each disk and run: 2 MiB. Half of them anywhere, half where the base
+ * Windows that are looked at for each disk and run: 1 MiB. Half of them anywhere, half where the base
  * holds something, which on a sparse disk few random places do.
  */
-export const sampleWindows = 8;
+export const sampleWindows = 4;
 
 /** A disk whose changes are said to be known. */
 export interface SampledDisk {
@@ -44,28 +44,19 @@ export async function sampleUnchanged(disk: SampledDisk, deps: SampleDeps): Prom
   // The last window of a smaller disk may be cut differently on both sides.
   const shared = Math.floor(Math.min(disk.reader.sizeBytes, disk.base.sizeBytes) / windowBytes);
   if (shared === 0) return { examinedBytes: 0 };
-  const places = Array.from({ length: sampleWindows }, (_, at) => ({
-    window: randomBelow(shared, deps.random),
-    isMapped: at % 2 === 1,
-  }));
-  const found = await Promise.all(
-    places.map(({ window, isMapped }) =>
-      isMapped ? findMapped(disk, window, { shared, deps }) : Promise.resolve(window),
-    ),
+  const places = Array.from({ length: sampleWindows }, (_, at) => at % 2 === 1);
+  const picked = await Promise.all(
+    places.map((isMapped) => pick(disk.base, shared, isMapped, deps)),
   );
-  const touched = touchedAmong(found, disk.changes);
-  const windows = [...new Set(found)]
-    .filter((window) => !touched.has(window))
-    .sort((a, b) => a - b);
+  const known = new Map(picked.map(({ window, checksum }) => [window, checksum]));
+  const touched = touchedAmong([...known.keys()], disk.changes);
+  const windows = [...known.keys()].filter((window) => !touched.has(window)).sort((a, b) => a - b);
   const reader = new SegmentReader(disk.reader, deps.signal);
   const buffer = new ArrayBuffer(windows.length * windowBytes);
-  const [checksums] = await Promise.all([
-    Promise.all(windows.map((window) => readChecksum(disk.base, window, deps))),
-    reader.readWindows(windows, buffer),
-  ]);
-  const differing = windows.find((_, at) => {
+  await reader.readWindows(windows, buffer);
+  const differing = windows.find((window, at) => {
     const content = new Uint8Array(buffer, at * windowBytes, windowBytes);
-    const expected = checksums[at] ?? zeroWindowChecksum(deps.checksumKey);
+    const expected = known.get(window) ?? zeroWindowChecksum(deps.checksumKey);
     return !bytesEqual(computeWindowChecksum(deps.checksumKey, content), expected);
   });
   return {
@@ -74,34 +65,36 @@ export async function sampleUnchanged(disk: SampledDisk, deps: SampleDeps): Prom
   };
 }
 
-/** A window of the first leaf from `from` on; `from` itself where there is none. */
-async function findMapped(
-  { base }: SampledDisk,
-  from: number,
-  where: { readonly shared: number; readonly deps: SampleDeps },
-): Promise<number> {
-  const { shared, deps } = where;
-  const range = { firstWindow: from, windowCount: shared - from };
-  for await (const part of walkMap({ map: base, ...deps, range, prefetch: 1 })) {
-    if (part.leaf === undefined) continue;
-    const held = Array.from({ length: part.windowCount }, (_, at) => part.firstWindow + at);
-    const mapped = held.filter((window) => part.leaf?.windows[window % leafWindows] !== undefined);
-    return mapped[randomBelow(mapped.length, deps.random)] ?? from;
-  }
-  return from;
+/** A window and its checksum in the base; `undefined` where it is zeros. */
+interface Pick {
+  readonly window: number;
+  readonly checksum: Uint8Array | undefined;
 }
 
-/** Checksum of one window in the base; `undefined` where it is zeros. */
-async function readChecksum(
+/** A random window; with `isMapped` one of the first leaf that the base has from there on, if it has one. */
+async function pick(
   map: DiskMap,
-  window: number,
+  shared: number,
+  isMapped: boolean,
   deps: SampleDeps,
-): Promise<Uint8Array | undefined> {
-  const range = { firstWindow: window, windowCount: 1 };
-  for await (const part of walkMap({ map, ...deps, range, prefetch: 1 })) {
-    return part.leaf?.windows[window % leafWindows]?.checksum;
+): Promise<Pick> {
+  const window = randomBelow(shared, deps.random);
+  const range = { firstWindow: window, windowCount: isMapped ? shared - window : 1 };
+  for await (const { leaf, firstWindow, windowCount } of walkMap({
+    map,
+    ...deps,
+    range,
+    prefetch: 1,
+  })) {
+    if (leaf === undefined) continue;
+    const held = Array.from({ length: windowCount }, (_, at) => firstWindow + at).filter(
+      (each) => leaf.windows[each % leafWindows] !== undefined,
+    );
+    const chosen = held[randomBelow(held.length, deps.random)];
+    if (chosen === undefined) continue;
+    return { window: chosen, checksum: leaf.windows[chosen % leafWindows]?.checksum };
   }
-  return undefined;
+  return { window, checksum: undefined };
 }
 
 /** Windows of `windows` in which something is said to have changed. */
