@@ -26,6 +26,25 @@ export async function installTwoDatabasesHook(exec: GuestExec): Promise<void> {
   await runInGuest(exec, "ln -sf /usr/bin/lab-two-databases-hook /run/lab-freeze-hook");
 }
 
+/**
+ * Makes the application's own hook the pre and post script of every backup, instead of a hook of the
+ * freeze: pre takes the application's lock, post lets it go.
+ */
+export async function installTwoDatabasesScripts(exec: GuestExec): Promise<void> {
+  const config = {
+    pluginName: "ScriptRunner",
+    appName: "two-databases",
+    preScriptLocation: "/usr/bin/lab-two-databases-hook",
+    postScriptLocation: "/usr/bin/lab-two-databases-hook",
+    preScriptParams: ["freeze"],
+    postScriptParams: ["thaw"],
+    timeoutInSeconds: 30,
+  };
+  const script = `chmod 700 /usr/bin/lab-two-databases-hook && mkdir -p /etc/azure && umask 077 &&
+    printf '%s' "$1" >/etc/azure/VMSnapshotScriptPluginConfig.json`;
+  await runInGuest(exec, script, [JSON.stringify(config)]);
+}
+
 /** Rows of a database in the guest; waits for writers that hold it locked. */
 export async function countRowsInGuest(exec: GuestExec, path: string): Promise<number> {
   const script = 'sqlite3 -cmd ".timeout 10000" "$1" "$2"';

@@ -19,6 +19,7 @@ import type {
   TransferOutput,
   VerifyOutput,
   VmChangedOutput,
+  VmExtensionOutput,
   VmPointsOutput,
   VmsOutput,
 } from "#contract/cli-output.ts";
@@ -27,6 +28,7 @@ import type { GuestExec } from "../../lab/guest-exec.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import { createLabVm, type LabVm } from "../../lab/lab-vm.ts";
 import { inGuest, pathsOf } from "../../scripts/demo/demo-vm.ts";
+import { configureScripts, readTrace, scriptOf } from "./guest-scripts.ts";
 import { assertFailure, collect, createWorld, type CliWorld } from "../e2e/cli.ts";
 
 const isLong = process.env["KLUIS_LONG"] === "1";
@@ -59,6 +61,30 @@ async function createVmWorld(): Promise<VmWorld> {
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
 }
+
+test("cli vm: shows and removes the backup extension, and refuses what the guest's scripts forbid", async () => {
+  await using vms = await createVmWorld();
+  const { world, vm } = vms;
+  assertFailure(await world.run(["vm", "extension", "status", ...vm]), "VmStateWrong", /not run/);
+  await world.ok(["vm", "start", ...vm]);
+  const installed = await world.json<VmExtensionOutput>(["vm", "extension", "install", ...vm]);
+  assert.deepEqual([installed.isInstalled, installed.isCurrent], [true, true]);
+  await vms.guest((exec) =>
+    configureScripts(exec, {
+      pre: scriptOf("pre", 3),
+      post: scriptOf("post", 0),
+      config: { continueBackupOnFailure: false },
+    }),
+  );
+  const backup = ["vm", "backup", ...vm, ...world.vault];
+  assertFailure(await world.run(backup), "GuestScriptFailed", /Pre-ScriptExecutionFailed/);
+  const status = await world.json<VmExtensionOutput>(["vm", "extension", "status", ...vm]);
+  assert.equal(status.lastStatus, "refused");
+  assert.match(status.lastError ?? "", /exit code 3/);
+  assert.equal(await vms.guest(readTrace), "pre post");
+  const removed = await world.json<VmExtensionOutput>(["vm", "extension", "remove", ...vm]);
+  assert.equal(removed.isInstalled, false);
+});
 
 test("cli vm: list, start, backup, restore, start the restored one, detach", async () => {
   await using vms = await createVmWorld();

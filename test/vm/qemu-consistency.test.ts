@@ -18,6 +18,7 @@ import {
   countRowsInGuest,
   countRowsInImage,
   installTwoDatabasesHook,
+  installTwoDatabasesScripts,
   startTwoDatabases,
   type DatabaseInImage,
 } from "../../lab/two-databases.ts";
@@ -25,6 +26,7 @@ import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 
 const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
 const freeze: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
+const application: SnapshotRequest = { consistency: "application", freezeBudgetMs: 10_000 };
 const rounds = process.env["KLUIS_LONG"] === "1" ? 20 : 2;
 const rowsTimeoutMs = 60_000;
 
@@ -110,3 +112,63 @@ test("consistency: frozen with the application's hook, both databases are equal 
     await waitForRows(vm, second.rows + 2);
   }
 });
+
+test("consistency: with the application's pre and post scripts, every point is application-consistent", async (t) => {
+  await using vm = await createDrivenVm();
+  await vm.hypervisor.start(vm.vmId);
+  await installTwoDatabasesScripts(vm.exec);
+  // What a guest does for the first time under emulation takes seconds.
+  await vm.hypervisor.takeSnapshot(vm.vmId, application);
+  await startApplication(vm);
+  for (let round = 0; round < rounds; round += 1) {
+    const snapshot = await vm.hypervisor.takeSnapshot(vm.vmId, application);
+    const { consistency, reason, evidence } = snapshot.consistency;
+    assert.equal(consistency, "application", reason);
+    const [first, second] = await readBoth(vm, snapshot);
+    const { appName, quiescedMs } = evidence?.scripts ?? {};
+    t.diagnostic(`${String(first.rows)} rows, at rest for ${String(quiescedMs)} ms`);
+    assert.equal(appName, "two-databases");
+    assert.deepEqual(first, second);
+    assert.equal(first.hadJournal, false, "no transaction was under way");
+    assert.equal(first.wasDirty, false, "the file system was written out");
+    await releaseBefore(vm.hypervisor, vm.vmId, snapshot.id);
+    await waitForRows(vm, second.rows + 2);
+  }
+});
+
+test("consistency: the example scripts for SQLite leave no transaction open, and let writers go on", async (t) => {
+  await using vm = await createDrivenVm();
+  await vm.hypervisor.start(vm.vmId);
+  await installSqliteExample(vm, ["/data/vdb/a.db", "/data/vdc/b.db"]);
+  await startApplication(vm);
+  // What a guest does for the first time under emulation takes seconds.
+  await vm.hypervisor.takeSnapshot(vm.vmId, application);
+  for (let round = 0; round < rounds; round += 1) {
+    const snapshot = await vm.hypervisor.takeSnapshot(vm.vmId, application);
+    const { consistency, reason } = snapshot.consistency;
+    assert.equal(consistency, "application", reason);
+    const [first, second] = await readBoth(vm, snapshot);
+    t.diagnostic(`${String(first.rows)} and ${String(second.rows)} rows`);
+    assert.equal(first.hadJournal || second.hadJournal, false, "no transaction was under way");
+    // It knows databases, not what an application writes into two of them.
+    assert.ok([0, 1].includes(first.rows - second.rows));
+    await releaseBefore(vm.hypervisor, vm.vmId, snapshot.id);
+    await waitForRows(vm, second.rows + 2);
+  }
+});
+
+/** Puts the scripts that ship as examples into the guest, for these databases. */
+async function installSqliteExample(vm: DrivenVm, databases: readonly string[]): Promise<void> {
+  const examples = join(import.meta.dirname, "../../examples/scripts/sqlite");
+  const name = "VMSnapshotScriptPluginConfig.json";
+  const shipped = JSON.parse(await readFile(join(examples, name), "utf8")) as object;
+  const files = {
+    [name]: JSON.stringify({ ...shipped, preScriptParams: databases }),
+    "sqlite/pre.sh": await readFile(join(examples, "pre.sh"), "utf8"),
+    "sqlite/post.sh": await readFile(join(examples, "post.sh"), "utf8"),
+  };
+  for (const [file, content] of Object.entries(files)) {
+    const script = 'umask 077; mkdir -p /etc/azure/sqlite; printf %s "$2" >"/etc/azure/$1"';
+    await runInGuest(vm.exec, script, [file, content]);
+  }
+}

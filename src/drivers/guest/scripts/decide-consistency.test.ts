@@ -104,6 +104,19 @@ test("decide consistency: less than was asked for is never silent", () => {
   }
 });
 
+test("decide consistency: a reason that speaks against both freeze and scripts is told once", () => {
+  const [settings] = allSettings();
+  const [done] = runs;
+  assert.ok(settings !== undefined && done !== undefined);
+  const { reason } = decideConsistency({
+    requested: "application",
+    scripts: { kind: "run", settings },
+    results: { pre: done, post: done, gapReason: "Kluis stood still" },
+    freeze: { kind: "void", reason: "Kluis stood still" },
+  });
+  assert.equal(reason, "Kluis stood still");
+});
+
 test("decide consistency: a failed script refuses the backup unless both switches let it go on", () => {
   for (const facts of allFacts()) {
     const { refusal, scripts: evidence } = decideConsistency(facts);

@@ -163,7 +163,8 @@ function reasonsOf(facts: RoundFacts): readonly string[] {
   }
   if (freeze.kind === "void") reasons.push(freeze.reason);
   if (freeze.kind === "off") reasons.push("the scripts' configuration says not to freeze");
-  return reasons;
+  // Whoever lets the guest go on by himself has one reason for the thaw and for the post script.
+  return [...new Set(reasons)];
 }
 
 function evidenceOf(
