@@ -3,14 +3,14 @@
  * template's saved state (under a second) or by a boot. Disposing kills what runs on it and removes
  * the folder.
  */
-import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
-import { readProcessIdentity, stopProcess } from "#drivers/process/process-identity.ts";
+import { join } from "node:path";
 import { planRuntimePaths, type RuntimePaths } from "#drivers/qemu/arguments.ts";
 import type { DescribedDisk, VmDescription } from "#drivers/qemu/description.ts";
 import type { Accelerator } from "./accelerator.ts";
 import { describeGuest, type GuestKind } from "./guest-kind.ts";
+import { labFolderPrefix, stopProcessesOf, sweepAbandonedOnce } from "./lab-folder.ts";
 import { startMachine, type Machine } from "./machine.ts";
 import { ensureTemplate } from "./template.ts";
 import { readTool } from "./tools.ts";
@@ -58,12 +58,6 @@ export interface LabVm extends AsyncDisposable {
 const defaultDataDisksMiB: readonly number[] = [512, 512];
 /** Extended L2 entries divide a cluster of 128 KiB into 32 subclusters of 4 KiB. */
 const subclusterLayout = "extended_l2=on,cluster_size=128k";
-const stopGraceMs = 500;
-/** Followed by the pid of the owner. */
-const folderPrefix = "kluis-lab-vm-";
-
-/** Done once in a process, before its first VM. */
-let swept: Promise<void> | undefined;
 
 /** Makes the VM of one test; builds image and template first where the cache has none. */
 export async function createLabVm(options: LabVmOptions = {}): Promise<LabVm> {
@@ -72,9 +66,8 @@ export async function createLabVm(options: LabVmOptions = {}): Promise<LabVm> {
     guest,
     dataDisksMiB: options.dataDisksMiB ?? defaultDataDisksMiB,
   });
-  swept ??= sweepAbandoned();
-  await swept;
-  const directory = await mkdtemp(join(tmpdir(), `${folderPrefix}${String(process.pid)}-`));
+  await sweepAbandonedOnce();
+  const directory = await mkdtemp(join(tmpdir(), `${labFolderPrefix}${String(process.pid)}-`));
   try {
     const kind = options.disks ?? "overlay";
     const disks = await Promise.all(
@@ -96,7 +89,8 @@ export async function createLabVm(options: LabVmOptions = {}): Promise<LabVm> {
   }
 }
 
-async function writeTestDisk(
+/** Makes a disk of a test from one of a template. */
+export async function writeTestDisk(
   base: DescribedDisk,
   kind: DiskKind,
   directory: string,
@@ -150,38 +144,4 @@ function toLabVm(parts: LabVmParts): LabVm {
       await rm(directory, { recursive: true, force: true });
     },
   };
-}
-
-/** Removes VMs whose owner was killed before it could dispose of them. */
-async function sweepAbandoned(): Promise<void> {
-  for (const name of await readdir(tmpdir())) {
-    const owner = new RegExp(`^${folderPrefix}(\\d+)-`, "u").exec(name)?.[1];
-    if (owner === undefined || (await readProcessIdentity(Number(owner))) !== undefined) continue;
-    const directory = join(tmpdir(), name);
-    await stopProcessesOf(directory);
-    await rm(directory, { recursive: true, force: true });
-  }
-}
-
-/** Ends every process with `directory` in its arguments; its random name is in no other process. */
-async function stopProcessesOf(directory: string): Promise<void> {
-  const name = basename(directory);
-  for (const entry of await readdir("/proc")) {
-    const pid = Number(entry);
-    if (!Number.isSafeInteger(pid) || pid === process.pid) continue;
-    const identity = await readProcessIdentity(pid);
-    if (identity === undefined || !(await readCommandLine(pid)).includes(name)) continue;
-    await stopProcess(identity, { graceMs: stopGraceMs });
-  }
-}
-
-/** The arguments of a process; empty where it has ended meanwhile. */
-async function readCommandLine(pid: number): Promise<string> {
-  try {
-    return await readFile(`/proc/${String(pid)}/cmdline`, "utf8");
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ESRCH") return "";
-    throw error;
-  }
 }

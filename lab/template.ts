@@ -97,24 +97,27 @@ async function machineRecipe(
 }
 
 /** `vda` and one more name for each data disk. */
-function diskNames(dataDisks: number): readonly string[] {
+export function diskNames(dataDisks: number): readonly string[] {
   return Array.from(
     { length: dataDisks + 1 },
     (_, index) => `vd${String.fromCharCode(97 + index)}`,
   );
 }
 
-function rawDisks(directory: string, names: readonly string[]): readonly DescribedDisk[] {
+/** The images of a template in `directory`. */
+export function rawDisks(directory: string, names: readonly string[]): readonly DescribedDisk[] {
   return names.map((name) => ({ name, path: join(directory, `${name}.raw`), format: "raw" }));
 }
 
-interface DiskPlan {
+/** The disks of a template: the root of a guest's image, and empty data disks. */
+export interface DiskPlan {
   readonly image: string;
   readonly names: readonly string[];
   readonly sizesMiB: readonly number[];
 }
 
-async function writeDisks(directory: string, plan: DiskPlan): Promise<void> {
+/** Writes the images of {@link rawDisks}. */
+export async function writeDisks(directory: string, plan: DiskPlan): Promise<void> {
   const [root, ...data] = rawDisks(directory, plan.names);
   await copySparse(join(plan.image, "root.raw"), root?.path ?? "");
   for (const [index, disk] of data.entries()) {
@@ -149,7 +152,7 @@ async function saveState(directory: string, plan: SavePlan): Promise<void> {
 }
 
 /** Runs what tests run, so that it lies in the guest's page cache and clones start it at once. */
-async function warmCaches(machine: Machine): Promise<void> {
+export async function warmCaches(machine: Pick<Machine, "exec">): Promise<void> {
   const script =
     "fio --version; sqlite3 :memory: 'select 1'; flock /run/warm true; sha256sum /etc/passwd; sync";
   const result = await machine.exec({ path: "/bin/sh", args: ["-c", script] });

@@ -3,7 +3,8 @@ import { concatBytes } from "#base/bytes.ts";
 import { systemClock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { systemRandom } from "#base/random.ts";
-import type { CliDrivers, KeyFolders, SecretFiles, SecretKind } from "#cli/environment.ts";
+import type { CliDrivers, KeyFolders, SecretFiles, SecretKind, Vms } from "#cli/environment.ts";
+import type { VmConfigurations } from "#ports/vm-configurations.ts";
 import type { ManagedKeys } from "#ports/key-provider.ts";
 import type { StoreHost } from "./open-store.ts";
 
@@ -31,6 +32,7 @@ export function createDrivers(host: StoreHost): CliDrivers {
       return imageAccess;
     },
     openVms: async (place) => {
+      if (place.connect !== undefined) return await openDomains(place.connect, place.stateFolder);
       const { openQemuHypervisor } = await import("#drivers/qemu/qemu-hypervisor.ts");
       const { createVmConfigurations } = await import("#drivers/qemu/vm-configurations.ts");
       const { files, folder, stateFolder } = place;
@@ -45,11 +47,27 @@ export function createDrivers(host: StoreHost): CliDrivers {
         [Symbol.asyncDispose]: () => hypervisor[Symbol.asyncDispose](),
       };
     },
-    openConfigurations: async () => {
+    openConfigurations: async (connect) => {
+      if (connect !== undefined) return await openDomainConfigurations(connect);
       const { createVmConfigurations } = await import("#drivers/qemu/vm-configurations.ts");
       return createVmConfigurations([]);
     },
   };
+}
+
+async function openDomains(uri: string, stateDirectory: string): Promise<Vms> {
+  const { openLibvirtHypervisor } = await import("#drivers/libvirt/libvirt-hypervisor.ts");
+  const hypervisor = await openLibvirtHypervisor({ uri, stateDirectory });
+  return {
+    hypervisor,
+    configurations: await openDomainConfigurations(uri),
+    [Symbol.asyncDispose]: () => hypervisor[Symbol.asyncDispose](),
+  };
+}
+
+async function openDomainConfigurations(uri: string): Promise<VmConfigurations> {
+  const { createDomainConfigurations } = await import("#drivers/libvirt/domain-configurations.ts");
+  return createDomainConfigurations(uri);
 }
 
 async function openFolderKeys(key: string, folders: KeyFolders): Promise<ManagedKeys> {

@@ -55,6 +55,8 @@ export interface VmPlace {
   readonly files: readonly string[];
   /** Absolute path of a folder of description files. */
   readonly folder?: string;
+  /** Address of a libvirt, whose domains are the VMs instead. */
+  readonly connect?: string;
   /** Absolute path of the folder where the driver keeps its records. */
   readonly stateFolder: string;
 }
@@ -96,8 +98,8 @@ export interface CliDrivers {
   openMemory(folder: string): Promise<HostMemories>;
   openImages(): Promise<ImageAccess>;
   openVms(place: VmPlace): Promise<Vms>;
-  /** Writes configurations of restored VMs; needs no VM of this host. */
-  openConfigurations(): Promise<VmConfigurations>;
+  /** Writes configurations of restored VMs: for the libvirt at that address, or description files. */
+  openConfigurations(connect?: string): Promise<VmConfigurations>;
 }
 
 /** See the file's head. */

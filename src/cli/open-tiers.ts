@@ -54,7 +54,8 @@ function readSources(input: CommandInput): {
   readonly hasVms: boolean;
   readonly hasStore: boolean;
 } {
-  const hasVms = input.text("vms") !== undefined || input.texts("vm").length > 0;
+  const isNamed = input.text("vms") !== undefined || input.text("connect") !== undefined;
+  const hasVms = isNamed || input.texts("vm").length > 0;
   const hasStore = input.text("store") !== undefined || input.text("from") === "secondary";
   if (hasVms || hasStore) return { hasVms, hasStore };
   throw new KluisError(

@@ -10,18 +10,30 @@ import type { CliEnvironment, Vms } from "#cli/environment.ts";
 import { formatDuration, printable } from "#cli/format.ts";
 import { outputFormOf, printResult } from "#cli/output.ts";
 
-/** Opens the driver of the described VMs. ArgumentInvalid, ConfigInvalid (after-change). */
+/** Opens the driver of the described VMs, or of those of a libvirt. ArgumentInvalid, ConfigInvalid (after-change). */
 export async function openVmsOf(input: CommandInput, environment: CliEnvironment): Promise<Vms> {
   const { workingFolder } = environment;
   const files = input.texts("vm").map((file) => resolve(workingFolder, file));
   const folder = input.text("vms");
-  if (files.length === 0 && folder === undefined) {
-    throw new KluisError("ArgumentInvalid", "Cannot find VMs: neither --vm nor --vms is given");
+  const connect = input.text("connect");
+  const isDescribed = files.length > 0 || folder !== undefined;
+  if (!isDescribed && connect === undefined) {
+    throw new KluisError(
+      "ArgumentInvalid",
+      "Cannot find VMs: neither --vm, --vms nor --connect is given",
+    );
+  }
+  if (isDescribed && connect !== undefined) {
+    throw new KluisError(
+      "ArgumentInvalid",
+      "Cannot find VMs: --connect goes with neither --vm nor --vms",
+    );
   }
   return await environment.drivers.openVms({
     files,
     stateFolder: resolve(workingFolder, input.text("state") ?? environment.stateFolder),
     ...(folder === undefined ? {} : { folder: resolve(workingFolder, folder) }),
+    ...(connect === undefined ? {} : { connect }),
   });
 }
 

@@ -82,10 +82,17 @@ export const pointOption: OptionSpec = {
   otherwise: "the newest",
 };
 
+/** VMs of a libvirt. */
+export const connectOption: OptionSpec = {
+  flags: "--connect <uri>",
+  text: "the VMs of this libvirt, for example qemu:///system",
+};
+
 /** Which VMs there are. */
 export const vmOptions: readonly OptionSpec[] = [
   { flags: "--vm <file>", text: "description file of a VM; may be repeated", repeated: true },
   { flags: "--vms <dir>", text: "folder of description files (*.json)" },
+  connectOption,
   {
     flags: "--state <dir>",
     text: "folder where Kluis keeps what it knows about VMs",

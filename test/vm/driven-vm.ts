@@ -3,29 +3,21 @@ import { execFileSync } from "node:child_process";
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import { systemClock } from "#base/clock.ts";
-import { isKluisError } from "#base/kluis-error.ts";
 import {
   readProcessIdentity,
   signalProcess,
   waitForProcessEnd,
   type ProcessIdentity,
 } from "#drivers/process/process-identity.ts";
-import { GuestAgent } from "#drivers/guest/guest-agent.ts";
-import { runGuestProgram } from "#drivers/guest/guest-commands.ts";
 import { planRuntimePaths, type RuntimePaths } from "#drivers/qemu/arguments.ts";
 import {
   openQemuHypervisor,
   type QemuHypervisor,
   type QemuHypervisorOptions,
 } from "#drivers/qemu/qemu-hypervisor.ts";
+import { createAgentExec } from "../../lab/agent-exec.ts";
 import type { GuestExec } from "../../lab/guest-exec.ts";
 import { createLabVm, type LabVm, type LabVmOptions } from "../../lab/lab-vm.ts";
-
-/** A systemd guest under emulation on a loaded machine takes a minute to boot. */
-const agentTimeoutMs = 120_000;
-const agentTryMs = 2_000;
-const programTimeoutMs = 120_000;
 
 /** A VM, its driver, and a way into the guest. */
 export interface DrivenVm extends AsyncDisposable {
@@ -81,7 +73,7 @@ export async function createDrivenVm(options: DrivenVmOptions = {}): Promise<Dri
     paths,
     options: hypervisorOptions,
     hypervisor: await openQemuHypervisor(hypervisorOptions),
-    exec: createExec(paths.agentSocket),
+    exec: createAgentExec(paths.agentSocket),
     reopen: (onStep) =>
       openQemuHypervisor({ ...hypervisorOptions, ...(onStep === undefined ? {} : { onStep }) }),
     machine,
@@ -103,20 +95,4 @@ async function makeRaw(lab: LabVm, name: string): Promise<void> {
     disk.name === name ? { ...disk, path: raw, format: "raw" } : disk,
   );
   await writeFile(lab.descriptionPath, JSON.stringify({ ...lab.description, disks }));
-}
-
-function createExec(agentSocket: string): GuestExec {
-  return async (command, signal) => {
-    const deadlineMs = systemClock.monotonicMs() + agentTimeoutMs;
-    for (;;) {
-      try {
-        await using agent = await GuestAgent.open(agentSocket, { timeoutMs: agentTryMs, signal });
-        const timeoutMs = command.timeoutMs ?? programTimeoutMs;
-        return await runGuestProgram(agent, command, { timeoutMs, signal });
-      } catch (error) {
-        const isAbsent = isKluisError(error, "AgentUnavailable");
-        if (!isAbsent || systemClock.monotonicMs() > deadlineMs) throw error;
-      }
-    }
-  };
 }

@@ -37,7 +37,8 @@ export const vmRestore: CommandSpec = {
   summary: "restore a VM of a recovery point as a new VM",
   description:
     "Writes all disks of a recovery point into a folder and, last, a description file that `kluis vm start --vm` " +
-    "starts. The VM that was backed up is not touched, and may run. With --vm or --vms the snapshots of this " +
+    "starts; with --connect it is defined in that libvirt, with a UUID and MAC addresses of its own where it gets a " +
+    "name. The VM that was backed up is not touched, and may run. With --vm, --vms or --connect the snapshots of this " +
     "host are used, which needs no vault and takes minutes; with --store a vault; with both, the snapshot " +
     "where the point has one.",
   arguments: [{ name: "vm", text: "id of the VM, or of the protected item", required: true }],
@@ -84,7 +85,8 @@ async function runVmRestore(input: CommandInput, environment: CliEnvironment): P
   const form = outputFormOf(input);
   const { signal } = environment;
   const images = await environment.drivers.openImages();
-  const configurations = await environment.drivers.openConfigurations();
+  const connect = input.text("connect");
+  const configurations = await environment.drivers.openConfigurations(connect);
   await using tiers = await openTiers(input, environment);
   const pointId = input.text("point");
   const wanted = input.text("tier");
@@ -117,7 +119,9 @@ async function runVmRestore(input: CommandInput, environment: CliEnvironment): P
     document: { ...shown, configuration },
     lines: [
       ...restoreLines(point, outcome),
-      `Out of its ${tier}. Start it with: kluis vm start --vm ${printable(configuration)}`,
+      connect === undefined
+        ? `Out of its ${tier}. Start it with: kluis vm start --vm ${printable(configuration)}`
+        : `Out of its ${tier}. libvirt has it; its XML is ${printable(configuration)}`,
     ],
   });
   return 0;

@@ -16,7 +16,7 @@ import {
   type QmpMessage,
 } from "#formats/qmp-wire.ts";
 import { withDeadline, type Patience } from "./deadline.ts";
-import { connectWhenThere, type LineSocket } from "./line-socket.ts";
+import { openAgentChannel, type AgentChannel } from "./agent-channel.ts";
 
 /** How long an agent may take to answer the first sync unless the caller says otherwise. */
 export const AGENT_SYNC_TIMEOUT_MS = 5_000;
@@ -46,7 +46,7 @@ interface Waiting {
 export class GuestAgent implements AsyncDisposable {
   readonly clock: Clock;
   readonly #turn = new Semaphore(1);
-  #socket: LineSocket | undefined;
+  #socket: AgentChannel | undefined;
   #isInSync = false;
   #lastSyncId: number;
   #leftoverThawed: number | undefined;
@@ -115,10 +115,10 @@ export class GuestAgent implements AsyncDisposable {
     return Promise.resolve();
   }
 
-  async #connect(path: string, patience: Patience): Promise<LineSocket> {
+  async #connect(path: string, patience: Patience): Promise<AgentChannel> {
     const { signal } = patience;
     try {
-      return await connectWhenThere(
+      return await openAgentChannel(
         path,
         {
           onLine: (line) => {

@@ -5,8 +5,8 @@ import type { AgentOptions, GuestAgent } from "./guest-agent.ts";
 
 /** Most bytes of a guest's file that are read; agents are for small things. */
 export const GUEST_FILE_BYTES_MAX = 16 * 1024 * 1024;
-/** Bytes of a file in one command; the agent takes up to 48 MiB and holds all of it in memory. */
-const FILE_CHUNK_BYTES = 256 * 1024;
+/** Bytes of a file in one command: through libvirt a command is an argument of at most 128 KiB. */
+const FILE_CHUNK_BYTES = 48 * 1024;
 /** How long a program may run unless the caller says otherwise. */
 export const GUEST_RUN_TIMEOUT_MS = 30_000;
 /** First wait between two looks at a running program; doubled each time up to the longest. */

@@ -2,9 +2,10 @@
 import { present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
-import { removeDurably, syncFile } from "./durable-file.ts";
+import { syncFile } from "./durable-file.ts";
 import { toUnfrozen, withMergedLayers } from "./layer-changes.ts";
 import { listReadSnapshots } from "./readers.ts";
+import { removeLayers } from "./remove-layers.ts";
 import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
 import {
@@ -52,7 +53,7 @@ export async function detachVm(work: DetachWork): Promise<void> {
       work.machine === undefined
         ? await flattenStopped(work, record, disk)
         : await flattenRunning(work, work.machine, { record, disk });
-    await removeDurably(record.garbage);
+    await removeLayers(context, record, record.garbage);
     record = { ...record, garbage: [] };
   }
   await writeVmRecord(context, withoutWork(record));

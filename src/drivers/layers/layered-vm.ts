@@ -50,6 +50,10 @@ export interface LayeredVm {
    * only Kluis starts it, from the record.
    */
   readonly nameLayers: (record: VmRecord) => Promise<void>;
+  /** The images that the next start uses, by disk; empty where the record alone says that. */
+  readonly readNames: () => Promise<ReadonlyMap<string, string>>;
+  /** Every image that the configuration of any VM names; empty where only the record does. */
+  readonly readConfigured: () => Promise<ReadonlySet<string>>;
 }
 
 /** A machine that runs, before anybody speaks to it. */

@@ -3,7 +3,6 @@
  * or taken back, so that the record names exactly the layers that are used.
  */
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
-import { removeDurably } from "./durable-file.ts";
 import { endLeftoverGuard } from "#drivers/guest/guard-link.ts";
 import { GuestAgent } from "#drivers/guest/guest-agent.ts";
 import {
@@ -15,6 +14,7 @@ import {
 } from "./layer-changes.ts";
 import { assertLayerUnchanged, readLayerFingerprint } from "./layer-fingerprint.ts";
 import { isOverlayEmpty, readBackingPath, rebaseOverlay } from "./overlay.ts";
+import { removeLayers } from "./remove-layers.ts";
 import type { LayeredVm, RunningMachine, UsedChain } from "./layered-vm.ts";
 import { layerPath, listLayerPaths } from "./vm-directory.ts";
 import { readVmRecord, unknownLayer, writeVmRecord } from "./vm-record-file.ts";
@@ -38,7 +38,7 @@ export async function recoverVm(
   const found = await readVmRecord(context);
   const settled =
     machine === undefined
-      ? await settleStopped(found)
+      ? await settleStopped(await followNames(context, found))
       : await settleWithMachine(context, machine, found);
   const frozen = await freezeLayers(context, settled);
   return removeGarbage(context, frozen);
@@ -57,6 +57,22 @@ async function settleStopped(found: VmRecord): Promise<VmRecord> {
     }
   }
   return withoutWork(found);
+}
+
+/**
+ * A flattening names the original for the next start once that is complete, and then records it. A
+ * run that died in between leaves a VM that may have been started on the original since.
+ */
+async function followNames(context: LayeredVm, found: VmRecord): Promise<VmRecord> {
+  if (found.work?.kind !== "detach") return found;
+  const names = await context.readNames();
+  let followed = found;
+  for (const disk of found.disks) {
+    if (names.get(disk.name) !== disk.describedPath) continue;
+    const above = disk.layers.slice(1).map((layer) => layer.number);
+    followed = withMergedLayers(followed, disk.name, above);
+  }
+  return followed;
 }
 
 /** Brings record and block graph of a running machine together. */
@@ -98,7 +114,8 @@ function followChains(record: VmRecord, chains: ReadonlyMap<string, UsedChain>):
     const used = chains.get(disk.name)?.numbers ?? [];
     const top = used.at(-1) ?? 0;
     const unused = disk.layers.filter((layer) => layer.number > top);
-    if (unused.length > 0 && record.work?.kind !== "snapshot") {
+    const isFlat = record.work?.kind === "detach" && top === 0;
+    if (unused.length > 0 && record.work?.kind !== "snapshot" && !isFlat) {
       throw new KluisError(
         "SnapshotBaseChanged",
         `Cannot work on the VM: QEMU writes layer ${String(top)} of disk "${disk.name}", which ` +
@@ -140,7 +157,7 @@ async function removeGarbage(context: LayeredVm, record: VmRecord): Promise<VmRe
   const unrecorded = await findUnrecorded(record);
   await context.nameLayers(record);
   await writeVmRecord(context, record);
-  await removeDurably([...record.garbage, ...unrecorded]);
+  await removeLayers(context, record, [...record.garbage, ...unrecorded]);
   return record.garbage.length === 0 ? record : writeVmRecord(context, { ...record, garbage: [] });
 }
 

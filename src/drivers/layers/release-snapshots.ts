@@ -4,7 +4,7 @@ import { rm, stat } from "node:fs/promises";
 import { KluisError, toKluisError } from "#base/kluis-error.ts";
 import { present } from "#base/assert.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
-import { removeDurably, syncFile } from "./durable-file.ts";
+import { syncFile } from "./durable-file.ts";
 import {
   planRelease,
   toUnfrozen,
@@ -16,6 +16,7 @@ import {
 import { readLayerFingerprint } from "./layer-fingerprint.ts";
 import { rebaseOverlay } from "./overlay.ts";
 import { listReadSnapshots } from "./readers.ts";
+import { removeLayers } from "./remove-layers.ts";
 import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
 import {
@@ -76,7 +77,7 @@ async function applyMerges(work: ReleaseWork, plan: ReleasePlan): Promise<void> 
     await context.onStep("merge-committed");
     record = await writeVmRecord(context, await settleMerge(context, record, { merge, isDone }));
     await context.onStep("merge-recorded");
-    await removeDurably(record.garbage);
+    await removeLayers(context, record, record.garbage);
     record = { ...record, garbage: [] };
     if (!isDone) throw stoppedMerge();
   }

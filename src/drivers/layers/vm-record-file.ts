@@ -25,7 +25,7 @@ import {
  */
 export async function readVmRecord(context: LayeredVm): Promise<VmRecord> {
   const { description, directory } = context;
-  const stored = await readStored(directory);
+  const stored = await readStoredRecord(directory);
   const record = stored ?? emptyRecord(description.name);
   for (const disk of record.disks) assertStillDescribed(disk, description);
   const disks: DiskRecord[] = [];
@@ -49,7 +49,8 @@ function emptyRecord(vmId: string): VmRecord {
   return { vmId, nextLayer: 1, hasStarted: false, disks: [], snapshots: [], garbage: [] };
 }
 
-async function readStored(directory: VmDirectory): Promise<VmRecord | undefined> {
+/** The record on disk; `undefined` where there is none. Errors: ConfigInvalid. */
+export async function readStoredRecord(directory: VmDirectory): Promise<VmRecord | undefined> {
   const { recordPath } = directory;
   try {
     return parseVmRecord(await readFile(recordPath), recordPath);

@@ -23,6 +23,7 @@ const TOOL_PACKAGES: Readonly<Record<string, string>> = {
   e2fsck: "e2fsprogs",
   fio: "fio",
   flock: "util-linux",
+  libvirtd: "libvirt-daemon-system",
   mke2fs: "e2fsprogs",
   mmdebstrap: "mmdebstrap",
   nbdcopy: "libnbd-bin",
@@ -37,6 +38,8 @@ const TOOL_PACKAGES: Readonly<Record<string, string>> = {
   restic: "restic",
   setpriv: "util-linux",
   sqlite3: "sqlite3",
+  unshare: "util-linux",
+  virsh: "libvirt-clients",
   xz: "xz-utils",
 };
 

@@ -32,5 +32,7 @@ export function planVmContext(description: VmDescription, host: VmHost): VmConte
     onStep: host.onStep,
     // Every start builds the chain from the record.
     nameLayers: () => Promise.resolve(),
+    readNames: () => Promise.resolve(new Map()),
+    readConfigured: () => Promise.resolve(new Set()),
   };
 }

@@ -1,0 +1,26 @@
+/** The way to a guest agent: the socket of its channel, or libvirt where that owns the socket. */
+import type { Clock } from "#base/clock.ts";
+import { connectWhenThere, type LineSocketEvents } from "./line-socket.ts";
+import { parseVirshAgent, VirshAgentChannel } from "./virsh-agent-channel.ts";
+
+/** One conversation with an agent: what is written are lines of JSON, what comes are events. */
+export interface AgentChannel {
+  /** False where the channel has ended. */
+  write(bytes: Uint8Array): boolean;
+  end(): void;
+  destroy(): void;
+}
+
+/**
+ * Opens a channel; `address` is the path of a socket, or what planVirshAgent made. Rejects with the
+ * system's error.
+ */
+export async function openAgentChannel(
+  address: string,
+  events: LineSocketEvents,
+  options: { readonly timeoutMs: number; readonly clock: Clock; readonly signal?: AbortSignal },
+): Promise<AgentChannel> {
+  const agent = parseVirshAgent(address);
+  if (agent === undefined) return connectWhenThere(address, events, options);
+  return new VirshAgentChannel(agent, events, options.clock);
+}

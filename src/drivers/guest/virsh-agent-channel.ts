@@ -1,0 +1,155 @@
+/**
+ * Speaks to a guest agent through libvirt, which owns the socket of the agent's channel while it
+ * lives: each command is a `virsh qemu-agent-command` of its own. Where libvirt is dead the socket
+ * is free, and the conversation goes on there.
+ */
+import type { Clock } from "#base/clock.ts";
+import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
+import { runTool, type ToolResult } from "#drivers/process/run-tool.ts";
+import { connectWhenThere, type LineSocket, type LineSocketEvents } from "./line-socket.ts";
+
+const scheme = "virsh:";
+/** What libvirt waits for the agent's answer; a freeze may take this long. */
+const ANSWER_SECONDS = 10;
+/** libvirt waits 30 s for a command before this one. */
+const VIRSH_TIMEOUT_MS = 45_000;
+const CONNECT_TIMEOUT_MS = 1_000;
+
+/** An agent behind libvirt. */
+export interface VirshAgent {
+  readonly uri: string;
+  /** UUID of the domain. */
+  readonly domain: string;
+  /** The host's side of the channel. */
+  readonly socketPath: string;
+}
+
+/** The address of an agent behind libvirt, for GuestAgent. */
+export function planVirshAgent(agent: VirshAgent): string {
+  return `${scheme}${JSON.stringify(agent)}`;
+}
+
+/** The agent of an address; `undefined` where it is a path. */
+export function parseVirshAgent(address: string): VirshAgent | undefined {
+  if (!address.startsWith(scheme)) return undefined;
+  // planVirshAgent of this process, or of the one that started it, wrote it.
+  return JSON.parse(address.slice(scheme.length)) as VirshAgent;
+}
+
+/** libvirt cannot be reached, or was lost before it answered. */
+const lostPattern =
+  /failed to connect|Failed to connect|Cannot recv data|End of file|client socket/;
+const refusalPattern = /unable to execute QEMU agent command '[^']*': ([^\n]*)/;
+
+/** See above. An agent that does not answer is silence, as on a socket. */
+export class VirshAgentChannel {
+  readonly #agent: VirshAgent;
+  readonly #events: LineSocketEvents;
+  readonly #clock: Clock;
+  readonly #closing = new AbortController();
+  #direct: Promise<LineSocket | undefined> | undefined;
+  #isSyncing = false;
+  #syncId: unknown;
+
+  constructor(agent: VirshAgent, events: LineSocketEvents, clock: Clock) {
+    this.#agent = agent;
+    this.#events = events;
+    this.#clock = clock;
+  }
+
+  write(bytes: Uint8Array): boolean {
+    if (this.#closing.signal.aborted) return false;
+    // A sync on a socket begins with a delimiter, which libvirt puts in itself.
+    const text = Buffer.from(bytes)
+      .toString("utf8")
+      .replace(/^[^{]*/, "");
+    void this.#send(JSON.parse(text) as JsonObject);
+    return true;
+  }
+
+  end(): void {
+    this.destroy();
+  }
+
+  destroy(): void {
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort();
+    void this.#direct?.then((socket) => socket?.destroy());
+  }
+
+  async #send(command: JsonObject): Promise<void> {
+    try {
+      if (this.#direct !== undefined) await this.#sendDirectly(command);
+      else if (command["execute"] === "guest-sync-delimited") await this.#sync(command);
+      else await this.#execute(command);
+    } catch (error) {
+      if (this.#closing.signal.aborted) return;
+      this.destroy();
+      this.#events.onEnd(error as Error);
+    }
+  }
+
+  /** libvirt answers in order, so one question at a time is enough; the last number asked counts. */
+  async #sync(command: JsonObject): Promise<void> {
+    const args = command["arguments"];
+    this.#syncId = isObject(args) ? args["id"] : undefined;
+    if (this.#isSyncing) return;
+    this.#isSyncing = true;
+    try {
+      const id = 1 + Math.trunc(this.#clock.nowMs() % 1_000_000_000);
+      const result = await this.#run({ execute: "guest-sync", arguments: { id } });
+      if (result === undefined) {
+        await this.#sendDirectly(command);
+        return;
+      }
+      if (result.exitCode !== 0) return;
+      this.#tell({ return: this.#syncId }, true);
+    } finally {
+      this.#isSyncing = false;
+    }
+  }
+
+  async #execute(command: JsonObject): Promise<void> {
+    const result = await this.#run(command);
+    if (result === undefined) {
+      await this.#sendDirectly(command);
+      return;
+    }
+    const reason = refusalPattern.exec(result.stderr)?.[1];
+    if (result.exitCode === 0) this.#tell(JSON.parse(result.stdout) as JsonObject, false);
+    else if (reason !== undefined) {
+      this.#tell({ error: { class: "GenericError", desc: reason } }, false);
+    }
+  }
+
+  /** `undefined` where libvirt is not there. */
+  async #run(command: JsonObject): Promise<ToolResult | undefined> {
+    const { uri, domain } = this.#agent;
+    const args = ["-q", "-c", uri, "qemu-agent-command", "--timeout", String(ANSWER_SECONDS)];
+    const result = await runTool("virsh", [...args, domain, JSON.stringify(command)], {
+      timeoutMs: VIRSH_TIMEOUT_MS,
+      signal: this.#closing.signal,
+    });
+    const isLost = result.exitCode !== 0 && lostPattern.test(result.stderr);
+    return isLost ? undefined : result;
+  }
+
+  /** On the channel's own socket, from now on. */
+  async #sendDirectly(command: JsonObject): Promise<void> {
+    this.#direct ??= this.#connect();
+    const socket = await this.#direct;
+    const delimiter = command["execute"] === "guest-sync-delimited" ? "\u00ff" : "";
+    const line = Buffer.from(`${delimiter}${JSON.stringify(command)}\n`, "latin1");
+    socket?.write(line);
+  }
+
+  async #connect(): Promise<LineSocket | undefined> {
+    const options = { timeoutMs: CONNECT_TIMEOUT_MS, clock: this.#clock };
+    return connectWhenThere(this.#agent.socketPath, this.#events, options);
+  }
+
+  #tell(answer: JsonObject, isDelimited: boolean): void {
+    if (this.#closing.signal.aborted) return;
+    this.#events.onLine({ text: JSON.stringify(answer), isDelimited });
+  }
+}

@@ -1,0 +1,57 @@
+/** Whether layers could be merged on this host later, asked before the first one is made. */
+import { open } from "node:fs/promises";
+
+import { KluisError } from "#base/kluis-error.ts";
+import type { LibvirtVm } from "./libvirt-vm.ts";
+import { attributeOf, childOf, parseXml } from "./xml.ts";
+
+/** From this version on libvirt gives the profile of a VM the right to write backing files. */
+const appArmorFrom = { major: 12, minor: 1 } as const;
+
+/**
+ * Errors: SnapshotFailed where the original images cannot be opened for writing, or where AppArmor
+ * would forbid it to QEMU: layers that cannot be merged would grow for ever.
+ */
+export async function assertCommitPossible(vm: LibvirtVm): Promise<void> {
+  for (const { name, path } of vm.domain.disks) {
+    const reason = await whyNotWritable(path);
+    if (reason !== undefined) throw impossible(vm, `disk "${name}": ${reason}`);
+  }
+  const { virsh, domain } = vm;
+  const host = childOf(parseXml(await virsh.run(["capabilities"])), "host");
+  const models = host?.children.filter((child) => child.name === "secmodel") ?? [];
+  if (!models.some((model) => childOf(model, "model")?.text === "apparmor")) return;
+  const root = parseXml(await virsh.run(["dumpxml", "--inactive", `--domain=${domain.uuid}`]));
+  if (attributeOf(childOf(root, "seclabel"), "type") === "none") return;
+  const version = await virsh.run(["version", "--daemon"]);
+  const [, major = "0", minor = "0"] = /daemon:\s+(\d+)\.(\d+)/.exec(version) ?? [];
+  const isOld =
+    Number(major) < appArmorFrom.major ||
+    (Number(major) === appArmorFrom.major && Number(minor) < appArmorFrom.minor);
+  if (isOld) {
+    throw impossible(
+      vm,
+      `AppArmor of libvirt ${major}.${minor} forbids QEMU to write backing files`,
+    );
+  }
+}
+
+/** Opening changes nothing, not even the times of the file. */
+async function whyNotWritable(path: string): Promise<string | undefined> {
+  try {
+    await (await open(path, "r+")).close();
+    return undefined;
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    // An image that is not there has an error of its own.
+    return code === "ENOENT" ? undefined : message;
+  }
+}
+
+function impossible(vm: LibvirtVm, reason: string): KluisError {
+  return new KluisError(
+    "SnapshotFailed",
+    `Cannot take a snapshot of VM "${vm.domain.name}": its layers could not be merged on this ` +
+      `host later: ${reason}`,
+  );
+}

@@ -1,0 +1,104 @@
+/**
+ * Goal: of a domain's XML Kluis reads what it needs, and changes the images of its disks and nothing
+ * else. Method: XML as libvirt 9 writes it, live and persistent.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { isKluisError } from "#base/kluis-error.ts";
+import { giveNewIdentity, nameImages, parseDomain, readImagePaths } from "./domain-xml.ts";
+
+const head = `<domain type='kvm' id='3'>
+  <name>a &amp; b</name>
+  <uuid>6b6c7569-7300-4000-8000-6c6162000001</uuid>
+  <!-- <disk/> in a comment -->
+  <devices>`;
+const tail = `
+    <graphics type='vnc' passwd='se"cret'/>
+    <channel type='unix'><source mode='bind' path='/run/agent'/>
+      <target type='virtio' name='org.qemu.guest_agent.0' state='connected'/></channel>
+  </devices>
+</domain>
+`;
+
+function domainOf(disks: string): string {
+  return `${head}${disks}${tail}`;
+}
+
+const rawDisk = `
+    <disk type='file' device='disk'>
+      <driver name="qemu" type="raw" cache='none'/>
+      <source file='/images/a&apos;.raw' index='1'/>
+      <backingStore/>
+      <target dev='vda' bus='virtio'/>
+    </disk>`;
+
+test("domain XML: names UUID, name, disks and the agent's channel", () => {
+  const domain = parseDomain(domainOf(rawDisk));
+  assert.equal(domain.uuid, "6b6c7569-7300-4000-8000-6c6162000001");
+  assert.equal(domain.name, "a & b");
+  assert.equal(domain.agentPath, "/run/agent");
+  const chain = ["/images/a'.raw"];
+  assert.deepEqual(domain.disks, [{ name: "vda", path: "/images/a'.raw", format: "raw", chain }]);
+});
+
+test("domain XML: reads the chain of a running domain from the top down", () => {
+  const chained = `<disk type='file' device='disk'><driver type='qcow2'/><source file='/c'/>
+    <backingStore type='file'><format type='qcow2'/><source file='/b'/>
+    <backingStore type='file'><format type='raw'/><source file='/a'/><backingStore/></backingStore>
+    </backingStore><target dev='vda'/></disk>`;
+  assert.deepEqual(parseDomain(domainOf(chained)).disks[0]?.chain, ["/c", "/b", "/a"]);
+  assert.deepEqual(readImagePaths(domainOf(chained)), ["/c", "/b", "/a"]);
+});
+
+test("domain XML: another image changes type, format and path, and nothing else", () => {
+  const xml = domainOf(rawDisk);
+  const named = nameImages(xml, new Map([["vda", { path: "/l'<1>", format: "qcow2" }]]));
+  const disk = parseDomain(named).disks[0];
+  assert.deepEqual([disk?.path, disk?.format, disk?.chain.length], ["/l'<1>", "qcow2", 1]);
+  assert.ok(named.startsWith(head) && named.endsWith(tail));
+  assert.ok(named.includes("cache='none'"));
+  const back = nameImages(named, new Map([["vda", { path: "/images/a'.raw", format: "raw" }]]));
+  assert.deepEqual(parseDomain(back).disks, parseDomain(xml).disks);
+  assert.equal(nameImages(named, new Map()), named);
+});
+
+test("domain XML: a new identity has another name and nothing that is one domain's own", () => {
+  const nic = `<interface type='network'><mac address='52:54:00:00:00:01'/><model type='virtio'/>
+    </interface>`;
+  const xml = giveNewIdentity(domainOf(rawDisk + nic), "new <1>");
+  const domain = parseDomain(xml);
+  assert.deepEqual([domain.name, domain.uuid, domain.agentPath], ["new <1>", undefined, undefined]);
+  assert.ok(domain.hasAgent && !xml.includes("<mac ") && xml.includes("<model type='virtio'/>"));
+  assert.deepEqual(domain.disks, parseDomain(domainOf(rawDisk)).disks);
+});
+
+test("domain XML: says which disks cannot have layers, and which no snapshot takes", () => {
+  const disks = `
+    <disk type='network' device='disk'><driver type='raw'/><source protocol='rbd' name='p/i'/>
+      <target dev='vda'/></disk>
+    <disk type='file' device='disk'><driver type='raw' cache='unsafe'/><source file='/u'/>
+      <target dev='vdb'/></disk>
+    <disk type='file' device='disk'><driver type='vmdk'/><source file='/v'/>
+      <target dev='vdc'/></disk>
+    <disk type='file' device='disk'><driver type='qcow2'/><source file='/e'>
+      <encryption format='luks'/></source><target dev='vdd'/></disk>
+    <disk type='block' device='disk'><driver type='raw'/><source dev='/dev/sdb'/>
+      <target dev='vde'/></disk>
+    <disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>`;
+  const domain = parseDomain(domainOf(disks));
+  assert.deepEqual(
+    domain.refused.map((disk) => disk.name),
+    ["vda", "vdb", "vdc", "vdd", "vde"],
+  );
+  assert.deepEqual([domain.disks, domain.skipped], [[], ["sda"]]);
+});
+
+test("domain XML: what libvirt does not write is refused", () => {
+  for (const xml of ["", "<domain>", "<a></b>", "<a/><b/>", "<domain><devices>&</domain>", "x<"]) {
+    assert.throws(
+      () => parseDomain(xml),
+      (error) => isKluisError(error, "ConfigInvalid"),
+    );
+  }
+});

@@ -1,0 +1,173 @@
+/** A domain as operations on its layers see it; internal to this folder. */
+import { dirname, join } from "node:path";
+
+import { present } from "#base/assert.ts";
+import type { Clock } from "#base/clock.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import { syncDirectory, syncFile } from "#drivers/layers/durable-file.ts";
+import type { LayeredVm, OriginalDisk } from "#drivers/layers/layered-vm.ts";
+import { ensureVmDirectory, planVmDirectory } from "#drivers/layers/vm-directory.ts";
+import { readStoredRecord } from "#drivers/layers/vm-record-file.ts";
+import { activeLayer, findDisk, originalLayer, type VmRecord } from "#drivers/layers/vm-record.ts";
+import {
+  nameImages,
+  parseDomain,
+  readImagePaths,
+  type Domain,
+  type DomainDisk,
+} from "./domain-xml.ts";
+import { isVirshRefusal, VIRSH_XML, type Virsh } from "./virsh.ts";
+
+/** A domain that libvirt knows. */
+export interface DefinedDomain extends Domain {
+  readonly uuid: string;
+}
+
+/** See above. */
+export interface LibvirtVm extends LayeredVm {
+  readonly host: LibvirtHost;
+  readonly virsh: Virsh;
+  /** As its persistent XML has it. */
+  readonly domain: DefinedDomain;
+}
+
+/** What is the same for all VMs of one libvirt. */
+export interface LibvirtHost {
+  readonly virsh: Virsh;
+  readonly stateDirectory: string;
+  /** Where libvirt keeps its persistent XML. */
+  readonly configDirectory: string;
+  readonly clock: Clock;
+  readonly onStep: LayeredVm["onStep"];
+}
+
+/** Finds a domain by its UUID or name. Errors: VmNotFound, QmpFailed, ConfigInvalid. */
+export async function findLibvirtVm(
+  host: LibvirtHost,
+  vmId: string,
+  signal: AbortSignal | undefined,
+): Promise<LibvirtVm> {
+  const { virsh, clock, onStep } = host;
+  const xml = await virsh.run(["dumpxml", "--inactive", `--domain=${vmId}`], { signal });
+  const parsed = parseDomain(xml);
+  const domain = { ...parsed, uuid: present(parsed.uuid, "libvirt gives every domain a UUID") };
+  const directory = planVmDirectory(host.stateDirectory, domain.uuid);
+  await ensureVmDirectory(directory);
+  const stored = await readStoredRecord(directory);
+  const disks = domain.disks.map((disk) => toOriginal(disk, stored));
+  return {
+    host,
+    virsh,
+    domain,
+    directory,
+    description: { name: domain.uuid, disks },
+    clock,
+    onStep,
+    nameLayers: (record) => nameLayers(host, domain, record),
+    readConfigured: () => readConfigured(virsh, domain.uuid),
+    readNames: async () => {
+      const now = parseDomain(
+        await virsh.run(["dumpxml", "--inactive", `--domain=${domain.uuid}`]),
+      );
+      return new Map(now.disks.map((disk) => [disk.name, disk.path]));
+    },
+  };
+}
+
+/**
+ * What the persistent XML of every domain names, and the running one's chain. A domain that was
+ * restored may stand on layers of another.
+ */
+async function readConfigured(virsh: Virsh, uuid: string): Promise<ReadonlySet<string>> {
+  const named = new Set<string>();
+  const uuids = await virsh.run(["list", "--all", "--uuid"]);
+  const dumps = uuids
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((each) => ["dumpxml", "--inactive", `--domain=${each}`]);
+  for (const args of [["dumpxml", `--domain=${uuid}`], ...dumps]) {
+    let xml: string;
+    try {
+      xml = await virsh.run(args);
+    } catch (error) {
+      // Undefined since the list was made.
+      if (isKluisError(error, "VmNotFound")) continue;
+      throw error;
+    }
+    for (const path of readImagePaths(xml)) named.add(path);
+  }
+  return named;
+}
+
+/** Errors: SnapshotFailed where the domain has a disk that layers cannot be put on. */
+export function assertLayersPossible(domain: Domain): void {
+  const [refused] = domain.refused;
+  if (refused === undefined) return;
+  throw new KluisError(
+    "SnapshotFailed",
+    `Cannot take a snapshot of VM "${domain.name}": disk "${refused.name}": ${refused.reason}`,
+  );
+}
+
+/** The image below all layers: the XML names the newest. */
+function toOriginal(disk: DomainDisk, stored: VmRecord | undefined): OriginalDisk {
+  const { name, path, format } = disk;
+  const known = stored === undefined ? undefined : findDisk(stored, name);
+  if (known === undefined || !known.layers.some((layer) => layer.path === path)) {
+    return { name, path, format };
+  }
+  return { name, path: known.describedPath, format: originalLayer(known).format };
+}
+
+/** Defines the persistent XML, and the one inside a saved state, onto the active layers. */
+async function nameLayers(
+  host: LibvirtHost,
+  domain: DefinedDomain,
+  record: VmRecord,
+): Promise<void> {
+  const { virsh } = host;
+  const images = new Map(
+    record.disks.map((disk) => {
+      const { number, path, format } = activeLayer(disk);
+      return [disk.name, { path: number === 0 ? disk.describedPath : path, format }];
+    }),
+  );
+  const target = `--domain=${domain.uuid}`;
+  // With passwords, which a definition without them would take away.
+  const xml = await virsh.run(["dumpxml", "--inactive", "--security-info", target]);
+  const named = nameImages(xml, images);
+  if (named !== xml) {
+    await virsh.run(["define", VIRSH_XML], { xml: named });
+    await syncDefinition(host, domain);
+  }
+  const saved = await readManagedSave(virsh, target);
+  if (saved === undefined) return;
+  const renamed = nameImages(saved, images);
+  if (renamed !== saved) {
+    await virsh.run(["managedsave-define", target, VIRSH_XML], { xml: renamed });
+  }
+}
+
+/** The XML that a start from the domain's saved state would use; `undefined` where it has none. */
+async function readManagedSave(virsh: Virsh, target: string): Promise<string | undefined> {
+  try {
+    return await virsh.run(["managedsave-dumpxml", "--security-info", target]);
+  } catch (error) {
+    const isAbsent = isVirshRefusal(error) && /does not have managed save/.test(error.message);
+    if (isAbsent) return undefined;
+    throw error;
+  }
+}
+
+/** libvirt syncs the file and not its name. */
+async function syncDefinition(host: LibvirtHost, domain: Domain): Promise<void> {
+  const path = join(host.configDirectory, `${domain.name}.xml`);
+  try {
+    await syncFile(path);
+    await syncDirectory(dirname(path));
+  } catch (error) {
+    // A libvirt that keeps its XML elsewhere, or shows it to its own user only.
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== "ENOENT" && code !== "EACCES") throw error;
+  }
+}

@@ -1,0 +1,196 @@
+/** A running domain as operations on its layers see it: libvirt. */
+import { KluisError } from "#base/kluis-error.ts";
+import { planVirshAgent } from "#drivers/guest/virsh-agent-channel.ts";
+import { waitUntil } from "#drivers/guest/deadline.ts";
+import type { LayerMerge } from "#drivers/layers/layer-changes.ts";
+import type {
+  CommitWait,
+  Flattening,
+  LayerSwitch,
+  MachineSession,
+  RunningMachine,
+  UsedChain,
+} from "#drivers/layers/layered-vm.ts";
+import { readVirtualSize } from "#drivers/layers/overlay.ts";
+import {
+  activeLayer,
+  originalLayer,
+  type DiskRecord,
+  type VmRecord,
+} from "#drivers/layers/vm-record.ts";
+import { parseXml, attributeOf, quoteXml } from "./xml.ts";
+import { abortBlockJob, findBlockJob, waitForBlockJob } from "./block-jobs.ts";
+import { parseDomain, type Domain } from "./domain-xml.ts";
+import { flattenDomainDisk, settleFlattening } from "./flatten-domain-disk.ts";
+import type { LibvirtVm } from "./libvirt-vm.ts";
+import { queryWrittenChains } from "./monitor-chains.ts";
+import { isVirshRefusal, VIRSH_XML, type Virsh } from "./virsh.ts";
+
+/** A snapshot flushes the layers; on a slow disk that takes its time, frozen or not. */
+const SNAPSHOT_TIMEOUT_MS = 60_000;
+/** How long libvirt may take to see that a job has ended. */
+const JOB_SEEN_TIMEOUT_MS = 10_000;
+const JOB_SEEN_POLL_MS = 50;
+
+/** The running machine of a domain; `undefined` where none runs. */
+export async function findLibvirtMachine(vm: LibvirtVm): Promise<RunningMachine | undefined> {
+  const { virsh, domain } = vm;
+  const { uuid } = domain;
+  const xml = await virsh.run(["dumpxml", `--domain=${uuid}`]);
+  if (attributeOf(parseXml(xml), "id") === undefined) return undefined;
+  const socketPath = parseDomain(xml).agentPath ?? "";
+  return {
+    agentSocket: planVirshAgent({ uri: virsh.uri, domain: uuid, socketPath }),
+    open: () => Promise.resolve(new VirshSession(vm)),
+  };
+}
+
+class VirshSession implements MachineSession {
+  readonly #vm: LibvirtVm;
+  readonly #virsh: Virsh;
+  readonly #uuid: string;
+
+  constructor(vm: LibvirtVm) {
+    this.#vm = vm;
+    this.#virsh = vm.virsh;
+    this.#uuid = vm.domain.uuid;
+  }
+
+  async settle(record: VmRecord): Promise<void> {
+    const kind = record.work?.kind;
+    if (kind === "detach") await settleFlattening(this.#vm, record);
+    if (kind !== "merge") return;
+    for (const disk of record.disks) {
+      const job = { virsh: this.#virsh, uuid: this.#uuid, disk: disk.name };
+      if ((await findBlockJob(job)) !== undefined) await abortBlockJob(job);
+    }
+  }
+
+  async queryChains(disks: readonly DiskRecord[]): Promise<ReadonlyMap<string, UsedChain>> {
+    const shown = await this.#readChains();
+    const isAsRecorded = disks.every((disk) => isSameImage(disk, shown.get(disk.name)?.[0]));
+    // libvirt may have died in the moment of a snapshot, and not know of it: then QEMU is asked.
+    const chains = isAsRecorded ? shown : await queryWrittenChains(this.#virsh, this.#uuid);
+    const used = new Map<string, UsedChain>();
+    for (const disk of disks) used.set(disk.name, await toUsedChain(disk, chains.get(disk.name)));
+    return used;
+  }
+
+  /** libvirt closes what it does not use. */
+  closeUnused(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** libvirt opens a layer when it switches to it. */
+  openLayer(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  async takeInstant(switches: readonly LayerSwitch[]): Promise<void> {
+    const xml = planSnapshotXml(this.#vm.domain, switches);
+    const flags = ["--disk-only", "--reuse-external", "--atomic", "--no-metadata"];
+    try {
+      const args = ["snapshot-create", `--domain=${this.#uuid}`, VIRSH_XML, ...flags];
+      await this.#virsh.run(args, { xml, timeoutMs: SNAPSHOT_TIMEOUT_MS });
+    } catch (error) {
+      if (!isVirshRefusal(error)) throw error;
+      // It may have failed after the switch.
+      const shown = await this.#readChains();
+      const isTaken = switches.some(({ diskName, to }) => shown.get(diskName)?.[0] === to.path);
+      if (isTaken) throw error;
+      throw new KluisError("SnapshotFailed", `Cannot take a snapshot: ${error.message}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async commit(disk: DiskRecord, merge: LayerMerge, wait: CommitWait): Promise<void> {
+    const job = { virsh: this.#virsh, uuid: this.#uuid, disk: disk.name };
+    const base = layerPath(disk, merge.into);
+    const top = layerPath(disk, merge.upTo);
+    const range = ["--base", base, "--top", top];
+    await this.#virsh.run(["blockcommit", this.#uuid, disk.name, ...range]);
+    const { clock } = this.#vm;
+    let isStopped = false;
+    try {
+      isStopped = !(await waitForBlockJob(job, { clock, ...wait }));
+    } finally {
+      if (isStopped || wait.signal?.aborted === true) await abortBlockJob(job);
+    }
+    if (isStopped) return;
+    const isGone = await waitUntil(
+      async () => (await this.#readChains()).get(disk.name)?.includes(top) === false,
+      { timeoutMs: JOB_SEEN_TIMEOUT_MS, pollMs: JOB_SEEN_POLL_MS, clock },
+    );
+    if (isGone) return;
+    throw new KluisError(
+      "QmpFailed",
+      `Cannot merge layers of disk "${disk.name}": libvirt's job failed; its log says why`,
+    );
+  }
+
+  flatten(flattening: Flattening): Promise<VmRecord> {
+    return flattenDomainDisk(this.#vm, flattening);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** Files of each disk from the top down, as libvirt knows them. */
+  async #readChains(): Promise<ReadonlyMap<string, readonly string[]>> {
+    const domain = parseDomain(await this.#virsh.run(["dumpxml", `--domain=${this.#uuid}`]));
+    return new Map(domain.disks.map((disk) => [disk.name, disk.chain]));
+  }
+}
+
+/** The path by which libvirt knows a layer. */
+function layerPath(disk: DiskRecord, number: number): string {
+  if (number === 0) return disk.describedPath;
+  return disk.layers.find((layer) => layer.number === number)?.path ?? disk.describedPath;
+}
+
+function isSameImage(disk: DiskRecord, path: string | undefined): boolean {
+  const { number, path: image } = activeLayer(disk);
+  return path === image || (number === 0 && path === disk.describedPath);
+}
+
+async function toUsedChain(
+  disk: DiskRecord,
+  paths: readonly string[] | undefined,
+): Promise<UsedChain> {
+  const original = originalLayer(disk);
+  const numbers: number[] = [];
+  for (const path of paths ?? []) {
+    const isOriginal = path === disk.describedPath || path === original.path;
+    const layer = isOriginal ? original : disk.layers.find((each) => each.path === path);
+    if (layer === undefined) break;
+    numbers.unshift(layer.number);
+    if (layer.number === 0) {
+      const top = disk.layers.find((each) => each.number === numbers.at(-1)) ?? original;
+      return { numbers, sizeBytes: await readVirtualSize(top) };
+    }
+  }
+  const [top = "none"] = paths ?? [];
+  throw new KluisError(
+    "QmpFailed",
+    `Cannot tell which layers disk "${disk.name}" of the running VM uses: it stands on "${top}", ` +
+      "which no record knows",
+    { details: { disk: disk.name } },
+  );
+}
+
+/** Every disk of the domain is named, because libvirt takes those that are not. */
+function planSnapshotXml(domain: Domain, switches: readonly LayerSwitch[]): string {
+  const names = [...domain.disks, ...domain.refused].map((disk) => disk.name);
+  const lines = [...names, ...domain.skipped].map((name) => {
+    const change = switches.find((each) => each.diskName === name);
+    if (change === undefined) return `<disk name=${quoteXml(name)} snapshot='no'/>`;
+    const { path, format } = change.to;
+    return (
+      `<disk name=${quoteXml(name)} snapshot='external' type='file'>` +
+      `<driver type=${quoteXml(format)}/><source file=${quoteXml(path)}/></disk>`
+    );
+  });
+  return `<domainsnapshot><disks>${lines.join("")}</disks></domainsnapshot>`;
+}
