@@ -24,7 +24,7 @@ import {
   type PackExtent,
 } from "./entry-reader.ts";
 import { IdTable } from "./id-table.ts";
-import { SegmentLoader, type SegmentReader } from "./segment-loader.ts";
+import { repairsPerReadMax, SegmentLoader, type SegmentReader } from "./segment-loader.ts";
 import { type LostSegment, SegmentRepairs } from "./segment-repairs.ts";
 import { decodeSnapshot, encodeSnapshot, type TableSnapshot } from "./table-snapshot.ts";
 
@@ -79,8 +79,6 @@ const pageCacheBytes = 16 * 1024 * 1024;
 const segmentObjectBytes = 1024;
 /** Segments that are read from the vault at the same time. */
 const readsAtOnce = 4;
-/** Rebuilds that one lookup may wait for. */
-const repairsPerLookupMax = 8;
 /** A snapshot is written when the last lacks so many entries, or this share, or so many segments. */
 const snapshotEntries = 64 * 1024;
 const snapshotShare = 1 / 32;
@@ -336,7 +334,7 @@ export class BlockIndex implements AsyncDisposable {
 
   /** {@link lookup}, after repair where the cache is damaged. Errors: those of reading the vault. */
   async locate(id: Uint8Array): Promise<BlockLocation | undefined> {
-    for (let repairs = 0; repairs < repairsPerLookupMax; repairs++) {
+    for (let repairs = 0; repairs < repairsPerReadMax; repairs++) {
       try {
         return this.#lookup(id);
       } catch (error) {

@@ -22,6 +22,8 @@ export type SegmentReader = (
 
 /** Pages that are read and entered between two turns of the event loop. */
 const pagesAtOnce = 64;
+/** How often a segment is built anew for one read of it. */
+export const repairsPerReadMax = 8;
 
 /** A segment that is whole in the cache, not yet in the table. */
 export interface PreparedSegment {
@@ -98,12 +100,15 @@ export class SegmentLoader {
   }
 
   async #readPages(segment: LoadedSegment, page: number, target: Uint8Array): Promise<void> {
-    try {
-      readChecked(segment, page, target);
-    } catch (error) {
-      if (!(error instanceof CacheUnreadable)) throw error;
-      await this.rebuild(segment);
-      readChecked(segment, page, target);
+    for (let repairs = 0; ; repairs++) {
+      try {
+        readChecked(segment, page, target);
+        return;
+      } catch (error) {
+        // Other processes on the same cache may damage it again before it is read.
+        if (!(error instanceof CacheUnreadable) || repairs === repairsPerReadMax) throw error;
+        await this.rebuild(segment);
+      }
     }
   }
 

@@ -3,7 +3,7 @@ import { bytesEqual, toHex } from "#base/bytes.ts";
 import { isKluisError, type KluisError } from "#base/kluis-error.ts";
 import { CacheUnreadable } from "#vault/cache/page-source.ts";
 import type { EntryReader, LoadedSegment } from "./entry-reader.ts";
-import type { SegmentLoader } from "./segment-loader.ts";
+import { repairsPerReadMax, type SegmentLoader } from "./segment-loader.ts";
 
 /** A segment of the store that cannot be read: what it alone names is absent. */
 export interface LostSegment {
@@ -64,13 +64,15 @@ export class SegmentRepairs {
 
   /** Reads, after repair where the cache is damaged; `undefined` where the segment is lost. */
   async read<T>(segment: LoadedSegment, read: () => T): Promise<T | undefined> {
-    if (isLost(segment)) return undefined;
-    try {
-      return read();
-    } catch (error) {
-      await this.repair(this.damagedBy(error));
-      return isLost(segment) ? undefined : read();
+    for (let repairs = 0; !isLost(segment); repairs++) {
+      try {
+        return read();
+      } catch (error) {
+        if (repairs === repairsPerReadMax) throw error;
+        await this.repair(this.damagedBy(error));
+      }
     }
+    return undefined;
   }
 
   /** Notes that a segment is lost if `error` says so; throws it again otherwise. */
