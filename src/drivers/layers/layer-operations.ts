@@ -34,7 +34,7 @@ export interface VmFinder<V extends LayeredVm, M extends RunningMachine> {
   findMachine(vm: V): Promise<M | undefined>;
 }
 
-/** See above. Errors are those of the port. */
+/** See above; a driver's class is built on it. Errors are those of the port. */
 export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
   readonly #finder: VmFinder<V, M>;
 

@@ -10,15 +10,7 @@ import { readVirtualSize } from "#drivers/layers/overlay.ts";
 import { recoverVm } from "#drivers/layers/recover.ts";
 import { readVmRecord } from "#drivers/layers/vm-record-file.ts";
 import { activeLayer, originalLayer } from "#drivers/layers/vm-record.ts";
-import type {
-  DiskSpace,
-  ExtensionAction,
-  ExtensionState,
-  Hypervisor,
-  SnapshotRequest,
-  Vm,
-  VmSnapshot,
-} from "#ports/hypervisor.ts";
+import type { Hypervisor, SnapshotRequest, Vm, VmSnapshot } from "#ports/hypervisor.ts";
 import { assertCommitPossible } from "./assert-commit-possible.ts";
 import {
   assertLayersPossible,
@@ -69,9 +61,8 @@ export async function openLibvirtHypervisor(
   return new Domains(options);
 }
 
-class Domains implements LibvirtHypervisor {
+class Domains extends LayerOperations<LibvirtVm, RunningMachine> implements LibvirtHypervisor {
   readonly #host: LibvirtHost;
-  readonly #layers: LayerOperations<LibvirtVm, RunningMachine>;
 
   constructor(options: LibvirtHypervisorOptions) {
     const host: LibvirtHost = {
@@ -81,11 +72,11 @@ class Domains implements LibvirtHypervisor {
       clock: options.clock ?? systemClock,
       onStep: options.onStep ?? (() => Promise.resolve()),
     };
-    this.#host = host;
-    this.#layers = new LayerOperations({
+    super({
       findVm: (vmId, signal) => findLibvirtVm(host, vmId, signal),
       findMachine: findLibvirtMachine,
     });
+    this.#host = host;
   }
 
   async list(signal?: AbortSignal): Promise<readonly Vm[]> {
@@ -107,7 +98,7 @@ class Domains implements LibvirtHypervisor {
   }
 
   start(vmId: string, signal?: AbortSignal): Promise<void> {
-    return this.#layers.operate(vmId, { kind: "start", signal }, async (vm, machine) => {
+    return this.operate(vmId, { kind: "start", signal }, async (vm, machine) => {
       const { virsh, domain } = vm;
       if (machine !== undefined) {
         const state = await virsh.run(["domstate", domain.uuid]);
@@ -127,7 +118,7 @@ class Domains implements LibvirtHypervisor {
     options: { readonly shutdownTimeoutMs?: number; readonly signal?: AbortSignal } = {},
   ): Promise<void> {
     const { signal, shutdownTimeoutMs = SHUTDOWN_TIMEOUT_MS } = options;
-    return this.#layers.operate(vmId, { kind: "stop", signal }, async (vm, machine) => {
+    return this.operate(vmId, { kind: "stop", signal }, async (vm, machine) => {
       const { virsh, domain, clock } = vm;
       if (machine === undefined) {
         throw new KluisError("VmStateWrong", `Cannot stop VM "${domain.name}": it does not run`);
@@ -143,7 +134,7 @@ class Domains implements LibvirtHypervisor {
     });
   }
 
-  async takeSnapshot(
+  override async takeSnapshot(
     vmId: string,
     request: SnapshotRequest,
     signal?: AbortSignal,
@@ -152,43 +143,7 @@ class Domains implements LibvirtHypervisor {
     assertLayersPossible(vm.domain);
     const { disks } = await readVmRecord(vm);
     if (disks.some((disk) => disk.layers.length === 1)) await assertCommitPossible(vm);
-    return this.#layers.takeSnapshot(vmId, request, signal);
-  }
-
-  listSnapshots(vmId: string, signal?: AbortSignal): Promise<readonly VmSnapshot[]> {
-    return this.#layers.listSnapshots(vmId, signal);
-  }
-
-  releaseSnapshots(vmId: string, ids: ReadonlySet<string>, signal?: AbortSignal): Promise<void> {
-    return this.#layers.releaseSnapshots(vmId, ids, signal);
-  }
-
-  markBase(
-    vmId: string,
-    base: { readonly vaultId: string; readonly snapshotId: string },
-    signal?: AbortSignal,
-  ): Promise<void> {
-    return this.#layers.markBase(vmId, base, signal);
-  }
-
-  beginTransfer(vmId: string, signal?: AbortSignal): Promise<AsyncDisposable> {
-    return this.#layers.beginTransfer(vmId, signal);
-  }
-
-  readSpace(vmId: string, signal?: AbortSignal): Promise<readonly DiskSpace[]> {
-    return this.#layers.readSpace(vmId, signal);
-  }
-
-  manageExtension(
-    vmId: string,
-    action: ExtensionAction,
-    signal?: AbortSignal,
-  ): Promise<ExtensionState> {
-    return this.#layers.manageExtension(vmId, action, signal);
-  }
-
-  detach(vmId: string, signal?: AbortSignal): Promise<void> {
-    return this.#layers.detach(vmId, signal);
+    return super.takeSnapshot(vmId, request, signal);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

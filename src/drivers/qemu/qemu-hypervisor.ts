@@ -3,16 +3,7 @@ import { mkdir } from "node:fs/promises";
 
 import { systemClock, type Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
-import type {
-  DiskSpace,
-  ExtensionAction,
-  ExtensionState,
-  Hypervisor,
-  SnapshotRequest,
-  Vm,
-  VmDisk,
-  VmSnapshot,
-} from "#ports/hypervisor.ts";
+import type { Hypervisor, Vm, VmDisk } from "#ports/hypervisor.ts";
 import type { QemuRuntime } from "./arguments.ts";
 import { readDescriptionFiles } from "./description-files.ts";
 import { findMachine, launchMachine, resumeMachine, stopMachine } from "./machine.ts";
@@ -60,12 +51,15 @@ export async function openQemuHypervisor(options: QemuHypervisorOptions): Promis
   return new DescribedVms(options);
 }
 
-class DescribedVms implements QemuHypervisor {
+class DescribedVms extends LayerOperations<VmContext, QemuMachine> implements QemuHypervisor {
   readonly #host: VmHost;
-  readonly #layers: LayerOperations<VmContext, QemuMachine>;
   readonly #descriptionPaths: readonly string[];
 
   constructor(options: QemuHypervisorOptions) {
+    super({
+      findVm: (vmId) => this.#context(vmId),
+      findMachine: findQemuMachine,
+    });
     this.#descriptionPaths = options.descriptionPaths;
     this.#host = {
       stateDirectory: options.stateDirectory,
@@ -73,10 +67,6 @@ class DescribedVms implements QemuHypervisor {
       accelerator: options.accelerator ?? "detect",
       onStep: options.onStep ?? (() => Promise.resolve()),
     };
-    this.#layers = new LayerOperations({
-      findVm: (vmId) => this.#context(vmId),
-      findMachine: findQemuMachine,
-    });
   }
 
   async list(signal?: AbortSignal): Promise<readonly Vm[]> {
@@ -91,7 +81,7 @@ class DescribedVms implements QemuHypervisor {
   }
 
   async start(vmId: string, signal?: AbortSignal): Promise<void> {
-    await this.#layers.operate(vmId, { kind: "start", signal }, async (context, machine) => {
+    await this.operate(vmId, { kind: "start", signal }, async (context, machine) => {
       if (machine !== undefined) {
         if (await resumeMachine(context, signal)) return;
         throw new KluisError("VmStateWrong", `Cannot start VM "${vmId}": it runs already`);
@@ -112,52 +102,12 @@ class DescribedVms implements QemuHypervisor {
     options: { readonly shutdownTimeoutMs?: number; readonly signal?: AbortSignal } = {},
   ): Promise<void> {
     const { signal, shutdownTimeoutMs = SHUTDOWN_TIMEOUT_MS } = options;
-    await this.#layers.operate(vmId, { kind: "stop", signal }, async (context, machine) => {
+    await this.operate(vmId, { kind: "stop", signal }, async (context, machine) => {
       if (machine === undefined) {
         throw new KluisError("VmStateWrong", `Cannot stop VM "${vmId}": it does not run`);
       }
       await stopMachine(context, machine.identity, { shutdownTimeoutMs, signal });
     });
-  }
-
-  takeSnapshot(vmId: string, request: SnapshotRequest, signal?: AbortSignal): Promise<VmSnapshot> {
-    return this.#layers.takeSnapshot(vmId, request, signal);
-  }
-
-  listSnapshots(vmId: string, signal?: AbortSignal): Promise<readonly VmSnapshot[]> {
-    return this.#layers.listSnapshots(vmId, signal);
-  }
-
-  releaseSnapshots(vmId: string, ids: ReadonlySet<string>, signal?: AbortSignal): Promise<void> {
-    return this.#layers.releaseSnapshots(vmId, ids, signal);
-  }
-
-  markBase(
-    vmId: string,
-    base: { readonly vaultId: string; readonly snapshotId: string },
-    signal?: AbortSignal,
-  ): Promise<void> {
-    return this.#layers.markBase(vmId, base, signal);
-  }
-
-  beginTransfer(vmId: string, signal?: AbortSignal): Promise<AsyncDisposable> {
-    return this.#layers.beginTransfer(vmId, signal);
-  }
-
-  readSpace(vmId: string, signal?: AbortSignal): Promise<readonly DiskSpace[]> {
-    return this.#layers.readSpace(vmId, signal);
-  }
-
-  manageExtension(
-    vmId: string,
-    action: ExtensionAction,
-    signal?: AbortSignal,
-  ): Promise<ExtensionState> {
-    return this.#layers.manageExtension(vmId, action, signal);
-  }
-
-  detach(vmId: string, signal?: AbortSignal): Promise<void> {
-    return this.#layers.detach(vmId, signal);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
