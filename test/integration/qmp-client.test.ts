@@ -11,8 +11,8 @@ import { test } from "node:test";
 import { isKluisError } from "#base/kluis-error.ts";
 import { spawnDaemon, type Daemon } from "#drivers/process/daemon.ts";
 import { planLayerNodes } from "#drivers/qemu/arguments.ts";
-import { isQmpRefusal, QmpClient } from "#drivers/qemu/qmp-client.ts";
-import { cancelJob, dismissJob, findJob, waitForJob } from "#drivers/qemu/qmp-jobs.ts";
+import { isQmpRefusal, QmpClient } from "#drivers/qmp/qmp-client.ts";
+import { cancelJob, dismissJob, findJob, waitForJob } from "#drivers/qmp/qmp-jobs.ts";
 import { createTempFolder, type TempFolder } from "#testing/temp-folder.ts";
 
 interface BareMachine extends AsyncDisposable {

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
+import type { LibvirtHypervisorOptions } from "#drivers/libvirt/libvirt-hypervisor.ts";
 import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { QemuHypervisorOptions } from "#drivers/qemu/qemu-hypervisor.ts";
 import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
@@ -11,9 +12,9 @@ import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
 const program = fileURLToPath(new URL("kluis-child.ts", import.meta.url));
 const stepTimeoutMs = 120_000;
 
-/** What the child does. */
+/** What the child does; the options say with which driver. */
 export interface ChildPlan {
-  readonly options: QemuHypervisorOptions;
+  readonly options: QemuHypervisorOptions | LibvirtHypervisorOptions;
   readonly vmId: string;
   readonly operation:
     | { readonly kind: "snapshot"; readonly request: SnapshotRequest }

@@ -1,12 +1,15 @@
 /**
- * Runs one operation of the QEMU driver in a process of its own, which a test can kill or stop at
+ * Runs one operation of a VM driver in a process of its own, which a test can kill or stop at
  * any step. Tells each step on standard output; at the step of its plan it waits for a line on
  * standard input. Ends with the outcome as JSON.
  */
 import { createInterface } from "node:readline";
 
 import { toKluisError } from "#base/kluis-error.ts";
-import { openQemuHypervisor, type QemuHypervisor } from "#drivers/qemu/qemu-hypervisor.ts";
+import { openLibvirtHypervisor } from "#drivers/libvirt/libvirt-hypervisor.ts";
+import { openQemuHypervisor } from "#drivers/qemu/qemu-hypervisor.ts";
+import type { Hypervisor } from "#ports/hypervisor.ts";
+import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import { releaseBefore } from "#testing/release-before.ts";
 import type { ChildPlan, ChildMessage } from "./child-run.ts";
 
@@ -14,7 +17,7 @@ function tell(message: ChildMessage): void {
   process.stdout.write(`${JSON.stringify(message)}\n`);
 }
 
-async function perform(hypervisor: QemuHypervisor, plan: ChildPlan): Promise<ChildMessage> {
+async function perform(hypervisor: Hypervisor, plan: ChildPlan): Promise<ChildMessage> {
   const { vmId, operation } = plan;
   if (operation.kind === "snapshot") {
     const { id, consistency } = await hypervisor.takeSnapshot(vmId, operation.request);
@@ -31,15 +34,17 @@ async function perform(hypervisor: QemuHypervisor, plan: ChildPlan): Promise<Chi
 async function main(plan: ChildPlan): Promise<void> {
   const lines = createInterface(process.stdin)[Symbol.asyncIterator]();
   let waited = false;
-  const hypervisor = await openQemuHypervisor({
-    ...plan.options,
-    onStep: async (step) => {
-      tell({ kind: "step", step });
-      if (step !== plan.waitAt || waited) return;
-      waited = true;
-      await lines.next();
-    },
-  });
+  const onStep = async (step: VmStep): Promise<void> => {
+    tell({ kind: "step", step });
+    if (step !== plan.waitAt || waited) return;
+    waited = true;
+    await lines.next();
+  };
+  const { options } = plan;
+  const hypervisor =
+    "uri" in options
+      ? await openLibvirtHypervisor({ ...options, onStep })
+      : await openQemuHypervisor({ ...options, onStep });
   try {
     tell(await perform(hypervisor, plan));
   } catch (error) {

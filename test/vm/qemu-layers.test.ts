@@ -12,7 +12,7 @@ import type { ErrorCode } from "#base/error-codes.ts";
 import { isKluisError, type KluisError } from "#base/kluis-error.ts";
 import { addLayerNodes } from "#drivers/qemu/block-graph.ts";
 import { openQemuHypervisor } from "#drivers/qemu/qemu-hypervisor.ts";
-import { QmpClient } from "#drivers/qemu/qmp-client.ts";
+import { QmpClient } from "#drivers/qmp/qmp-client.ts";
 import type { SnapshotRequest } from "#ports/hypervisor.ts";
 import { releaseBefore } from "#testing/release-before.ts";
 import { runInGuest } from "../../lab/guest.ts";

@@ -24,7 +24,14 @@ export const layers: readonly Layer[] = [
 export const testingFolder = "testing";
 
 /** Folders below drivers that every driver may import; other drivers do not see each other. */
-export const sharedDrivers: readonly string[] = ["disk", "guest", "layers", "nbd", "process"];
+export const sharedDrivers: readonly string[] = [
+  "disk",
+  "guest",
+  "layers",
+  "nbd",
+  "process",
+  "qmp",
+];
 
 /** Folders whose subfolders are private: others import their top-level files only. */
 export const closedFolders: readonly RegExp[] = [/^src\/vault\//, /^src\/drivers\/[^/]+\//];

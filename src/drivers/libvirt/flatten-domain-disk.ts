@@ -5,17 +5,19 @@
 import { fileURLToPath } from "node:url";
 
 import { present } from "#base/assert.ts";
-import { KluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { GuardLink } from "#drivers/guest/guard-link.ts";
 import { waitUntil } from "#drivers/guest/deadline.ts";
 import { syncFile } from "#drivers/layers/durable-file.ts";
 import type { Flattening } from "#drivers/layers/layered-vm.ts";
-import { writeVmRecord } from "#drivers/layers/vm-record-file.ts";
-import { originalLayer, type VmRecord } from "#drivers/layers/vm-record.ts";
+import { readStoredRecord, writeVmRecord } from "#drivers/layers/vm-record-file.ts";
+import { activeLayer, originalLayer, type VmRecord } from "#drivers/layers/vm-record.ts";
 import { readProcessIdentity } from "#drivers/process/process-identity.ts";
 import { abortBlockJob, findBlockJob, type BlockJobPlace } from "./block-jobs.ts";
 import { disksOf } from "./domain-xml.ts";
+import { findMonitor } from "./find-monitor.ts";
 import type { LibvirtVm } from "./libvirt-vm.ts";
+import { settleByMonitor } from "./settle-by-monitor.ts";
 import { attributeOf, childOf, parseXml } from "./xml.ts";
 
 const program = fileURLToPath(new URL("pause-guard.ts", import.meta.url));
@@ -26,6 +28,8 @@ export interface PausedDomain {
   readonly uuid: string;
   readonly stateDirectory: string;
   readonly configDirectory: string;
+  /** Of QEMU; free where libvirt is dead. */
+  readonly monitorPath: string;
 }
 
 /** A commit of a whole disk on a slow one. */
@@ -34,12 +38,19 @@ const READY_POLL_MS = 200;
 /** What is left to copy once the guest stands still. */
 const REST_TIMEOUT_MS = 2_000;
 const REST_POLL_MS = 20;
+/** A libvirt that hangs holds the monitor; nobody gives a guest up that stands still. */
+const RESUME_TIMEOUT_MS = 3_600_000;
+const RESUME_POLL_MS = 500;
 
-/** See above. Returns the record as last written. Errors: QmpFailed; the VM goes on as it was. */
+/**
+ * See above. Returns the record as last written. Errors: QmpFailed, VmStateWrong where the guest
+ * could stand still for ever; the VM goes on as it was.
+ */
 export async function flattenDomainDisk(vm: LibvirtVm, flattening: Flattening): Promise<VmRecord> {
   const { disk, signal } = flattening;
   const { virsh, domain, clock } = vm;
   const place = { virsh, uuid: domain.uuid, disk: disk.name };
+  const monitorPath = await requireMonitor(vm, activeLayer(disk).path);
   const base = ["--base", disk.describedPath];
   await virsh.run(["blockcommit", domain.uuid, disk.name, "--active", ...base]);
   try {
@@ -50,28 +61,40 @@ export async function flattenDomainDisk(vm: LibvirtVm, flattening: Flattening): 
     await abortBlockJob(place);
     throw error;
   }
-  const guard = await startPauseGuard(vm, place, signal);
+  const guard = await startPauseGuard(vm, place, { monitorPath, signal });
   try {
     await virsh.run(["suspend", domain.uuid]);
     await changeOver(vm, flattening, place);
+    await resume(vm);
   } catch (error) {
-    await takeBack(vm, flattening, place);
+    await endPause(vm, flattening, { place, monitorPath });
     throw error;
   } finally {
-    await resume(vm);
     await guard.finish();
   }
   await vm.onStep("detach-finished");
   return flattening.flat;
 }
 
+/** A guest is only suspended where somebody can let it go on without libvirt. */
+async function requireMonitor(vm: LibvirtVm, imagePath: string): Promise<string> {
+  const path = await findMonitor(vm.domain.uuid, imagePath);
+  if (path !== undefined) return path;
+  throw new KluisError(
+    "VmStateWrong",
+    `Cannot detach VM "${vm.domain.name}" while it runs: QEMU's monitor socket cannot be found, ` +
+      "so the guest would stand still should libvirt die; stop the VM first",
+  );
+}
+
 /** Starts the process that lets the guest go on where we cannot; see pause-guard.ts. */
 async function startPauseGuard(
   vm: LibvirtVm,
   place: BlockJobPlace,
-  signal: AbortSignal | undefined,
+  plan: { readonly monitorPath: string; readonly signal: AbortSignal | undefined },
 ): Promise<GuardLink> {
   const { directory, clock, host } = vm;
+  const { monitorPath, signal } = plan;
   const kluis = present(await readProcessIdentity(process.pid), "this process has an identity");
   const { stateDirectory, configDirectory } = host;
   const target: PausedDomain = {
@@ -79,6 +102,7 @@ async function startPauseGuard(
     uuid: place.uuid,
     stateDirectory,
     configDirectory,
+    monitorPath,
   };
   const config = {
     targetSocket: JSON.stringify(target),
@@ -118,6 +142,40 @@ async function changeOver(
   await vm.virsh.run(["blockjob", place.uuid, place.disk, "--pivot"]);
 }
 
+/** The guest goes on whatever failed, by QEMU's own monitor where libvirt is dead. Errors: QmpFailed. */
+async function endPause(
+  vm: LibvirtVm,
+  flattening: Flattening,
+  target: { readonly place: BlockJobPlace; readonly monitorPath: string },
+): Promise<void> {
+  const { clock, directory } = vm;
+  const { place, monitorPath } = target;
+  const readRecord = async (): Promise<VmRecord> =>
+    present(await readStoredRecord(directory), "a detach writes the record first");
+  let failure: KluisError | undefined;
+  const isGoingOn = async (): Promise<boolean> => {
+    try {
+      if (await isShutOff(vm)) return true;
+      await takeBack(vm, flattening, place);
+      await settleFlattening(vm, await readRecord());
+      return true;
+    } catch (error) {
+      if (!isKluisError(error)) throw error;
+      failure = error;
+    }
+    try {
+      await settleByMonitor(monitorPath, await readRecord(), clock);
+      return true;
+    } catch (error) {
+      // libvirt holds the monitor: it hangs, or it is back.
+      if (!isKluisError(error)) throw error;
+      return false;
+    }
+  };
+  const patience = { timeoutMs: RESUME_TIMEOUT_MS, pollMs: RESUME_POLL_MS, clock };
+  if (!(await waitUntil(isGoingOn, patience))) throw present(failure, "each try has failed");
+}
+
 /** While the job has not changed over, the layers are complete: record and XML name them again. */
 async function takeBack(
   vm: LibvirtVm,
@@ -137,13 +195,15 @@ async function takeBack(
  */
 export async function settleFlattening(vm: LibvirtVm, record: VmRecord): Promise<void> {
   const { virsh, domain } = vm;
+  // First, because a guest that goes on may be stopped and started again by anybody.
+  await vm.nameLayers(record);
+  if (await isShutOff(vm)) return;
   for (const disk of record.disks) {
     const place = { virsh, uuid: domain.uuid, disk: disk.name };
     if ((await findBlockJob(place)) === undefined) continue;
     if (disk.layers.length === 1) {
       await virsh.run(["blockjob", place.uuid, place.disk, "--pivot"]);
     } else {
-      await vm.nameLayers(record);
       await abortBlockJob(place);
     }
   }
@@ -152,8 +212,18 @@ export async function settleFlattening(vm: LibvirtVm, record: VmRecord): Promise
 
 async function resume(vm: LibvirtVm): Promise<void> {
   const { virsh, domain } = vm;
-  const state = await virsh.run(["domstate", domain.uuid]);
-  if (state.trim() === "paused") await virsh.run(["resume", domain.uuid]);
+  if ((await readState(vm)) === "paused") await virsh.run(["resume", domain.uuid]);
+}
+
+/** A guest that was ended meanwhile stands still no more, and has no jobs. */
+async function isShutOff(vm: LibvirtVm): Promise<boolean> {
+  const state = await readState(vm);
+  return state === "shut off" || state === "crashed";
+}
+
+/** As libvirt calls it. */
+async function readState({ virsh, domain }: LibvirtVm): Promise<string> {
+  return (await virsh.run(["domstate", domain.uuid])).trim();
 }
 
 async function isMirrorReady(vm: LibvirtVm, diskName: string): Promise<boolean> {

@@ -27,9 +27,12 @@ export const VIRSH_XML = "{xml}";
 /** Commands for one libvirt. */
 export class Virsh {
   readonly uri: string;
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(uri: string) {
+  /** `signal` ends every command that is given none. */
+  constructor(uri: string, signal?: AbortSignal) {
     this.uri = uri;
+    this.#signal = signal;
   }
 
   /**
@@ -51,7 +54,7 @@ export class Virsh {
   }
 
   async #run(args: readonly string[], options: VirshOptions): Promise<string> {
-    const { signal, timeoutMs = VIRSH_TIMEOUT_MS } = options;
+    const { signal = this.#signal, timeoutMs = VIRSH_TIMEOUT_MS } = options;
     const result = await runTool("virsh", ["-q", "-c", this.uri, ...args], {
       timeoutMs,
       ...(signal === undefined ? {} : { signal }),

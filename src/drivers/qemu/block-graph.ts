@@ -2,7 +2,7 @@
 import { KluisError } from "#base/kluis-error.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
 import { deviceId, fileNodeName, nodeName, planLayerNodes } from "./arguments.ts";
-import { toObjects, type QmpAction, type QmpClient } from "./qmp-client.ts";
+import { toObjects, type QmpAction, type QmpClient } from "#drivers/qmp/qmp-client.ts";
 import type { DiskRecord } from "#drivers/layers/vm-record.ts";
 import type { DiskLayer } from "#drivers/layers/disk-layer.ts";
 import type { LayerSwitch, UsedChain } from "#drivers/layers/layered-vm.ts";

@@ -14,8 +14,8 @@ import { activeLayer, originalLayer, type VmRecord } from "#drivers/layers/vm-re
 import { readProcessIdentity } from "#drivers/process/process-identity.ts";
 import { nodeName } from "./arguments.ts";
 import { closeUnusedLayers, queryChains } from "./block-graph.ts";
-import type { QmpClient } from "./qmp-client.ts";
-import { cancelJob, dismissJob, findJob, waitForJob } from "./qmp-jobs.ts";
+import type { QmpClient } from "#drivers/qmp/qmp-client.ts";
+import { cancelJob, dismissJob, findJob, waitForJob } from "#drivers/qmp/qmp-jobs.ts";
 import { detachJobId } from "./settle-pivot.ts";
 import type { VmContext } from "./vm-context.ts";
 

@@ -15,7 +15,7 @@ import { planQemuArguments } from "./arguments.ts";
 import { waitUntil } from "#drivers/guest/deadline.ts";
 import { GuestAgent } from "#drivers/guest/guest-agent.ts";
 import { requestGuestShutdown } from "#drivers/guest/guest-commands.ts";
-import { QmpClient } from "./qmp-client.ts";
+import { QmpClient } from "#drivers/qmp/qmp-client.ts";
 import type { VmContext } from "./vm-context.ts";
 import type { VmRecord } from "#drivers/layers/vm-record.ts";
 import type { DiskLayer } from "#drivers/layers/disk-layer.ts";

@@ -14,7 +14,7 @@ import {
 } from "#drivers/process/process-identity.ts";
 import { runGuard, type GuardAlarm, type GuardDuty } from "#drivers/guest/guard-server.ts";
 import { parseGuardConfig, type GuardConfig, type GuardResult } from "#drivers/guest/guard-wire.ts";
-import { QmpClient } from "./qmp-client.ts";
+import { QmpClient } from "#drivers/qmp/qmp-client.ts";
 import { settlePivots } from "./settle-pivot.ts";
 import { parseVmRecord } from "#drivers/layers/vm-record.ts";
 

@@ -17,8 +17,8 @@ import { nodeName } from "./arguments.ts";
 import { addLayerNodes, closeUnusedLayers, planOverlayAction, queryChains } from "./block-graph.ts";
 import { flattenDisk } from "./flatten-disk.ts";
 import { findMachine } from "./machine.ts";
-import { isQmpRefusal, QmpClient } from "./qmp-client.ts";
-import { cancelJob, dismissJob, queryJobs, waitForJob } from "./qmp-jobs.ts";
+import { isQmpRefusal, QmpClient } from "#drivers/qmp/qmp-client.ts";
+import { cancelJob, dismissJob, queryJobs, waitForJob } from "#drivers/qmp/qmp-jobs.ts";
 import { settlePivots } from "./settle-pivot.ts";
 import type { VmContext } from "./vm-context.ts";
 

@@ -1,6 +1,6 @@
 /** The last step of a flattening, by whoever must take it: Kluis, its guard, or a later run. */
-import { queryJobs, waitForJob, type QmpJob } from "./qmp-jobs.ts";
-import { isQmpRefusal, type QmpClient } from "./qmp-client.ts";
+import { queryJobs, waitForJob, type QmpJob } from "#drivers/qmp/qmp-jobs.ts";
+import { isQmpRefusal, type QmpClient } from "#drivers/qmp/qmp-client.ts";
 import { findDisk, type VmRecord } from "#drivers/layers/vm-record.ts";
 
 const jobPrefix = "kluis-detach-";

@@ -1,0 +1,84 @@
+/**
+ * Where QEMU's monitor of a running domain can be reached without libvirt, which owns it while it
+ * lives. libvirt tells nobody, and may keep its sockets where only it and QEMU see them, so QEMU's
+ * process is asked: by what it was started with, what it has open and on what it listens.
+ */
+import { access, constants, readdir, readFile, stat } from "node:fs/promises";
+
+const monitorSuffix = "/monitor.sock";
+/** Of /proc/net/unix: the socket listens. */
+const listeningFlag = 0x10000;
+
+/** What a process has open: sockets by inode, files by device and inode. */
+interface OpenFiles {
+  readonly sockets: ReadonlySet<bigint>;
+  readonly files: ReadonlySet<string>;
+}
+
+/**
+ * The path of the monitor's socket, as this process can open it; `undefined` where it cannot be
+ * found or opened. `imagePath` is an image that QEMU has open: two libvirts may run one UUID.
+ */
+export async function findMonitor(uuid: string, imagePath: string): Promise<string | undefined> {
+  const image = await stat(imagePath, { bigint: true });
+  for (const pid of await readdir("/proc")) {
+    if (!/^\d+$/.test(pid)) continue;
+    const folder = `/proc/${pid}`;
+    const args = (await readOrUnseen(`${folder}/cmdline`)).split("\0");
+    if (args[args.indexOf("-uuid") + 1] !== uuid) continue;
+    const { sockets, files } = await readOpenFiles(`${folder}/fd`);
+    if (!files.has(toKey(image))) continue;
+    const path = parseMonitorPath(await readOrUnseen(`${folder}/net/unix`), sockets);
+    if (path === undefined) continue;
+    const seen = `${folder}/root${path}`;
+    if (await isWritable(seen)) return seen;
+  }
+  return undefined;
+}
+
+/** The listening socket of a monitor among `sockets`, out of /proc/PID/net/unix. */
+export function parseMonitorPath(table: string, sockets: ReadonlySet<bigint>): string | undefined {
+  for (const line of table.split("\n")) {
+    // Num RefCount Protocol Flags Type St Inode Path
+    const match = /^\S+: \S+ \S+ ([0-9A-F]+) \S+ \S+ +(\d+) (\/.*)$/.exec(line);
+    const [, flags = "", inode = "", path = ""] = match ?? [];
+    if (match === null || (Number.parseInt(flags, 16) & listeningFlag) === 0) continue;
+    if (path.endsWith(monitorSuffix) && sockets.has(BigInt(inode))) return path;
+  }
+  return undefined;
+}
+
+async function readOpenFiles(folder: string): Promise<OpenFiles> {
+  const sockets = new Set<bigint>();
+  const files = new Set<string>();
+  for (const name of await orUnseen(readdir(folder), [])) {
+    const open = await orUnseen(stat(`${folder}/${name}`, { bigint: true }), undefined);
+    if (open?.isSocket() === true) sockets.add(open.ino);
+    if (open?.isFile() === true) files.add(toKey(open));
+  }
+  return { sockets, files };
+}
+
+function toKey(file: { readonly dev: bigint; readonly ino: bigint }): string {
+  return `${String(file.dev)}:${String(file.ino)}`;
+}
+
+function isWritable(path: string): Promise<boolean> {
+  const writable = access(path, constants.W_OK).then(() => true);
+  return orUnseen(writable, false);
+}
+
+function readOrUnseen(path: string): Promise<string> {
+  return orUnseen(readFile(path, "utf8"), "");
+}
+
+/** A process that has ended meanwhile, or that is not ours to look at. */
+async function orUnseen<T>(reading: Promise<T>, unseen: T): Promise<T> {
+  try {
+    return await reading;
+  } catch (error) {
+    const { code = "" } = error as NodeJS.ErrnoException;
+    if (["ENOENT", "ESRCH", "EACCES", "EPERM"].includes(code)) return unseen;
+    throw error;
+  }
+}
