@@ -199,6 +199,8 @@ function privateKeyOf({ material }: LocalKeyMaterial): ReturnType<typeof createP
 function unwrapWith(material: LocalKeyMaterial, wrapped: Uint8Array): Uint8Array | undefined {
   try {
     if (material.type === "RSA") {
+      // OpenSSL takes a shorter one too, where only zeros are missing (RFC 8017 §7.1.2 does not).
+      if (wrapped.byteLength !== rsaBits / 8) return undefined;
       return new Uint8Array(privateDecrypt({ key: privateKeyOf(material), ...oaep }, wrapped));
     }
     const decipher = createDecipheriv(aesWrap, material.material, aesWrapIv);
