@@ -55,7 +55,7 @@ test("cli errors: command lines that cannot be read", async () => {
     [["image", "list", "--store", "v", "--frob"], /unknown option '--frob'/],
     [["image", "list", "--store", "v", "--output", "xml"], /'--output <form>'.*table, json/],
     [["image", "list", "--store", "", "--key-file", "k"], /cannot read|--store|no such file/i],
-    [["vm", "list"], /neither --vm nor --vms/],
+    [["vm", "list"], /neither --vm, --vms nor --connect/],
   ];
   for (const [words, reason] of cases) {
     assertFailure(await world.run(words), "ArgumentInvalid", reason);
