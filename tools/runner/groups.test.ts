@@ -21,16 +21,19 @@ test("groups: a file's place tells its group", () => {
   assert.deepEqual(groupsOf("test/other/x.test.ts"), []);
 });
 
-test("groups: files that boot machines run last and one at a time", () => {
-  const stages = planStages({ paths, groups: everyGroup, filters: [], cores: 2 });
-  assert.deepEqual(
-    stages.map((stage) => [stage.concurrency, stage.files.length]),
-    [
-      [2, 4],
-      [1, 2],
-    ],
-  );
-  assert.deepEqual(stages[1]?.files, ["test/vm/freeze.test.ts", "test/e2e/cli.test.ts"]);
+test("groups: files that boot machines run last, and at most two of them side by side", () => {
+  for (const [cores, expected] of [
+    [1, [1, 1]],
+    [2, [2, 2]],
+    [16, [16, 2]],
+  ] as const) {
+    const stages = planStages({ paths, groups: everyGroup, filters: [], cores });
+    assert.deepEqual(
+      stages.map((stage) => stage.concurrency),
+      expected,
+    );
+    assert.deepEqual(stages[1]?.files, ["test/vm/freeze.test.ts"]);
+  }
 });
 
 test("groups: filters and group names narrow the plan; an empty stage is left out", () => {

@@ -1,16 +1,22 @@
 /** Which tests there are and how they may share the machine. */
 import { matchesGlob } from "node:path";
 
-/** Tests of one kind. `alone`: one file at a time, because each boots machines or loads all cores. */
+/**
+ * Files of machines that run side by side, however many cores there are: the guests' clocks go on
+ * while their CPU waits for a core.
+ */
+const machineFilesMost = 2;
+
+/** Tests of one kind. */
 export interface TestGroup {
   readonly name: string;
   readonly globs: readonly string[];
-  readonly alone: boolean;
+  readonly bootsMachines: boolean;
 }
 
 /** Every group, in the order in which they run. Every test file belongs to exactly one. */
 export const testGroups: readonly TestGroup[] = [
-  { name: "tidy", globs: ["tools/tidy/*.test.ts"], alone: false },
+  { name: "tidy", globs: ["tools/tidy/*.test.ts"], bootsMachines: false },
   {
     name: "unit",
     globs: [
@@ -21,15 +27,15 @@ export const testGroups: readonly TestGroup[] = [
       "lab/**/*.test.ts",
       "evidence/**/*.test.ts",
     ],
-    alone: false,
+    bootsMachines: false,
   },
-  { name: "conformance", globs: ["test/conformance/**/*.test.ts"], alone: false },
-  { name: "property", globs: ["test/property/**/*.test.ts"], alone: false },
-  { name: "model", globs: ["test/model/**/*.test.ts"], alone: false },
-  { name: "integration", globs: ["test/integration/**/*.test.ts"], alone: false },
-  { name: "faults", globs: ["test/faults/**/*.test.ts"], alone: false },
-  { name: "vm", globs: ["test/vm/**/*.test.ts"], alone: true },
-  { name: "e2e", globs: ["test/e2e/**/*.test.ts"], alone: true },
+  { name: "conformance", globs: ["test/conformance/**/*.test.ts"], bootsMachines: false },
+  { name: "property", globs: ["test/property/**/*.test.ts"], bootsMachines: false },
+  { name: "model", globs: ["test/model/**/*.test.ts"], bootsMachines: false },
+  { name: "integration", globs: ["test/integration/**/*.test.ts"], bootsMachines: false },
+  { name: "faults", globs: ["test/faults/**/*.test.ts"], bootsMachines: false },
+  { name: "e2e", globs: ["test/e2e/**/*.test.ts"], bootsMachines: false },
+  { name: "vm", globs: ["test/vm/**/*.test.ts"], bootsMachines: true },
 ];
 
 /** The groups that a test file belongs to; the tidy tests see to it that it is one. */
@@ -45,7 +51,7 @@ export interface TestStage {
 
 /**
  * Plans the run of the named groups over `paths`: first all that may share the cores, then the
- * files that want the machine to themselves.
+ * files that boot machines.
  *
  * @param filters Where there are any, only paths that contain one of them.
  */
@@ -59,13 +65,13 @@ export function planStages(request: {
   const wanted = paths.filter(
     (path) => filters.length === 0 || filters.some((filter) => path.includes(filter)),
   );
-  function filesOf(alone: boolean): readonly string[] {
+  function filesOf(bootsMachines: boolean): readonly string[] {
     return testGroups
-      .filter((group) => group.alone === alone && groups.includes(group.name))
+      .filter((group) => group.bootsMachines === bootsMachines && groups.includes(group.name))
       .flatMap((group) => wanted.filter((path) => groupsOf(path).includes(group)));
   }
   return [
-    { files: filesOf(false), concurrency: Math.max(1, cores) },
-    { files: filesOf(true), concurrency: 1 },
+    { files: filesOf(false), concurrency: cores },
+    { files: filesOf(true), concurrency: Math.min(cores, machineFilesMost) },
   ].filter((stage) => stage.files.length > 0);
 }
