@@ -92,14 +92,16 @@ export function* collect(
   if (writers === undefined) return yield* withdraw(session, "gave-up");
   yield* dropFencedRecords(records);
   const others = yield* readCondemned("records-again");
+  // Points first: what a manifest needs is put before it, so the listings after it name all of that.
+  const last = yield* listPoints("roots-again", deleted);
   const input = {
+    manifests: last.roots,
     segments: yield* listNames("roots-again", indexPrefix),
     packs: yield* listPacks("roots-again"),
     condemned: packsOf(others),
     live: new Set<string>(),
   };
-  const last = yield* listPoints("roots-again", deleted);
-  yield* work.secure({ ...input, manifests: last.roots }, choice);
+  yield* work.secure(input, choice);
   if (!(yield* decide(session))) return yield* withdraw(session, "fenced");
   yield* work.announce([...body.manifests, ...body.segments, ...body.packs]);
   yield* removeAll(body);

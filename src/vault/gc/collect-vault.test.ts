@@ -162,3 +162,32 @@ test("collect vault: a segment that another collection removes under it is no da
   assert.deepEqual(await namesBelow(inner, "leases/"), []);
   assert.deepEqual(await namesBelow(inner, "condemned/"), []);
 });
+
+test("collect vault: backups that commit between its listings do not end it", async () => {
+  const inner = createMemoryStore();
+  await using other = await openTestVault({ store: inner });
+  const late: KeptPoint[] = [];
+  /** Commits a backup after every listing of the index while the collection runs. */
+  class Committing extends HookedStore {
+    isCollecting = false;
+    override async *list(prefix: string): ReturnType<ObjectStore["list"]> {
+      yield* super.list(prefix);
+      if (!this.isCollecting || prefix !== "index/") return;
+      const number = late.length;
+      const disk = new MemoryDisk(mib);
+      disk.write(0, random.bytes(mib));
+      late.push(await backUp(other, { itemId: `late ${number}`, number, disks: [disk] }));
+    }
+  }
+  const store = new Committing(inner);
+  await using vault = await openTestVault({ store });
+  const [first, ...kept] = await writePoints(vault, "vm", 3);
+  assert.ok(first);
+  await deleteKept(vault, first);
+  store.isCollecting = true;
+  const report = await vault.collect({ allowMassDeletion: true, unusedShare: 0 });
+  store.isCollecting = false;
+  assert.equal(report.end, "done");
+  assert.ok(late.length >= 2, "a backup committed beside each listing");
+  await assertSound(inner, [...kept, ...late]);
+});
