@@ -10,7 +10,7 @@ import { test } from "node:test";
 import { KluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
-import { indexSegmentName, parseStoreName } from "#formats/store-names.ts";
+import { indexSegmentName, parseStoreName, slotPrefix } from "#formats/store-names.ts";
 import { flipBit, flipObjectBit } from "#testing/damage.ts";
 import { FaultyStore } from "#testing/faulty-store.ts";
 import { ManualClock } from "#testing/manual-clock.ts";
@@ -22,7 +22,9 @@ import { encodeIndexSegment } from "#formats/index-segment.ts";
 import { buildContainer } from "./container/build-container.ts";
 import { readFindings } from "./inventory/findings.ts";
 import { deriveVaultKeys } from "./keys/vault-keys.ts";
+import { createKeyFileSecret, createRecoveryKey } from "./key-secret.ts";
 import { scrubVault, type ScrubReport } from "./scrub.ts";
+import { createVaultFiles, openVaultFiles } from "./vault-files.ts";
 
 const random = createSeededRandom("scrub");
 const clock = new ManualClock();
@@ -175,4 +177,30 @@ test("scrub: what was sealed under a key that is not at hand is unknown in full,
   assert.match(report.badObjects[0]?.reason ?? "", /key epoch 2/);
   const place = { store, keys: testKeys, vaultId };
   assert.equal((await readFindings(place)).damaged.size, 0, "nothing is proved");
+});
+
+test("scrub: reads the key slots each time, and names one that is not as it was put", async () => {
+  const store = createMemoryStore();
+  const secrets = [createKeyFileSecret(random).secret, createRecoveryKey(random).secret] as const;
+  const [host] = secrets;
+  await createVaultFiles(store, { secrets, random, withRecoveryKey: false });
+  const { keys } = await openVaultFiles(store, host);
+  const run = async (): Promise<ScrubReport> =>
+    await scrubVault({ store, keys, clock, budget: { bytes: 1, durationMs: Infinity } });
+  assert.equal((await run()).verdict, "sound");
+  const slots = await namesOf(store, slotPrefix);
+  assert.equal(slots.length, 2);
+  for (const name of slots) {
+    const whole = await store.get(name);
+    await flipObjectBit(store, name, whole.byteLength - 1);
+    const report = await run();
+    assert.equal(report.verdict, "damaged");
+    assert.deepEqual(
+      report.badObjects.map((object) => object.name),
+      [name],
+    );
+    await store.remove(name);
+    await store.put(name, [whole]);
+  }
+  assert.equal((await run()).verdict, "sound");
 });

@@ -8,7 +8,7 @@ import { systemRandom } from "#base/random.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { beatName } from "#formats/store-names.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
-import type { ByteRange, ObjectStore } from "#ports/object-store.ts";
+import type { ByteRange, ObjectInfo, ObjectStore } from "#ports/object-store.ts";
 import { HookedStore } from "#testing/hooked-store.ts";
 import { assertVaultSound, countPackBytes, deleteKept, writeChain } from "#testing/gc-points.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
@@ -170,7 +170,7 @@ test("collect vault: backups that commit between its listings do not end it", as
   /** Commits a backup after every listing of the index while the collection runs. */
   class Committing extends HookedStore {
     isCollecting = false;
-    override async *list(prefix: string): ReturnType<ObjectStore["list"]> {
+    override async *list(prefix: string): AsyncGenerator<ObjectInfo> {
       yield* super.list(prefix);
       if (!this.isCollecting || prefix !== "index/") return;
       const number = late.length;

@@ -6,6 +6,7 @@ import { keyRecordName, parseStoreName, slotName } from "#formats/store-names.ts
 import type { ObjectStore } from "#ports/object-store.ts";
 import { readKeyRecords } from "#vault/keys/records.ts";
 import { type Damage, verdictOf } from "#vault/verify/damage.ts";
+import { readChecked } from "#vault/verify/read-object.ts";
 
 interface KeyPlace {
   readonly store: ObjectStore;
@@ -75,13 +76,17 @@ function noteGaps(
   note(newest.number + 1, reason);
 }
 
-/** Notes slots that a record lists and that are not in the store. */
+/** Notes slots that a record lists and that are not in the store, or not as they were put. */
 async function checkSlots(place: KeyPlace, record: KeyRecord, damage: Damage): Promise<void> {
   const { store, vaultId, signal } = place;
   const gone: string[] = [];
   for (const { slot } of record.slots) {
     const name = slotName(slot);
-    if ((await store.stat(name, signal)) === undefined) gone.push(name);
+    const read = await readChecked({ store, signal }, name, slot);
+    if (read.kind === "missing") gone.push(name);
+    else if (read.verdict !== "sound") {
+      damage.addObject({ name, verdict: read.verdict, reason: read.reason });
+    }
   }
   if (gone.length === 0) return;
   // A change of keys removes slots once its record is there.
