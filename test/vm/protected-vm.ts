@@ -8,6 +8,8 @@ import { imageAccess } from "#drivers/disk/image-access.ts";
 import { createVmConfigurations } from "#drivers/qemu/vm-configurations.ts";
 import { openFileStore } from "#drivers/store/file-store.ts";
 import type { DiskReader } from "#ports/disk.ts";
+import type { Hypervisor } from "#ports/hypervisor.ts";
+import type { VmConfigurations } from "#ports/vm-configurations.ts";
 import type { BackupOutcome } from "#protect/backup-run.ts";
 import { backupVm, toVmItemId, type VmBackupDeps, type VmBackupJob } from "#protect/backup-vm.ts";
 import { fromVault } from "#protect/restore.ts";
@@ -25,15 +27,30 @@ export type BackUpOptions = Partial<
   TakeSnapshotRequest & Pick<VmBackupDeps, "signal" | "onSnapshot" | "openVault" | "clock">
 >;
 
-/** A VM with a vault. */
-export interface ProtectedVm extends AsyncDisposable {
-  readonly vm: DrivenVm;
+/** A vault beside a VM, and the job that backs the VM up to it. */
+export interface Protection extends AsyncDisposable {
   readonly store: FaultyStore;
   readonly vault: Vault;
+  /** Folder of the store. */
+  readonly storePath: string;
   /** Runs the whole job. */
   runJob(options?: BackUpOptions): Promise<VmBackupJob>;
   /** The same where the transfer has to succeed; throws its error. */
   backUp(options?: BackUpOptions): Promise<BackupOutcome>;
+}
+
+/** A VM of any driver. */
+export interface ProtectableVm {
+  readonly vmId: string;
+  readonly hypervisor: Hypervisor;
+  readonly configurations: VmConfigurations;
+  /** Where the vault's folder is made. */
+  readonly directory: string;
+}
+
+/** A VM with a vault. */
+export interface ProtectedVm extends Protection {
+  readonly vm: DrivenVm;
   /** Restores all disks as a new VM `name` in a folder of its own. */
   restore(
     point: RecoveryPoint,
@@ -42,16 +59,13 @@ export interface ProtectedVm extends AsyncDisposable {
   ): Promise<VmRestoreOutcome & { readonly directory: string }>;
 }
 
-/** Makes a stopped VM and an empty vault. */
-export async function createProtectedVm(options: LabVmOptions = {}): Promise<ProtectedVm> {
-  await using owned = new AsyncDisposableStack();
-  const vm = owned.use(await createDrivenVm(options));
-  const path = join(vm.lab.directory, "vault");
-  const store = new FaultyStore(await openFileStore(path, { create: true }));
-  const vault = owned.use(await openTestVault({ store, workers: 2 }));
-  const deps = { vault, clock: systemClock, random: systemRandom };
-  const kept = owned.move();
-  const runJob: ProtectedVm["runJob"] = ({
+/** Makes an empty vault for a VM. */
+export async function protectVm(vm: ProtectableVm): Promise<Protection> {
+  const { vmId, hypervisor, configurations } = vm;
+  const storePath = join(vm.directory, "vault");
+  const store = new FaultyStore(await openFileStore(storePath, { create: true }));
+  const vault = await openTestVault({ store, workers: 2 });
+  const runJob: Protection["runJob"] = ({
     signal,
     onSnapshot,
     clock,
@@ -60,8 +74,8 @@ export async function createProtectedVm(options: LabVmOptions = {}): Promise<Pro
   } = {}) =>
     backupVm(
       {
-        vmId: vm.vmId,
-        itemId: toVmItemId(vm.vmId),
+        vmId,
+        itemId: toVmItemId(vmId),
         consistency: "file-system",
         freezeBudgetMs: 10_000,
         days: 2,
@@ -69,19 +83,19 @@ export async function createProtectedVm(options: LabVmOptions = {}): Promise<Pro
         ...request,
       },
       {
-        ...deps,
-        clock: clock ?? deps.clock,
-        hypervisor: vm.hypervisor,
-        configurations: createVmConfigurations(vm.options.descriptionPaths),
+        clock: clock ?? systemClock,
+        random: systemRandom,
+        hypervisor,
+        configurations,
         openVault: openVault ?? (() => Promise.resolve(vault)),
         ...(signal === undefined ? {} : { signal }),
         ...(onSnapshot === undefined ? {} : { onSnapshot }),
       },
     );
   return {
-    vm,
     store,
     vault,
+    storePath,
     runJob,
     backUp: async (options) => {
       const { transfer, warnings } = await runJob(options);
@@ -89,26 +103,42 @@ export async function createProtectedVm(options: LabVmOptions = {}): Promise<Pro
       if (transfer.status === "Skipped") throw new Error(`skipped: ${transfer.reason}`);
       return { ...transfer.outcome, warnings };
     },
+    [Symbol.asyncDispose]: () => vault[Symbol.asyncDispose](),
+  };
+}
+
+/** Makes a stopped VM and an empty vault. */
+export async function createProtectedVm(options: LabVmOptions = {}): Promise<ProtectedVm> {
+  await using owned = new AsyncDisposableStack();
+  const vm = owned.use(await createDrivenVm(options));
+  const { vmId, hypervisor, lab } = vm;
+  const { directory } = lab;
+  const configurations = createVmConfigurations(vm.options.descriptionPaths);
+  const protection = owned.use(await protectVm({ vmId, hypervisor, configurations, directory }));
+  const kept = owned.move();
+  return {
+    ...protection,
+    vm,
     restore: async (point, name, format = "raw") => {
-      const directory = join(vm.lab.directory, name);
-      await mkdir(directory);
+      const folder = join(directory, name);
+      await mkdir(folder);
       const targets = point.disks.map((disk) => ({
         diskName: disk.name,
-        place: join(directory, `${disk.name}.${format}`),
+        place: join(folder, `${disk.name}.${format}`),
         format,
       }));
       const configuration = point.vmConfiguration ?? "";
       const outcome = await restoreVm(
         point,
-        { directory, targets, configuration, name },
+        { directory: folder, targets, configuration, name },
         {
           clock: systemClock,
-          openDisk: fromVault(vault, point),
+          openDisk: fromVault(protection.vault, point),
           images: imageAccess,
           configurations: createVmConfigurations([]),
         },
       );
-      return { ...outcome, directory };
+      return { ...outcome, directory: folder };
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };

@@ -1,0 +1,31 @@
+/**
+ * Goal: whatever happens to a VM between two backups, the newest recovery point is, byte for byte, what
+ * was frozen, and costs what changed. Method: random rounds (the whole run is `evidence/exactness-*.ts`);
+ * qemu-img and a second run of the guest's jobs on the host are the witnesses.
+ */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { testSeed } from "#testing/seed.ts";
+import { runRounds } from "./exactness/run-rounds.ts";
+
+const growthMost = 1.3;
+const isLong = process.env["KLUIS_LONG"] === "1";
+/** libvirt takes three times as long for each. */
+const rounds = { qemu: isLong ? 60 : 5, libvirt: isLong ? 30 : 3 };
+
+for (const driver of ["qemu", "libvirt"] as const) {
+  test(`exactness: ${driver}: each recovery point is what was frozen, and costs what changed`, async (t) => {
+    const figures = await runRounds({
+      driver,
+      rounds: rounds[driver],
+      seed: testSeed(),
+      log: (line) => {
+        t.diagnostic(line);
+      },
+    });
+    assert.deepEqual(figures.mismatches, []);
+    assert.deepEqual(figures.surprises, []);
+    assert.ok(figures.worstGrowth <= growthMost, `growth ${figures.worstGrowth}`);
+  });
+}
