@@ -11,6 +11,7 @@ import { constants, createZstdCompress, zstdCompressSync } from "node:zlib";
 import { assert } from "#base/assert.ts";
 import { sealedBytesMax } from "#formats/container.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
+import { engineOf, runEngine, type ZstdEngine } from "./zstd-engine.ts";
 
 /**
  * Between the levels 1 and 2 of zstd: on programs and libraries 2 % larger than level 2, in 15 %
@@ -29,26 +30,9 @@ const options = {
   },
 } as const;
 
-/** What lies below a stream of node:zlib. */
-interface Engine {
-  readonly _handle: {
-    writeSync(
-      flush: number,
-      input: Uint8Array,
-      inputAt: number,
-      inputBytes: number,
-      output: Uint8Array,
-      outputAt: number,
-      outputBytes: number,
-    ): void;
-  };
-  /** What the last call left of its output and of its input, in bytes. */
-  readonly _writeState: Uint32Array;
-}
-
 /** See the file's head. */
 export class Compressor {
-  readonly #engine: Engine | undefined;
+  readonly #engine: ZstdEngine | undefined;
   readonly #target = new Uint8Array(sealedBytesMax);
 
   /** @param stream A compressing stream whose context is used; nothing else is done with it. */
@@ -65,19 +49,9 @@ export class Compressor {
   compress(plain: Uint8Array): Uint8Array {
     assert(plain.byteLength <= frameBytesMax, "what is compressed fits into a frame");
     if (this.#engine === undefined) return zstdCompressSync(plain, options);
-    const { _handle: handle, _writeState: state } = this.#engine;
     const target = this.#target;
-    const { byteLength } = plain;
-    handle.writeSync(constants.ZSTD_e_end, plain, 0, byteLength, target, 0, target.byteLength);
-    const [outputLeft = 0, inputLeft] = state;
-    assert(inputLeft === 0 && outputLeft > 0, "a whole frame was compressed");
+    const outputLeft = runEngine(this.#engine, plain, target);
+    assert(outputLeft > 0, "a whole frame was compressed");
     return target.subarray(0, target.byteLength - outputLeft);
   }
-}
-
-function engineOf(stream: object): Engine | undefined {
-  const { _handle: handle, _writeState: state } = stream as Partial<Engine>;
-  return typeof handle?.writeSync === "function" && state instanceof Uint32Array
-    ? (stream as Engine)
-    : undefined;
 }

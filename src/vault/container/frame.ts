@@ -1,6 +1,5 @@
 /** Sealing and opening of frames: zstd, then AES-256-GCM; docs/design/vault-format.md §4. */
 import { createCipheriv, createDecipheriv, type KeyObject } from "node:crypto";
-import { zstdDecompressSync } from "node:zlib";
 
 import { assert } from "#base/assert.ts";
 import { freeBuffer } from "#base/free-buffer.ts";
@@ -14,11 +13,14 @@ import {
 } from "#formats/container.ts";
 import { frameBytesMax } from "#formats/geometry.ts";
 import { Compressor } from "./compressor.ts";
+import { Decompressor } from "./decompressor.ts";
 
 /** Compressed frames must save at least 1/64, or they are stored: decompressing costs restores. */
 const savingShare = 64;
 /** Of this thread; made with the first frame that is compressed. */
 let compressor: Compressor | undefined;
+/** Of this thread; made with the first frame that is decompressed. */
+let decompressor: Decompressor | undefined;
 
 /** What seals the frames of one container: its key and its 64-byte header. */
 export interface ContainerSeal {
@@ -116,11 +118,9 @@ function encrypt(
 }
 
 /**
- * Opens one frame: checks the tag over header and ciphertext, then decompresses to exactly the
- * length that the header names.
+ * Opens one frame into memory of its own; see {@link openFrameInto}.
  *
- * @param frame The frame's bytes, from its header to its tag, whose header was parsed to `header`.
- * @returns The plaintext, owned by the caller, who may free it. ObjectCorrupt (never) where anything is off.
+ * @returns The plaintext, owned by the caller, who may free it.
  */
 export function openFrame(
   seal: ContainerSeal,
@@ -128,14 +128,31 @@ export function openFrame(
   frame: Uint8Array,
   objectName: string,
 ): Uint8Array {
-  const body = decrypt(seal, header, frame, objectName);
-  if (header.codec === "stored") return body;
-  const plain = decompress(body, header, objectName);
+  if (header.codec === "stored") return decrypt(seal, header, frame, objectName);
+  // A byte more than it takes tells whether the frame has an end.
+  const target = Buffer.allocUnsafeSlow(header.plainBytes + 1);
+  openFrameInto(seal, header, frame, { target, objectName });
+  return target.subarray(0, header.plainBytes);
+}
+
+/**
+ * Opens one frame: checks the tag over header and ciphertext, then decompresses to exactly the
+ * length that the header names. ObjectCorrupt (never) where anything is off.
+ *
+ * @param frame The frame's bytes, from its header to its tag, whose header was parsed to `header`.
+ * @param place.target Has room for what the header names, and may lie in shared memory; whatever more
+ *   it has, and all of it after an error, may hold anything.
+ */
+export function openFrameInto(
+  seal: ContainerSeal,
+  header: FrameHeader,
+  frame: Uint8Array,
+  place: { readonly target: Uint8Array; readonly objectName: string },
+): void {
+  const body = decrypt(seal, header, frame, place.objectName);
+  if (header.codec === "stored") place.target.set(body);
+  else decompress(body, header, place);
   freeBuffer(body);
-  if (plain.byteLength !== header.plainBytes) {
-    throw corrupt(objectName, `frame ${header.frame} has another length than its header names`);
-  }
-  return plain;
 }
 
 /** What a frame seals, still compressed. */
@@ -164,15 +181,16 @@ function decrypt(
   return body;
 }
 
-function decompress(body: Uint8Array, header: FrameHeader, objectName: string): Uint8Array {
+function decompress(
+  body: Uint8Array,
+  header: FrameHeader,
+  place: { readonly target: Uint8Array; readonly objectName: string },
+): void {
+  decompressor ??= new Decompressor();
   try {
-    return zstdDecompressSync(body, {
-      // Exactly the result: then zstd writes there, without a window of its own beside it.
-      chunkSize: Math.max(64, header.plainBytes),
-      maxOutputLength: header.plainBytes,
-    });
+    decompressor.decompress(body, place.target, header.plainBytes);
   } catch (cause) {
-    const error = corrupt(objectName, `frame ${header.frame} does not decompress`);
+    const error = corrupt(place.objectName, `frame ${header.frame} does not decompress`);
     error.cause = cause;
     throw error;
   }

@@ -321,3 +321,96 @@ test("block reader: a block of a kept frame that nobody asked for before is chec
   await assertReads(fixture, reader, [1, 2, 3]);
   assert.equal(store.ranges.length, 0);
 });
+
+/** Pieces of windows one after the other, and shared memory for them between bytes that stay. */
+function toShared(
+  fixture: Fixture,
+  windows: readonly number[],
+): { readonly pieces: BlockPiece[]; readonly target: Uint8Array; readonly whole: Uint8Array } {
+  const lengthBytes = windows.length * windowBytes;
+  const whole = new Uint8Array(new SharedArrayBuffer(lengthBytes + 2 * 4096)).fill(0xee);
+  const target = whole.subarray(4096, 4096 + lengthBytes);
+  return {
+    pieces: windows.map((window, at) => fixture.piece(window, at * windowBytes)),
+    target,
+    whole,
+  };
+}
+
+test("block reader: whole frames are opened in a shared target, the others copied there", async () => {
+  await using fixture = await createFixture(6 * mib);
+  const { store } = fixture;
+  const reader = fixture.open(8 * mib);
+  // Half of frame 0, frames 1 to 3 whole, the first two windows of frame 4 twice, frame 5 in reverse.
+  const windows = [2, 3, ...Array.from({ length: 12 }, (_, at) => 4 + at), 16, 17, 16, 17];
+  windows.push(23, 22, 21, 20);
+  const { pieces, target, whole } = toShared(fixture, windows);
+  store.ranges.length = 0;
+  await reader.read(random.shuffle(pieces), target);
+  for (const [at, window] of windows.entries()) {
+    const expected = new Uint8Array(windowBytes);
+    fixture.content.read(window * windowBytes, expected);
+    const actual = target.subarray(at * windowBytes, (at + 1) * windowBytes);
+    assert.ok(bytesEqual(actual, expected), `window ${window}`);
+  }
+  for (const edge of [whole.subarray(0, 4096), whole.subarray(-4096)]) {
+    assert.ok(edge.every((byte) => byte === 0xee));
+  }
+  const gets = store.ranges.length;
+  assert.ok(gets <= 3, `${gets} gets`);
+  await assertReads(fixture, reader, [0, 18, 20]);
+  assert.equal(store.ranges.length, gets, "frames that were copied from are kept");
+});
+
+test("block reader: after an abort nothing more is opened in a shared target", async () => {
+  await using fixture = await createFixture(4 * mib);
+  const { store } = fixture;
+  const all = Array.from({ length: 16 }, (_, at) => at);
+  for (const moment of ["before the frames came", "after"] as const) {
+    const reader = fixture.open(8 * mib);
+    const { pieces, target } = toShared(fixture, all);
+    const controller = new AbortController();
+    const asked = Promise.withResolvers<void>();
+    const answered = Promise.withResolvers<void>();
+    store.onGet = async () => {
+      asked.resolve();
+      await answered.promise;
+    };
+    const reading = reader.read(pieces, target, controller.signal);
+    await asked.promise;
+    if (moment === "after") {
+      answered.resolve();
+      for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+    }
+    controller.abort(new Error("enough"));
+    await assert.rejects(reading, /enough/, moment);
+    const left = new Uint8Array(target);
+    answered.resolve();
+    await reader.close();
+    store.onGet = async () => {};
+    // Behind all that its one thread was still to do.
+    await assertReads(fixture, fixture.open(8 * mib), [0]);
+    assert.ok(bytesEqual(target, left), moment);
+  }
+});
+
+test("block reader: a damaged frame fails the read that would open it in a shared target", async () => {
+  await using fixture = await createFixture(3 * mib);
+  const { store } = fixture;
+  for (const name of (await listAll(store)).keys()) {
+    if (!name.startsWith(packPrefix)) continue;
+    const bytes = await store.get(name);
+    const at = 64 + (frameBytesMax + 32) + 5000;
+    bytes[at] = (bytes[at] ?? 0) ^ 1;
+    await replaceObject(store, name, bytes);
+  }
+  const reader = fixture.open(8 * mib);
+  const { pieces, target } = toShared(
+    fixture,
+    Array.from({ length: 12 }, (_, at) => at),
+  );
+  await assert.rejects(
+    reader.read(pieces, target),
+    (error) => isKluisError(error, "ObjectCorrupt") && error.message.includes("frame 1"),
+  );
+});

@@ -1,7 +1,8 @@
 /**
  * Reads pieces of disks: fetches the frames that hold them, opens and checks them in the workers,
  * and copies the pages into place. Frames opened last are kept, since the pages of an increment
- * lie far apart on the disk but together in a frame.
+ * lie far apart on the disk but together in a frame. Where a frame is wanted as a whole, as those of a
+ * full backup are, and the target is memory that the threads share, it is opened right there.
  */
 import { allEnded } from "#base/all-ended.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
@@ -24,6 +25,7 @@ import {
   toFramesToOpen,
 } from "#vault/reader/frame-run.ts";
 import { frameKeyOf, type Locator, objectNameOf, withCopies } from "#vault/reader/locate.ts";
+import { wholePlaceOf } from "#vault/reader/whole-place.ts";
 import type { WorkerPool } from "#vault/workers/worker-pool.ts";
 
 /** Pages to be copied from a block. */
@@ -45,9 +47,23 @@ interface WantedFrame extends NeededFrame {
   readonly blocks: WantedBlock[];
 }
 
+/** A frame whose plaintext goes to one place of the target. */
+interface WholeFrame extends WantedFrame {
+  readonly place: Uint8Array;
+}
+
+/** One call of {@link BlockReader.read}. */
+interface Read {
+  readonly target: Uint8Array;
+  /** Tasks that write to the target. */
+  readonly writes: Set<Promise<unknown>>;
+  /** From then on nothing begins to write to the target. */
+  isOver: boolean;
+}
+
 /**
- * See the file's head. Calls may overlap, also those of different disks: a frame is fetched once
- * for all who want it, so who gives up ends only his own wait.
+ * See the file's head. Calls may overlap, also those of different disks: a frame that they copy from is
+ * fetched once for all who want it, so who gives up ends only his own wait.
  */
 export class BlockReader {
   readonly #store: ObjectStore;
@@ -78,10 +94,10 @@ export class BlockReader {
   }
 
   /**
-   * Copies pieces into `target`; where a pack fails, from another that has the blocks. Every block
-   * was decrypted and its id checked before a byte of it is copied; when it rejects nothing is
-   * written into `target` any more. Errors: BlockMissing, ObjectNotFound, ObjectCorrupt (never),
-   * those of the store.
+   * Copies pieces into `target`; where a pack fails, from another that has the blocks. When it resolves
+   * every block was decrypted and its id checked; when it rejects `target` holds anything, and nothing
+   * is written there any more. Errors: BlockMissing, ObjectNotFound, ObjectCorrupt (never), those of
+   * the store.
    */
   async read(
     pieces: readonly BlockPiece[],
@@ -97,21 +113,57 @@ export class BlockReader {
     signal: AbortSignal | undefined,
   ): Promise<void> {
     signal?.throwIfAborted();
-    const frames = await this.#group(pieces);
-    let isOver = false;
-    const copies = this.#hold(frames).map(async ({ frame, held }) => {
+    const read: Read = { target, writes: new Set(), isOver: false };
+    const { whole, others } = this.#part(await this.#group(pieces), target);
+    const copies = this.#hold(others).map(async ({ frame, held }) => {
       try {
         const opened = await held.opened;
-        if (!isOver) this.#copy(frame, opened, target);
+        if (!read.isOver) this.#copy(frame, opened, target);
       } finally {
         held.release();
       }
     });
     try {
-      await untilAborted(allEnded(copies), signal);
+      await untilAborted(allEnded([...copies, ...this.#openWhole(whole, read)]), signal);
     } finally {
-      isOver = true;
+      read.isOver = true;
+      await Promise.allSettled(read.writes);
     }
+  }
+
+  /** Frames that are opened in the target, and those that come through the cache. */
+  #part(
+    frames: readonly WantedFrame[],
+    target: Uint8Array,
+  ): { readonly whole: readonly WholeFrame[]; readonly others: readonly WantedFrame[] } {
+    const whole: WholeFrame[] = [];
+    const others: WantedFrame[] = [];
+    const isShared = target.buffer instanceof SharedArrayBuffer;
+    for (const frame of frames) {
+      const at = isShared && !this.#cache.has(frame.key) ? wholePlaceOf(frame) : undefined;
+      if (at === undefined) others.push(frame);
+      else {
+        const place = target.subarray(at, at + frame.location.framePlainBytes);
+        whole.push({ ...frame, place });
+      }
+    }
+    return { whole, others };
+  }
+
+  /** Opens frames in the target; those that lie together come in one get. */
+  #openWhole(frames: readonly WholeFrame[], read: Read): readonly Promise<void>[] {
+    return joinNeighbours(frames, openBytesMax).map((run) =>
+      this.#fetches.run(async () => {
+        if (read.isOver) return;
+        const fetched = await this.#fetch(run);
+        if (read.isOver) return;
+        const places = run.map(({ place }) => place);
+        const opening = this.#openRun(run, fetched, places);
+        read.writes.add(opening);
+        const failure = (await opening).find((answer) => answer instanceof Error);
+        if (failure !== undefined) throw failure;
+      }),
+    );
   }
 
   #copy(frame: WantedFrame, opened: OpenedFrame, target: Uint8Array): void {

@@ -34,7 +34,8 @@ export async function restoreDisk(
   assert(writer.sizeBytes >= reader.sizeBytes, "the disk fits the target");
   const totals: RestoreTotals = { dataBytes: 0, zeroBytes: 0 };
   const { signal, onProgress } = options;
-  const memory = allocateAligned(options.segments * restoreSegmentBytes, "private");
+  // Shared: what is restored is opened there, by the threads that check it.
+  const memory = allocateAligned(options.segments * restoreSegmentBytes, "shared");
   let madeBytes = 0;
   const buffers = new Pool({
     size: options.segments,

@@ -4,8 +4,8 @@ import { toHex } from "#base/bytes.ts";
 import { freeBuffer } from "#base/free-buffer.ts";
 import { isKluisError, type SerializedError } from "#base/kluis-error.ts";
 import { idBytes } from "#formats/geometry.ts";
-import { openFetchedFrame, sealOf } from "#vault/container/container-reader.ts";
-import type { ContainerSeal } from "#vault/container/frame.ts";
+import { parseFetchedHeader, sealOf } from "#vault/container/container-reader.ts";
+import { type ContainerSeal, openFrame, openFrameInto } from "#vault/container/frame.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 
@@ -35,7 +35,7 @@ export interface FramesToOpen {
 
 /** What became of them. */
 export interface OpenedFrames {
-  /** Frames that do not open; nothing of them is in the target. */
+  /** Frames that do not open; their places hold anything. */
   readonly failures: readonly { readonly frame: number; readonly error: SerializedError }[];
   /** Blocks of the others whose content does not hash to their ids, by place in the columns. */
   readonly bad: readonly number[];
@@ -60,19 +60,15 @@ export class FrameOpener {
     const failures: { frame: number; error: SerializedError }[] = [];
     const bad: number[] = [];
     let block = 0;
-    for (const [frame, plainBytes] of task.plainBytes.entries()) {
+    for (const frame of task.plainBytes.keys()) {
       const first = block;
       while (task.frames[block] === frame) block++;
-      const sealedBytes = task.sealedBytes[frame] ?? 0;
-      const start = task.startsBytes[frame] ?? 0;
-      const sealed = new Uint8Array(task.buffer).subarray(start, start + sealedBytes);
       try {
-        const plain = openFetchedFrame(seal, sealed, { sealedBytes, plainBytes }, task.packName);
+        const plain = openOne(task, frame, seal);
         for (let at = first; at < block; at++) {
           if (!isBlock(task, at, plain, this.#keys)) bad.push(at);
         }
-        place(task, frame, plain);
-        freeBuffer(plain);
+        if (task.target === undefined) freeBuffer(plain);
       } catch (error) {
         if (!isKluisError(error)) throw error;
         failures.push({ frame, error: error.toJSON() });
@@ -101,7 +97,16 @@ function isBlock(task: FramesToOpen, at: number, plain: Uint8Array, keys: VaultK
   return isWhole && Buffer.compare(computeId(keys.blockIdKey, content), id) === 0;
 }
 
-function place({ target }: FramesToOpen, frame: number, plain: Uint8Array): void {
-  if (target === undefined) return;
-  new Uint8Array(target.memory, target.atBytes[frame] ?? 0, plain.byteLength).set(plain);
+/** The plaintext of a frame: in its place, or alone in memory that may be freed. */
+function openOne(task: FramesToOpen, frame: number, seal: ContainerSeal): Uint8Array {
+  const { packName: objectName, target } = task;
+  const sealedBytes = task.sealedBytes[frame] ?? 0;
+  const plainBytes = task.plainBytes[frame] ?? 0;
+  const start = task.startsBytes[frame] ?? 0;
+  const bytes = new Uint8Array(task.buffer).subarray(start, start + sealedBytes);
+  const header = parseFetchedHeader(bytes, { sealedBytes, plainBytes }, objectName);
+  if (target === undefined) return openFrame(seal, header, bytes, objectName);
+  const place = new Uint8Array(target.memory, target.atBytes[frame] ?? 0, plainBytes);
+  openFrameInto(seal, header, bytes, { target: place, objectName });
+  return place;
 }

@@ -16,7 +16,6 @@ import { checksumBytes, computeId, computeName, computeWindowChecksum } from "#v
 import { pageFrameBytesMax, segmentBufferBytes } from "#vault/limits.ts";
 import { assertReadsBack, type SealedFrame } from "#vault/pack/pack-builder.ts";
 import { isPackSound } from "#vault/workers/check-pack.ts";
-import { noteContext } from "#vault/workers/garbage.ts";
 import type {
   Posted,
   ScanWindowsTask,
@@ -163,7 +162,6 @@ export class SealWorker {
       const opened = openFrame(seal, header, target.subarray(at, at + sealedBytes), "a new pack");
       assertReadsBack(opened, blocks, this.#start.keys.blockIdKey);
       freeBuffer(opened);
-      if (header.codec === "zstd") noteContext();
     }
     return { sealedBytes, plainBytes: header.plainBytes, codec: header.codec, blocks };
   }

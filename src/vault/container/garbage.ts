@@ -1,7 +1,7 @@
 /**
  * Keeps few the contexts that zstd leaves behind.
  *
- * Each decompression makes a context that only a full collection frees, and V8 sees no hurry.
+ * Each decompression in a context of its own leaves that to a full collection, and V8 sees no hurry.
  * Collecting every few hundred keeps a backup's memory within its bound
  * (docs/adr/0006-vault-engine.md has the figures).
  */
@@ -10,14 +10,19 @@ import { runInNewContext } from "node:vm";
 
 const contextsMax = 256;
 
-setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc") as () => void;
 let contexts = 0;
+let collect: (() => void) | undefined;
 
 /** Notes that something was decompressed; collects when much was. */
 export function noteContext(): void {
   contexts++;
   if (contexts < contextsMax) return;
   contexts = 0;
+  collect ??= exposeCollector();
   collect();
+}
+
+function exposeCollector(): () => void {
+  setFlagsFromString("--expose-gc");
+  return runInNewContext("gc") as () => void;
 }
