@@ -23,7 +23,7 @@ import {
   type LoadedSegment,
   type PackExtent,
 } from "./entry-reader.ts";
-import { IdTable } from "./id-table.ts";
+import { IdTable, warmIdsMax } from "./id-table.ts";
 import { repairsPerReadMax, SegmentLoader, type SegmentReader } from "./segment-loader.ts";
 import { type LostSegment, SegmentRepairs } from "./segment-repairs.ts";
 import { decodeSnapshot, encodeSnapshot, type TableSnapshot } from "./table-snapshot.ts";
@@ -200,9 +200,16 @@ export class BlockIndex implements AsyncDisposable {
     }
   }
 
-  /** {@link has} for `found.length` ids, one after the other in `ids`; 1 in `found` for yes. */
+  /**
+   * {@link has} for `found.length` ids, one after the other in `ids`; 1 in `found` for yes. In a large index
+   * more than twice as fast as one by one.
+   */
   hasMany(ids: Uint8Array, found: Uint8Array): void {
-    for (let at = 0; at < found.length; at++) found[at] = this.has(ids, at * idBytes) ? 1 : 0;
+    for (let first = 0; first < found.length; first += warmIdsMax) {
+      const end = Math.min(first + warmIdsMax, found.length);
+      this.#table.warm(ids, first * idBytes, end - first);
+      for (let at = first; at < end; at++) found[at] = this.has(ids, at * idBytes) ? 1 : 0;
+    }
   }
 
   /**
