@@ -8,6 +8,7 @@
  */
 import { dirname, isAbsolute, join, resolve } from "node:path";
 
+import { allEnded } from "#base/all-ended.ts";
 import { assert } from "#base/assert.ts";
 import { systemClock, type Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
@@ -47,6 +48,8 @@ export interface FileStoreOptions {
 
 /** Files whose size a listing asks for at once. */
 const listStatsInFlight = 32;
+/** Folders that a listing reads at once: objects named by content lie in 256 of them, few in each. */
+const listFoldersInFlight = 16;
 /** What a freshly made file system may hold beside a vault. */
 const harmlessEntries = new Set(["lost+found"]);
 
@@ -148,10 +151,12 @@ class FileStore implements ObjectStore {
   async *list(prefix: string, signal?: AbortSignal): AsyncGenerator<ObjectInfo> {
     assertObjectPrefix(prefix);
     const folders = [prefix];
-    for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
+    while (folders.length > 0) {
       signal?.throwIfAborted();
-      const { files, inner } = await this.#readFolder(folder);
-      folders.push(...inner);
+      const next = folders.splice(-listFoldersInFlight);
+      const read = await allEnded(next.map((folder) => this.#readFolder(folder)));
+      folders.push(...read.flatMap(({ inner }) => inner));
+      const files = read.flatMap((folder) => folder.files);
       for (let at = 0; at < files.length; at += listStatsInFlight) {
         signal?.throwIfAborted();
         yield* await this.#statAll(files.slice(at, at + listStatsInFlight));
