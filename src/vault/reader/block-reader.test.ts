@@ -53,7 +53,23 @@ interface Fixture extends AsyncDisposable {
   readonly content: MemoryDisk;
   /** The piece of a window of the disk. */
   piece(window: number, targetOffset: number): BlockPiece;
-  open(cacheBytes: number): BlockReader;
+  open(cacheBytes: number, pool?: WorkerPool): BlockReader;
+}
+
+const start = { keys: testKeys, verify: false };
+
+/** Opens nothing before it is told to. */
+class HeldPool extends WorkerPool {
+  readonly asked = Promise.withResolvers<void>();
+  readonly released = Promise.withResolvers<void>();
+
+  override async openFrames(
+    ...args: Parameters<WorkerPool["openFrames"]>
+  ): ReturnType<WorkerPool["openFrames"]> {
+    this.asked.resolve();
+    await this.released.promise;
+    return await super.openFrames(...args);
+  }
 }
 
 /** A disk of random windows, stored in disk order in frames of four. */
@@ -63,7 +79,7 @@ async function createFixture(sizeBytes: number): Promise<Fixture> {
   const store = new NotingStore(createMemoryStore());
   const vault = await openTestVault({ store });
   await backUp(vault, { itemId: "blocks", number: 1, disks: [content] });
-  const pool = new WorkerPool({ start: { keys: testKeys, verify: false }, size: 1 });
+  const pool = new WorkerPool({ start, size: 1 });
   const ids: Uint8Array[] = [];
   for (let at = 0; at < sizeBytes; at += windowBytes) {
     const window = new Uint8Array(windowBytes);
@@ -80,9 +96,9 @@ async function createFixture(sizeBytes: number): Promise<Fixture> {
       lengthBytes: windowBytes,
       targetOffset,
     }),
-    open(cacheBytes) {
-      const { locator } = vault;
-      return new BlockReader({ store, keys: testKeys, locator, pool, workers: 1, cacheBytes });
+    open(cacheBytes, other = pool) {
+      const deps = { store, keys: testKeys, locator: vault.locator, pool: other };
+      return new BlockReader({ ...deps, workers: 1, cacheBytes });
     },
     async [Symbol.asyncDispose]() {
       await pool[Symbol.asyncDispose]();
@@ -362,36 +378,47 @@ test("block reader: whole frames are opened in a shared target, the others copie
   assert.equal(store.ranges.length, gets, "frames that were copied from are kept");
 });
 
-test("block reader: after an abort nothing more is opened in a shared target", async () => {
+test("block reader: frames that come after an abort are not opened in a shared target", async () => {
   await using fixture = await createFixture(4 * mib);
   const { store } = fixture;
-  const all = Array.from({ length: 16 }, (_, at) => at);
-  for (const moment of ["before the frames came", "after"] as const) {
-    const reader = fixture.open(8 * mib);
-    const { pieces, target } = toShared(fixture, all);
-    const controller = new AbortController();
-    const asked = Promise.withResolvers<void>();
-    const answered = Promise.withResolvers<void>();
-    store.onGet = async () => {
-      asked.resolve();
-      await answered.promise;
-    };
-    const reading = reader.read(pieces, target, controller.signal);
-    await asked.promise;
-    if (moment === "after") {
-      answered.resolve();
-      for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
-    }
-    controller.abort(new Error("enough"));
-    await assert.rejects(reading, /enough/, moment);
-    const left = new Uint8Array(target);
-    answered.resolve();
-    await reader.close();
-    store.onGet = async () => {};
-    // Behind all that its one thread was still to do.
-    await assertReads(fixture, fixture.open(8 * mib), [0]);
-    assert.ok(bytesEqual(target, left), moment);
-  }
+  const reader = fixture.open(8 * mib);
+  const { pieces, target } = toShared(fixture, [0, 1, 2, 3]);
+  const controller = new AbortController();
+  const asked = Promise.withResolvers<void>();
+  const answered = Promise.withResolvers<void>();
+  store.onGet = async () => {
+    asked.resolve();
+    await answered.promise;
+  };
+  const reading = reader.read(pieces, target, controller.signal);
+  await asked.promise;
+  controller.abort(new Error("enough"));
+  await assert.rejects(reading, /enough/);
+  answered.resolve();
+  await reader.close();
+  store.onGet = async () => {};
+  // Behind all that its one thread was still to do.
+  await assertReads(fixture, fixture.open(8 * mib), [0]);
+  assert.ok(target.every((byte) => byte === 0xee));
+});
+
+test("block reader: an abort waits for what is being opened in a shared target", async () => {
+  await using fixture = await createFixture(mib);
+  await using pool = new HeldPool({ start, size: 1 });
+  const reader = fixture.open(8 * mib, pool);
+  const { pieces, target } = toShared(fixture, [0, 1, 2, 3]);
+  const controller = new AbortController();
+  let isOver = false;
+  const reading = reader.read(pieces, target, controller.signal);
+  const watched = reading.catch(() => (isOver = true));
+  await pool.asked.promise;
+  controller.abort(new Error("enough"));
+  for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
+  assert.equal(isOver, false, "a thread still writes to the target");
+  pool.released.resolve();
+  await assert.rejects(reading, /enough/);
+  await watched;
+  assert.ok(bytesEqual(target, fixture.content.bytes()), "it was done when the read ended");
 });
 
 test("block reader: a damaged frame fails the read that would open it in a shared target", async () => {
