@@ -46,8 +46,6 @@ export class IdPartitions {
   readonly #memory = new PartitionMemory();
   #scratch = new Uint8Array(chunkBytesFor(partitionEntriesMax));
   #length = 0;
-  /** Keeps what {@link warm} read, or the compiler would leave the reading out. */
-  #seen = 0;
   #depths = new Uint8Array(partitionsMin);
   #counts = new Uint16Array(partitionsMin);
   #capacities = new Uint32Array(partitionsMin);
@@ -108,7 +106,7 @@ export class IdPartitions {
 
   /**
    * Reads the lines of memory that {@link find} will want, for `count` partitions and the upper words of
-   * hashes. Nothing but the time of the next finds depends on it; see {@link IdTable.warm}.
+   * hashes, which are spent. Nothing but the time of the next finds depends on it; see {@link IdTable.warm}.
    */
   warm(partitions: Uint32Array, highs: Uint32Array, count: number): void {
     const { slabOf, offsetOf, halves, bytes, words } = this.#memory;
@@ -131,7 +129,8 @@ export class IdPartitions {
       seen ^= (bytes[slab] as Uint8Array)[tagsAt + start] as number;
       seen ^= (words[slab] as Uint32Array)[((offset + headBytes) >>> 2) + start] as number;
     }
-    this.#seen = seen;
+    // Kept somewhere, or the compiler would leave the reading out.
+    highs[0] = seen;
   }
 
   /** The number of the entry at a place. */
