@@ -12,7 +12,10 @@ import type { Folders } from "./folders.ts";
 
 const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** Runs the words of a command line; returns the exit code when everything is written. */
+/**
+ * Runs the words of a command line; returns the exit code when all has ended and everything is
+ * written, so that the process may be ended at once.
+ */
 export async function runProcess(words: readonly string[], folders: Folders): Promise<number> {
   const terminal = createTerminal(process.env);
   const cancel = listenForSignals(terminal);
@@ -35,7 +38,16 @@ export async function runProcess(words: readonly string[], folders: Folders): Pr
     isDebug: process.env["KLUIS_DEBUG"] === "1",
     ...(passphrase === undefined || passphrase === "" ? {} : { passphrase }),
   };
-  return await runCommandLine(words, environment);
+  const exitCode = await runCommandLine(words, environment);
+  await Promise.all([process.stdout, process.stderr].map(untilWritten));
+  return exitCode;
+}
+
+/** Resolves when a pipe has taken all that was written to it, or nobody reads it any more. */
+function untilWritten(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => {
+    stream.write("", () => resolve());
+  });
 }
 
 /**
