@@ -7,7 +7,7 @@ import { KluisError } from "#base/kluis-error.ts";
 import { systemRandom } from "#base/random.ts";
 import { isNbdUri } from "#drivers/nbd/nbd-address.ts";
 import { openNbdClient } from "#drivers/nbd/nbd-client.ts";
-import type { DiskWriter } from "#ports/disk.ts";
+import type { ChangedExtents, DiskWriter } from "#ports/disk.ts";
 import type {
   ImageAccess,
   SourceBacking,
@@ -17,10 +17,17 @@ import type {
   TargetRequest,
 } from "#ports/source-image.ts";
 import type { FileState } from "./file-state.ts";
-import { isLocalFile, readImageInfo, readLayerInfo, type ImageLayer } from "./image-info.ts";
+import {
+  type ImageInfo,
+  type ImageLayer,
+  isLocalFile,
+  readImageInfo,
+  readLayerInfo,
+} from "./image-info.ts";
 import { createQcow2File, openExportTarget } from "./nbd-writer.ts";
-import { openKnownImage, openLocalImage, openNbdDisk, type LocalImage } from "./open-disk-image.ts";
-import { readExtentsOf } from "./overlay-extents.ts";
+import { openKnownImage, openNbdDisk, type LocalImage } from "./open-disk-image.ts";
+import { collectOverlay, startOverlayServer } from "./overlay-extents.ts";
+import type { QemuNbd } from "./qemu-nbd.ts";
 import { createRawFile, openDeviceTarget } from "./raw-writer.ts";
 import { collectChanges } from "./status-changes.ts";
 import { targetExists, toTargetError } from "./target-file.ts";
@@ -42,33 +49,65 @@ async function openSource(
   if (options.bitmap !== undefined) {
     throw new KluisError("ArgumentInvalid", `Cannot use a bitmap of "${place}": it is no NBD URI`);
   }
-  const image = await openLocalImage(place, { format: options.format, signal });
-  const backing = toBacking(image);
+  const info = await readImageInfo(place, { format: options.format, signal });
+  await using owned = new AsyncDisposableStack();
+  // Begun beside the process that reads the image: who opens an overlay asks for its changes next.
+  const overlay = hasBacking(info) ? owned.use(new OverlayServer(info, signal)) : undefined;
+  const image = await openKnownImage(info, signal);
+  owned.use(image.reader);
+  const ending = owned.move();
   return {
     reader: image.reader,
     identity: identityOf(image.info.layers, image.states),
-    ...(backing === undefined ? {} : { backing }),
-    [Symbol.asyncDispose]: async () => {
-      await image.reader[Symbol.asyncDispose]();
-    },
+    ...(overlay === undefined ? {} : { backing: toBacking(image, overlay) }),
+    [Symbol.asyncDispose]: () => ending.disposeAsync(),
   };
 }
 
-function toBacking(image: LocalImage): SourceBacking | undefined {
-  const { format, layers } = image.info;
+/** Whether the image is an overlay on a file or device of this host. */
+function hasBacking({ format, layers }: ImageInfo): boolean {
   const below = layers[1];
-  if (format !== "qcow2" || below === undefined || !isLocalFile(below)) return undefined;
+  return format === "qcow2" && below !== undefined && isLocalFile(below);
+}
+
+function toBacking(image: LocalImage, overlay: OverlayServer): SourceBacking {
+  const { layers } = image.info;
   return {
     identity: identityOf(layers.slice(1), image.states.slice(1)),
     open: async (signal) => {
       const { reader } = await openKnownImage(await readLayerInfo(image.info, 1), signal);
       return reader;
     },
-    changes: async (signal) => {
-      const { extents } = await readExtentsOf(image.info, signal);
-      return extents;
-    },
+    changes: (signal) => overlay.readExtents(signal),
   };
+}
+
+/** The process that tells what an overlay holds of its own, started ahead and ended when it has told it. */
+class OverlayServer implements AsyncDisposable {
+  readonly #info: ImageInfo;
+  #ahead: Promise<QemuNbd> | undefined;
+
+  constructor(info: ImageInfo, signal: AbortSignal | undefined) {
+    this.#info = info;
+    this.#ahead = startOverlayServer(info, signal);
+    // Told to who asks for the changes.
+    this.#ahead.catch(() => undefined);
+  }
+
+  async readExtents(signal: AbortSignal | undefined): Promise<ChangedExtents> {
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
+    await using server = await (ahead ?? startOverlayServer(this.#info, signal));
+    const { extents } = await collectOverlay(server, signal);
+    return extents;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const ahead = this.#ahead;
+    this.#ahead = undefined;
+    const [started] = await Promise.allSettled([ahead]);
+    if (started.status === "fulfilled") await started.value?.[Symbol.asyncDispose]();
+  }
 }
 
 async function openExport(

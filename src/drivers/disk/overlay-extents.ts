@@ -4,7 +4,7 @@ import type { ChangedExtents } from "#ports/disk.ts";
 import { collectChanges } from "./status-changes.ts";
 import { type ImageInfo, readImageInfo } from "./image-info.ts";
 import { toImageNode } from "./image-node.ts";
-import { startQemuNbd } from "./qemu-nbd.ts";
+import { type QemuNbd, startQemuNbd } from "./qemu-nbd.ts";
 
 /** How many layers down what is read lies. */
 const DEPTH_CONTEXT = "qemu:allocation-depth";
@@ -40,7 +40,13 @@ export async function readExtentsOf(
   info: ImageInfo,
   signal?: AbortSignal,
 ): Promise<OverlayChanges> {
-  await using server = await startQemuNbd({
+  await using server = await startOverlayServer(info, signal);
+  return await collectOverlay(server, signal);
+}
+
+/** The first half of {@link readExtentsOf}, which takes a process; the caller disposes of it. */
+export async function startOverlayServer(info: ImageInfo, signal?: AbortSignal): Promise<QemuNbd> {
+  return await startQemuNbd({
     path: info.path,
     format: "qcow2",
     // Alone: what lies below costs time and tells nothing of this layer.
@@ -48,7 +54,13 @@ export async function readExtentsOf(
     metaContexts: [DEPTH_CONTEXT],
     signal,
   });
-  const { client } = server;
+}
+
+/** The other half. */
+export async function collectOverlay(
+  { client }: QemuNbd,
+  signal?: AbortSignal,
+): Promise<OverlayChanges> {
   const lacks = "it lacks the context qemu:allocation-depth (QEMU 5.2 or later has it)";
   if (!client.info.metaContexts.some(({ name }) => name === DEPTH_CONTEXT)) {
     throw new KluisError("NbdUnsupported", `Cannot use this qemu-nbd: ${lacks}`);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 
 import { systemClock } from "#base/clock.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import { NBD_IN_FLIGHT_MAX } from "#drivers/nbd/limits.ts";
 import { openNbdClient, type NbdClient } from "#drivers/nbd/nbd-client.ts";
 import type { ExitStatus } from "#drivers/process/child.ts";
 import { spawnDaemon, type Daemon } from "#drivers/process/daemon.ts";
@@ -65,6 +66,8 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
         metaContexts: ["base:allocation", ...(options.metaContexts ?? [])],
         // It ends with its connection.
         reconnectAttemptsMax: 0,
+        // It works on 16 at once, and must not wait for us in between.
+        ...(options.writable === true ? {} : { requestsInFlight: NBD_IN_FLIGHT_MAX }),
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       },
     );

@@ -194,7 +194,7 @@ export class NbdConnection {
   }
 
   /**
-   * Sends a request; all that are submitted in one turn leave in one write. After the end of the
+   * Sends a request; all that are submitted in one turn of the event loop leave in one write. After the end of the
    * connection it does nothing: whoever is told of the end still has the flight.
    */
   submit(flight: Flight): void {
@@ -206,7 +206,7 @@ export class NbdConnection {
     flight.sentAtMs = this.#timeouts.clock.monotonicMs();
     this.#flights.set(flight.cookie, flight);
     this.#unsent.push(flight);
-    if (this.#unsent.length === 1) queueMicrotask(() => this.#send());
+    if (this.#unsent.length === 1) setImmediate(() => this.#send());
     if (!this.#isWatching) void this.#watch();
   }
 
