@@ -65,7 +65,7 @@ export const restoreSegmentBytes = 64 * windowBytes;
 /** Bytes of map frames that are kept decoded. */
 export const nodeCacheBytes = 32 * frameBytesMax;
 /** Reads of single runs of pages in flight for a disk. */
-export const pageReadsInFlight = 16;
+export const pageReadsInFlight = 64;
 /** How long a collection that waits for a session sleeps between two looks. */
 export const controlPollMs = 2000;
 /** Requests of the locking protocol at once, of those whose order does not matter. */

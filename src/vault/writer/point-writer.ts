@@ -12,6 +12,7 @@ import {
   type ManifestDisk,
   type ManifestTiming,
 } from "#formats/manifest.ts";
+import type { Leaf } from "#formats/map-node.ts";
 import { pointName } from "#formats/store-names.ts";
 import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
@@ -284,8 +285,8 @@ async function planChanges(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
   });
   const limit = windowsOf(sizes.sizeBytes);
   const touched = withHealing(touchedWindows(extents), healing);
-  const windows = planRewrites(touched, sweep, async (window) =>
-    window < limit ? await cursor.read(window) : undefined,
+  const windows = planRewrites(touched, sweep, async (leafIndex) =>
+    cutLeaf(await cursor.readLeaf(leafIndex), limit - leafIndex * leafWindows),
   );
   // A comparison by checksum names windows; what the base has of them is compared page by page.
   const other = disk.tracking === "checksum" ? openCursor(base, sizes, deps) : undefined;
@@ -296,6 +297,12 @@ async function planChanges(disk: DiskInput, deps: WriterDeps): Promise<Plan> {
     segments: planIncrement(storeHealed(windows, healing), sizes.sizeBytes, isGuess),
     totalBytes: (counts.windows + healing.length) * windowBytes,
   };
+}
+
+/** The first `windows` windows of a leaf; those of a disk that shrank end before its base does. */
+function cutLeaf(leaf: Leaf | undefined, windows: number): Leaf | undefined {
+  if (leaf === undefined || windows >= leafWindows) return leaf;
+  return { windows: leaf.windows.map((window, at) => (at < windows ? window : undefined)) };
 }
 
 function openCursor(

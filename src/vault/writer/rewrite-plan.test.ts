@@ -6,7 +6,7 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 
 import { leafWindows, windowPages } from "#formats/geometry.ts";
-import type { WindowMap } from "#formats/map-node.ts";
+import type { Leaf, WindowMap } from "#formats/map-node.ts";
 import { createSeededRandom, readTestSeed } from "#testing/seeded-random.ts";
 import { RewriteSweep, rewriteShare } from "#vault/map/rewrite-rule.ts";
 import { planRewrites } from "./rewrite-plan.ts";
@@ -40,11 +40,14 @@ async function plan(
 ): Promise<{ planned: PlannedWindow[]; read: number[] }> {
   const planned: PlannedWindow[] = [];
   const read: number[] = [];
-  const readWindow = (window: number): Promise<WindowMap | undefined> => {
-    read.push(window);
-    return Promise.resolve(base.get(window));
+  const readLeaf = (leafIndex: number): Promise<Leaf | undefined> => {
+    read.push(leafIndex);
+    const windows = Array.from({ length: leafWindows }, (_, at) =>
+      base.get(leafIndex * leafWindows + at),
+    );
+    return Promise.resolve({ windows });
   };
-  for await (const window of planRewrites(touched, sweep, readWindow)) planned.push(window);
+  for await (const window of planRewrites(touched, sweep, readLeaf)) planned.push(window);
   return { planned, read };
 }
 
@@ -112,7 +115,7 @@ test("rewrite plan: any touched windows come out once, in order, as they went in
         read.toSorted((a, b) => a - b),
       );
       assert.equal(new Set(read).size, read.length);
-      for (const window of read) assert.ok(leaves.has(Math.floor(window / leafWindows)));
+      for (const leaf of read) assert.ok(leaves.has(leaf));
     }),
     { seed: readTestSeed(), numRuns: 150 },
   );

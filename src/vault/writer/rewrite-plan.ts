@@ -1,6 +1,6 @@
 /** Joins the windows that an increment touches with those that the rewrite sweep chooses. */
 import { leafWindows, windowPages } from "#formats/geometry.ts";
-import type { WindowMap } from "#formats/map-node.ts";
+import type { Leaf } from "#formats/map-node.ts";
 import type { RewriteSweep } from "#vault/map/rewrite-rule.ts";
 import {
   countChangedPages,
@@ -11,16 +11,16 @@ import {
 /**
  * Yields every touched window and, of the leaves that they lie in, those to be stored anew.
  *
- * @param readWindow What the base holds at a window; called in ascending order, and only for
- *   leaves that the sweep may choose from.
+ * @param readLeaf What the base holds at a leaf; called in ascending order, and only for leaves that
+ *   the sweep may choose from.
  */
 export async function* planRewrites(
   touched: Iterable<TouchedWindow>,
   sweep: RewriteSweep,
-  readWindow: (window: number) => Promise<WindowMap | undefined>,
+  readLeaf: (leafIndex: number) => Promise<Leaf | undefined>,
 ): AsyncGenerator<PlannedWindow> {
   for (const group of groupByLeaf(touched)) {
-    const chosen = new Set(await chooseWindows(group, sweep, readWindow));
+    const chosen = new Set(await chooseWindows(group, sweep, readLeaf));
     const byWindow = new Map(group.windows.map((window) => [window.window, window]));
     const first = group.leaf * leafWindows;
     for (let window = first; window < first + leafWindows; window++) {
@@ -40,18 +40,14 @@ interface LeafGroup {
 async function chooseWindows(
   group: LeafGroup,
   sweep: RewriteSweep,
-  readWindow: (window: number) => Promise<WindowMap | undefined>,
+  readLeaf: (leafIndex: number) => Promise<Leaf | undefined>,
 ): Promise<readonly number[]> {
   if (!sweep.isWanted(group.leaf)) return [];
-  const windows: (WindowMap | undefined)[] = [];
+  const leaf = await readLeaf(group.leaf);
   const changedPages = new Uint8Array(leafWindows);
-  for (let at = 0; at < leafWindows; at++) {
-    windows.push(await readWindow(group.leaf * leafWindows + at));
-  }
   for (const window of group.windows) {
     changedPages[window.window % leafWindows] = countChangedPages(window);
   }
-  const leaf = windows.some((window) => window !== undefined) ? { windows } : undefined;
   return sweep.planLeaf({ index: group.leaf, leaf, changedPages });
 }
 
