@@ -3,7 +3,7 @@
  * of the test, which it alone sees in place of the system's. Nothing of the machine's own libvirt
  * is read or written.
  */
-import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Virsh } from "#drivers/libvirt/virsh.ts";
@@ -24,6 +24,17 @@ const mounts: readonly (readonly [string, string])[] = [
   ["cache", "/var/cache/libvirt"],
 ];
 
+/**
+ * The lab emulates. Where /dev/kvm belongs to root alone, as on many machines for tests, libvirt 9
+ * asks every QEMU again and again in each call: asked as another user QEMU opens it all the same (by a
+ * capability that it has only then), and libvirt takes that answer for out of date. A file on a
+ * read-only mount can be opened for writing by nobody, root included.
+ */
+const hideKvm: readonly string[] = [
+  'if [ -e /dev/kvm ]; then : >"$1/no-kvm"; chmod 0600 "$1/no-kvm"',
+  'mount --bind "$1/no-kvm" /dev/kvm; mount -o remount,bind,ro /dev/kvm; fi',
+];
+
 /** How a libvirt runs its machines. */
 export interface LibvirtHostOptions {
   /**
@@ -31,6 +42,8 @@ export interface LibvirtHostOptions {
    * gives images to it and takes them back.
    */
   readonly qemuUser?: "root" | "unprivileged";
+  /** Port of 127.0.0.1 on which it listens too, open to everybody. */
+  readonly tcpPort?: number;
   /** What an earlier libvirt found out about QEMU; saves the time to ask again. */
   readonly capabilities?: string;
 }
@@ -55,14 +68,18 @@ export interface LibvirtLab extends AsyncDisposable {
 export async function openLibvirtHost(options: LibvirtHostOptions = {}): Promise<LibvirtLab> {
   await sweepAbandonedOnce();
   const root = await mkdtemp(join(tmpdir(), `${labFolderPrefix}${String(process.pid)}-`));
+  // QEMU reaches its images as its own user; libvirt opens no folder to it.
+  await chmod(root, 0o711);
   const uri = `qemu:///system?socket=${join(root, "run", "libvirt-sock")}`;
   const virsh = new Virsh(uri);
   const capabilitiesDirectory = join(root, "cache", "qemu", "capabilities");
-  await writeConfiguration(root, options.qemuUser ?? "root");
+  await writeConfiguration(root, options);
   if (options.capabilities !== undefined) {
     await cp(options.capabilities, capabilitiesDirectory, { recursive: true });
   }
-  let daemon = await startDaemon(root, virsh);
+  // Without it libvirtd does not look at what it should listen to.
+  const flags = options.tcpPort === undefined ? [] : ["--listen"];
+  let daemon = await startDaemon(root, virsh, flags);
   return {
     root,
     uri,
@@ -78,7 +95,7 @@ export async function openLibvirtHost(options: LibvirtHostOptions = {}): Promise
       await daemon.exited;
     },
     restart: async () => {
-      daemon = await startDaemon(root, virsh);
+      daemon = await startDaemon(root, virsh, flags);
     },
     [Symbol.asyncDispose]: async () => {
       await daemon.stop();
@@ -88,7 +105,8 @@ export async function openLibvirtHost(options: LibvirtHostOptions = {}): Promise
   };
 }
 
-async function writeConfiguration(root: string, user: "root" | "unprivileged"): Promise<void> {
+async function writeConfiguration(root: string, options: LibvirtHostOptions): Promise<void> {
+  const { qemuUser: user = "root", tcpPort } = options;
   for (const [folder] of mounts) await mkdir(join(root, folder), { recursive: true, mode: 0o755 });
   const name = user === "root" ? "root" : "nobody";
   const group = user === "root" ? "root" : "nogroup";
@@ -106,20 +124,26 @@ async function writeConfiguration(root: string, user: "root" | "unprivileged"): 
     `unix_sock_dir = "${join(root, "run")}"`,
     'auth_unix_rw = "none"',
     'auth_unix_ro = "none"',
+    "listen_tls = 0",
+    `listen_tcp = ${tcpPort === undefined ? "0" : "1"}`,
+    'listen_addr = "127.0.0.1"',
+    `tcp_port = "${String(tcpPort ?? 0)}"`,
+    'auth_tcp = "none"',
   ];
   await writeFile(join(root, "etc", "libvirtd.conf"), `${daemon.join("\n")}\n`);
 }
 
-async function startDaemon(root: string, virsh: Virsh): Promise<Daemon> {
+async function startDaemon(root: string, virsh: Virsh, flags: readonly string[]): Promise<Daemon> {
   const binds = mounts.map(([from, to]) => `mkdir -p ${to}; mount --bind "$1/${from}" ${to}`);
   const script = [
     "set -e",
     "mount --make-rprivate /",
     ...binds,
+    ...hideKvm,
     'rm -f "$1/run/libvirtd.pid"',
-    'exec libvirtd -f "$1/etc/libvirtd.conf" -p "$1/run/libvirtd.pid"',
+    'exec libvirtd -f "$1/etc/libvirtd.conf" -p "$1/run/libvirtd.pid" ${2:-}',
   ].join("\n");
-  return spawnDaemon("unshare", ["--mount", "sh", "-c", script, "kluis-libvirtd", root], {
+  return spawnDaemon("unshare", ["--mount", "sh", "-c", script, "kluis-libvirtd", root, ...flags], {
     isReady: async () => {
       try {
         await virsh.run(["list"], { timeoutMs: probeTimeoutMs });

@@ -2,7 +2,7 @@
  * A domain for one test: defined in a libvirt of the lab, with disks of its own, ready to start from
  * a saved state in about a second. One at a time in a libvirt: a saved state belongs to one UUID.
  */
-import { cp, mkdir, readFile, rm } from "node:fs/promises";
+import { chmod, cp, mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { planVirshAgent } from "#drivers/guest/virsh-agent-channel.ts";
 import { VIRSH_XML } from "#drivers/libvirt/virsh.ts";
@@ -17,16 +17,19 @@ import { createAgentExec } from "./agent-exec.ts";
 import { ensureImage } from "./build.ts";
 import { ensureEntry } from "./cache.ts";
 import type { GuestExec } from "./guest-exec.ts";
+import { runInGuest } from "./guest.ts";
 import { describeGuest } from "./guest-kind.ts";
 import { writeTestDisk, type DiskKind } from "./lab-vm.ts";
 import { openLibvirtHost, type LibvirtHostOptions, type LibvirtLab } from "./libvirt-host.ts";
 import { diskNames, rawDisks, warmCaches, writeDisks } from "./template.ts";
 import { readTool } from "./tools.ts";
 
-const recipeVersion = 1;
+const recipeVersion = 2;
 /** The name and UUID of every domain of the lab. */
 export const labDomain = { name: "lab", uuid: "6b6c7569-7300-4000-8000-6c6162000001" } as const;
 const stateFile = "lab.save";
+/** Of an agent that is the tests' own; see mini-exec-agent. */
+const execSocket = "exec.sock";
 const stateTimeoutMs = 120_000;
 const killTimeoutMs = 10_000;
 /** libvirt takes 4 KiB for the XML of a saved state; a template's paths are as long as a test's. */
@@ -45,6 +48,8 @@ export interface LibvirtVmOptions {
   readonly disks?: Readonly<Record<string, DiskKind>>;
   /** `warm`: the first start loads the saved state (default). `cold`: every start boots. */
   readonly start?: "warm" | "cold";
+  /** Changes the XML before it is defined. */
+  readonly planXml?: (xml: string, directory: string) => string;
 }
 
 /** A domain that is defined and not started. */
@@ -54,6 +59,7 @@ export interface LibvirtVm extends AsyncDisposable {
   /** The images; disposing removes the folder. */
   readonly directory: string;
   readonly ackSocket: string;
+  /** By an agent of the tests' own, which libvirt does not know. */
   readonly exec: GuestExec;
   diskPath(name: string): string;
   /** Kills QEMU and waits for its end; works without libvirtd. */
@@ -74,11 +80,18 @@ export class LibvirtVms implements AsyncDisposable {
   /** Starts the libvirt; builds the template first where the cache has none. */
   static async open(
     dataDisksMiB: readonly number[],
-    options: Pick<LibvirtHostOptions, "qemuUser"> = {},
+    options: Pick<LibvirtHostOptions, "qemuUser" | "tcpPort"> = {},
   ): Promise<LibvirtVms> {
-    const template = await ensureLibvirtTemplate(dataDisksMiB);
-    const capabilities = join(template.directory, "capabilities");
-    return new LibvirtVms(await openLibvirtHost({ ...options, capabilities }), template);
+    const cached = await ensureLibvirtTemplate(dataDisksMiB);
+    const capabilities = join(cached.directory, "capabilities");
+    const host = await openLibvirtHost({ ...options, capabilities });
+    try {
+      const isOwn = options.qemuUser === "unprivileged";
+      return new LibvirtVms(host, isOwn ? await copyTemplate(cached, host.root) : cached);
+    } catch (error) {
+      await host[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   /** Defines the domain of one test. */
@@ -93,7 +106,8 @@ export class LibvirtVms implements AsyncDisposable {
         writeTestDisk(base, options.disks?.[base.name] ?? "overlay", directory),
       ),
     );
-    const xml = planDomainXml({ image: template.image, directory, disks });
+    const planned = planDomainXml({ image: template.image, directory, disks });
+    const xml = options.planXml?.(planned, directory) ?? planned;
     await host.virsh.run(["define", VIRSH_XML], { xml });
     if (options.start !== "cold") {
       const state = join(host.saveDirectory, stateFile);
@@ -105,7 +119,7 @@ export class LibvirtVms implements AsyncDisposable {
       uuid: labDomain.uuid,
       directory,
       ackSocket: join(directory, "ack.sock"),
-      exec: agentExec(host, directory),
+      exec: createAgentExec(join(directory, execSocket)),
       cutPower: () => killQemu(host),
       diskPath: (name) => disks.find((disk) => disk.name === name)?.path ?? "",
       [Symbol.asyncDispose]: async () => {
@@ -118,11 +132,6 @@ export class LibvirtVms implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.host[Symbol.asyncDispose]();
   }
-}
-
-function agentExec(host: LibvirtLab, directory: string): GuestExec {
-  const socketPath = join(directory, "agent.sock");
-  return createAgentExec(planVirshAgent({ uri: host.uri, domain: labDomain.uuid, socketPath }));
 }
 
 async function killQemu(host: LibvirtLab): Promise<void> {
@@ -160,6 +169,21 @@ async function ensureLibvirtTemplate(dataDisksMiB: readonly number[]): Promise<L
   return { directory, image, disks: rawDisks(directory, names) };
 }
 
+/** A template whose files another user may own for a while, where that user can reach them. */
+async function copyTemplate(template: LibvirtTemplate, root: string): Promise<LibvirtTemplate> {
+  const directory = join(root, "template");
+  const image = join(root, "image");
+  for (const [from, to] of [
+    [template.directory, directory],
+    [template.image, image],
+  ] as const) {
+    await readTool("cp", ["-r", "--sparse=always", "--reflink=auto", from, to]);
+    await chmod(to, 0o755);
+  }
+  const names = template.disks.map((disk) => disk.name);
+  return { directory, image, disks: rawDisks(directory, names) };
+}
+
 async function saveState(
   draft: string,
   image: string,
@@ -171,7 +195,11 @@ async function saveState(
   const xml = planDomainXml({ image, directory, disks });
   await host.virsh.run(["define", VIRSH_XML], { xml });
   await host.virsh.run(["start", labDomain.uuid]);
-  await warmCaches({ exec: agentExec(host, directory) });
+  await warmCaches({ exec: createAgentExec(join(directory, execSocket)) });
+  // The agent that libvirt knows is up in the saved state too.
+  const socketPath = join(directory, "agent.sock");
+  const agent = planVirshAgent({ uri: host.uri, domain: labDomain.uuid, socketPath });
+  await runInGuest(createAgentExec(agent), ":");
   const state = join(draft, stateFile);
   await host.virsh.run(["save", labDomain.uuid, state], { timeoutMs: stateTimeoutMs });
   await cp(host.capabilitiesDirectory, join(draft, "capabilities"), { recursive: true });
@@ -192,6 +220,7 @@ function planDomainXml(plan: DomainPlan): string {
   const channels = [
     ["agent.sock", "org.qemu.guest_agent.0"],
     ["ack.sock", "kluis.lab.ack"],
+    [execSocket, "kluis.lab.exec"],
   ].map(
     ([file = "", name = ""]) =>
       `<channel type='unix'><source mode='bind' path=${quoteXml(join(directory, file))}/>` +

@@ -34,6 +34,7 @@ const guestFiles: GuestFiles = [
   ["mini-inittab", "/etc/inittab"],
   ["mini-rc", "/etc/lab/rc"],
   ["mini-agent", "/etc/lab/agent"],
+  ["mini-exec-agent", "/etc/lab/exec-agent"],
   ["mini-shutdown", "/usr/bin/shutdown"],
   ["mount-data-disks", "/usr/bin/lab-mount-data-disks"],
   ["acknowledged-writer", "/usr/bin/lab-acknowledged-writer"],

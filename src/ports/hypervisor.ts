@@ -100,6 +100,14 @@ export interface SnapshotLabel {
   readonly preparationMs?: number;
 }
 
+/** Disks that are wanted, by name; the OS disk, the first unless the VM says otherwise, always is. */
+export interface DiskSelection {
+  /** These; default: all. */
+  readonly only?: readonly string[];
+  /** Not these, though they are in `only`. */
+  readonly except?: readonly string[];
+}
+
 /** What is asked of a snapshot. */
 export interface SnapshotRequest {
   /** Without one the snapshot is an instant that can be read, and no recovery point. */
@@ -111,6 +119,11 @@ export interface SnapshotRequest {
   readonly consistency: Consistency;
   /** Longest time from freeze to thaw, in ms, 1,000 to 10,000. */
   readonly freezeBudgetMs: number;
+  /**
+   * Disks to take; default: all. One that is left out gets no layer and is in no recovery point.
+   * ArgumentInvalid (after-change) where a name is of no disk, or the OS disk is excluded.
+   */
+  readonly disks?: DiskSelection;
   /** Mount points that are not frozen. */
   readonly mountsToSkip?: readonly string[];
   /** Whether a guest in which no watchdog can run is frozen all the same. Default: no. */

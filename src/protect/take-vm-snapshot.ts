@@ -71,7 +71,10 @@ async function makeRoom(
   deps: TakeSnapshotDeps,
 ): Promise<ExpiryReport | undefined> {
   const { vmId, space } = request;
-  const disks = await deps.hypervisor.readSpace(vmId, deps.signal);
+  const except = request.disks?.except ?? [];
+  const disks = (await deps.hypervisor.readSpace(vmId, deps.signal)).filter(
+    ({ name }) => !except.includes(name),
+  );
   const missing = layersToFree(disks);
   const report = missing === 0 ? undefined : await expireSnapshots(vmId, missing, deps);
   assertSnapshotSpace(disks, space);

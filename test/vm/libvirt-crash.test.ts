@@ -27,7 +27,7 @@ const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
 /** What follows each: overlays exist; the XML is written; the instant is taken; the record is written. */
 const steps: readonly VmStep[] = ["created", "attached", "frozen", "taken"];
 
-const vms = await LibvirtVms.open([4, 4]);
+const vms = await LibvirtVms.open([2, 2]);
 after(() => vms[Symbol.asyncDispose]());
 
 function open(vm: LibvirtVm, onStep?: (step: VmStep) => Promise<void>): Promise<LibvirtHypervisor> {

@@ -14,7 +14,7 @@ import type { SnapshotRequest } from "#ports/hypervisor.ts";
 import { LibvirtVms } from "../../lab/libvirt-vm.ts";
 
 const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
-const vms = await LibvirtVms.open([4, 4]);
+const vms = await LibvirtVms.open([2, 2]);
 after(() => vms[Symbol.asyncDispose]());
 
 test("libvirt limits: no layer is made where the base cannot be written later", async () => {

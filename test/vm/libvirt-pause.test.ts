@@ -44,7 +44,7 @@ const quietMs = 700;
 const hangMs = 5_000;
 const isLong = process.env["KLUIS_LONG"] === "1";
 
-const vms = await LibvirtVms.open([4, 4]);
+const vms = await LibvirtVms.open([2, 2]);
 after(() => vms[Symbol.asyncDispose]());
 
 function optionsOf(vm: LibvirtVm): LibvirtHypervisorOptions {

@@ -3,11 +3,8 @@ import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import {
-  testHypervisor,
-  type GuestDevice,
-  type HypervisorFixture,
-} from "#testing/suites/hypervisor-suite.ts";
+import type { GuestDevice, HypervisorFixture } from "#testing/suites/hypervisor-fixture.ts";
+import { testHypervisor } from "#testing/suites/hypervisor-suite.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 

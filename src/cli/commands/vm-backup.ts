@@ -1,5 +1,5 @@
 import { isKluisError, type KluisError } from "#base/kluis-error.ts";
-import type { Consistency, VmSnapshot } from "#ports/hypervisor.ts";
+import type { Consistency, DiskSelection, VmSnapshot } from "#ports/hypervisor.ts";
 import { backupVm, toVmItemId } from "#protect/backup-vm.ts";
 import { fromSnapshot } from "#protect/vm-points.ts";
 import type { Vault } from "#vault/vault.ts";
@@ -64,6 +64,16 @@ export const vmBackup: CommandSpec = {
       text: "longest time that the guest may stay frozen, 1000 to 10000",
       otherwise: String(freezeBudgetMs.usual),
     },
+    {
+      flags: "--disk <name>",
+      text: "disk to take, beside the OS disk, which always is; default: all",
+      repeated: true,
+    },
+    {
+      flags: "--exclude-disk <name>",
+      text: "disk to leave out; a VM restored from the point has none of that name",
+      repeated: true,
+    },
     { flags: "--snapshot-only", text: "take the snapshot and send nothing; needs no --store" },
     ...snapshotOptions,
     vmItemOption,
@@ -106,6 +116,7 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
       freezeBudgetMs: budgetMs,
       mountsToSkip: input.texts("skipMount"),
       mayFreezeUnwatched: input.flag("freezeUnwatched"),
+      disks: selectedDisks(input),
       ...wish,
     },
     {
@@ -130,6 +141,11 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
   // The recovery point is there, and its tiers are not what was asked for.
   if (transfer.status === "Failed") throw transfer.error;
   return 0;
+}
+
+function selectedDisks(input: CommandInput): DiskSelection {
+  const only = input.texts("disk");
+  return { except: input.texts("excludeDisk"), ...(only.length === 0 ? {} : { only }) };
 }
 
 function wantedConsistency(input: CommandInput): Consistency {

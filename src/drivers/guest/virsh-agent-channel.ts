@@ -1,7 +1,8 @@
 /**
  * Speaks to a guest agent through libvirt, which owns the socket of the agent's channel while it
- * lives: each command is a `virsh qemu-agent-command` of its own. Where libvirt is dead the socket
- * is free, and the conversation goes on there.
+ * lives: each command is a `virsh qemu-agent-command` of its own, on virsh's standard input, because
+ * arguments are seen by every user of the host. Where libvirt is dead the socket is free, and the
+ * conversation goes on there.
  */
 import type { Clock } from "#base/clock.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
@@ -39,6 +40,19 @@ export function parseVirshAgent(address: string): VirshAgent | undefined {
 /** libvirt cannot be reached, or was lost before it answered. */
 const lostPattern =
   /failed to connect|Failed to connect|Cannot recv data|End of file|client socket/;
+const noChannelPattern = /guest agent is not configured/;
+/** virsh that reads commands shows its prompt, often the command, and the answer on a line of its own. */
+const answerPattern = /^\{.*\}$/gm;
+/**
+ * What virsh's line editor is told: no history of what was typed (nor is the user's own touched), no
+ * key bindings of the user, no terminal.
+ */
+const editorEnvironment = {
+  VIRSH_HISTSIZE: "0",
+  XDG_CACHE_HOME: "/dev/null",
+  INPUTRC: "/dev/null",
+  TERM: "dumb",
+};
 const refusalPattern = /unable to execute QEMU agent command '[^']*': ([^\n]*)/;
 
 /** See above. An agent that does not answer is silence, as on a socket. */
@@ -102,7 +116,7 @@ export class VirshAgentChannel {
         await this.#sendDirectly(command);
         return;
       }
-      if (result.exitCode !== 0) return;
+      if (readAnswer(result) === undefined) return;
       this.#tell({ return: this.#syncId }, true);
     } finally {
       this.#isSyncing = false;
@@ -116,7 +130,8 @@ export class VirshAgentChannel {
       return;
     }
     const reason = refusalPattern.exec(result.stderr)?.[1];
-    if (result.exitCode === 0) this.#tell(JSON.parse(result.stdout) as JsonObject, false);
+    const answer = readAnswer(result);
+    if (answer !== undefined) this.#tell(answer, false);
     else if (reason !== undefined) {
       this.#tell({ error: { class: "GenericError", desc: reason } }, false);
     }
@@ -125,13 +140,18 @@ export class VirshAgentChannel {
   /** `undefined` where libvirt is not there. */
   async #run(command: JsonObject): Promise<ToolResult | undefined> {
     const { uri, domain } = this.#agent;
-    const args = ["-q", "-c", uri, "qemu-agent-command", "--timeout", String(ANSWER_SECONDS)];
-    const result = await runTool("virsh", [...args, domain, JSON.stringify(command)], {
+    const name = `qemu-agent-command --timeout ${String(ANSWER_SECONDS)}`;
+    const result = await runTool("virsh", ["-q", "-c", uri], {
+      stdin: `${name} ${domain} ${quoteForVirsh(command)}\n`,
       timeoutMs: VIRSH_TIMEOUT_MS,
       signal: this.#closing.signal,
+      env: editorEnvironment,
     });
-    const isLost = result.exitCode !== 0 && lostPattern.test(result.stderr);
-    return isLost ? undefined : result;
+    if (readAnswer(result) !== undefined) return result;
+    if (noChannelPattern.test(result.stderr)) {
+      throw new Error("the VM has no channel for a guest agent");
+    }
+    return lostPattern.test(result.stderr) ? undefined : result;
   }
 
   /** On the channel's own socket, from now on. */
@@ -152,4 +172,17 @@ export class VirshAgentChannel {
     if (this.#closing.signal.aborted) return;
     this.#events.onLine({ text: JSON.stringify(answer), isDelimited });
   }
+}
+
+/** A command as a word of virsh: printable ASCII without quotes, in quotes that leave the rest alone. */
+function quoteForVirsh(command: JsonObject): string {
+  const escape = (character: string): string =>
+    `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  return `'${JSON.stringify(command).replaceAll(/[^ -~]|'/g, escape)}'`;
+}
+
+/** What the agent said; `undefined` where libvirt has no answer of it. */
+function readAnswer({ stdout }: ToolResult): JsonObject | undefined {
+  const answer = stdout.match(answerPattern)?.at(-1);
+  return answer === undefined ? undefined : (JSON.parse(answer) as JsonObject);
 }

@@ -36,11 +36,20 @@ export interface OriginalDisk {
   /** Absolute. */
   readonly path: string;
   readonly format: DiskLayer["format"];
+  /** Where the configuration names it as a volume of a pool. */
+  readonly volume?: { readonly pool: string; readonly volume: string };
 }
 
 /** See above. */
 export interface LayeredVm {
-  readonly description: { readonly name: string; readonly disks: readonly OriginalDisk[] };
+  readonly description: {
+    readonly name: string;
+    readonly disks: readonly OriginalDisk[];
+    /** Disks that cannot have layers, and why. */
+    readonly refused?: readonly { readonly name: string; readonly reason: string }[];
+    /** The first disk where it is absent. */
+    readonly osDisk?: string;
+  };
   readonly directory: VmDirectory;
   readonly clock: Clock;
   /** Told after each step, before the next begins. */

@@ -8,6 +8,7 @@ import { removeDurably, syncDirectory, syncFile } from "./durable-file.ts";
 import { GuestRound } from "#drivers/guest/guest-round.ts";
 import { withLayer, withoutTopLayers } from "./layer-changes.ts";
 import { readLayerFingerprint } from "./layer-fingerprint.ts";
+import { chooseDisks } from "./choose-disks.ts";
 import { createOverlay, readVirtualSize } from "./overlay.ts";
 import { largestWith } from "./disk-space.ts";
 import { planSwitch } from "./recover.ts";
@@ -21,6 +22,7 @@ import {
   originalLayer,
   SNAPSHOTS_MAX,
   withoutWork,
+  type DiskRecord,
   type LayerRecord,
   type SnapshotRecord,
   type VmRecord,
@@ -36,6 +38,8 @@ type NewLayers = ReadonlyMap<string, LayerRecord>;
 interface SnapshotWork {
   readonly context: LayeredVm;
   readonly record: VmRecord;
+  /** Those of the record that the snapshot takes. */
+  readonly disks: readonly DiskRecord[];
   readonly request: SnapshotRequest;
   readonly signal: AbortSignal | undefined;
   /** When the work began, by the monotonic clock. */
@@ -48,9 +52,12 @@ interface SnapshotWork {
  * stopped VM's image is open elsewhere.
  */
 export async function takeSnapshot(
-  work: SnapshotWork & { readonly machine: RunningMachine | undefined },
+  asked: Omit<SnapshotWork, "disks"> & { readonly machine: RunningMachine | undefined },
 ): Promise<SnapshotRecord> {
-  assertRoom(work.record);
+  const names = chooseDisks(asked.context.description, asked.request.disks);
+  const disks = asked.record.disks.filter((disk) => names.includes(disk.name));
+  const work = { ...asked, disks };
+  assertRoom(work);
   try {
     return work.machine === undefined
       ? await takeStopped(work)
@@ -63,10 +70,10 @@ export async function takeSnapshot(
   }
 }
 
-function assertRoom(record: VmRecord): void {
+function assertRoom({ record, disks }: SnapshotWork): void {
   const isFull =
     record.snapshots.length >= SNAPSHOTS_MAX ||
-    record.disks.some((disk) => disk.layers.length >= LAYERS_MAX);
+    disks.some((disk) => disk.layers.length >= LAYERS_MAX);
   if (!isFull) return;
   throw new KluisError(
     "SnapshotFailed",
@@ -75,10 +82,10 @@ function assertRoom(record: VmRecord): void {
 }
 
 async function takeStopped(work: SnapshotWork): Promise<SnapshotRecord> {
-  const { context, record } = work;
-  for (const disk of record.disks) await assertNobodyWrites(activeLayer(disk));
+  const { context, record, disks } = work;
+  for (const disk of disks) await assertNobodyWrites(activeLayer(disk));
   const sizes = new Map<string, number>();
-  for (const disk of record.disks) sizes.set(disk.name, await readVirtualSize(activeLayer(disk)));
+  for (const disk of disks) sizes.set(disk.name, await readVirtualSize(activeLayer(disk)));
   const layers = await createLayers(work, sizes);
   await context.onStep("created");
   const switched = await switchLayers(context, record, layers);
@@ -105,7 +112,7 @@ async function takeRunning(work: SnapshotWork, machine: RunningMachine): Promise
     const { agentSocket } = machine;
     const { runDirectory } = context.directory;
     guest = await GuestRound.open({ agentSocket, runDirectory, clock }, work.request, work.signal);
-    for (const disk of record.disks) await syncFile(activeLayer(disk).path);
+    for (const disk of work.disks) await syncFile(activeLayer(disk).path);
     await context.onStep("attached");
     work.signal?.throwIfAborted();
     hasSwitched = true;
@@ -114,7 +121,7 @@ async function takeRunning(work: SnapshotWork, machine: RunningMachine): Promise
     await context.onStep("quiesced");
     await guest.freeze();
     await context.onStep("frozen");
-    await takeInstant(session, record, layers);
+    await takeInstant(session, work.disks, layers);
   } catch (error) {
     await guest?.[Symbol.asyncDispose]();
     if (isOutcomeUnknown(error)) throw error;
@@ -165,7 +172,7 @@ async function recordTaken(
   switched: VmRecord,
   snapshot: SnapshotRecord | undefined,
 ): Promise<void> {
-  const frozen = await freezeLayersOf(work.context, switched, work.record);
+  const frozen = await freezeLayersOf(work.context, switched, work.disks);
   const snapshots = [...frozen.snapshots, ...(snapshot === undefined ? [] : [snapshot])];
   await writeVmRecord(work.context, { ...withoutWork(frozen), snapshots });
 }
@@ -173,10 +180,10 @@ async function recordTaken(
 /** All disks at one instant. Errors: SnapshotFailed where the machine refused, so that nothing has happened. */
 async function takeInstant(
   session: MachineSession,
-  record: VmRecord,
+  disks: readonly DiskRecord[],
   layers: NewLayers,
 ): Promise<void> {
-  const switches = record.disks.flatMap((disk) => {
+  const switches = disks.flatMap((disk) => {
     const to = layers.get(disk.name);
     return to === undefined ? [] : [{ diskName: disk.name, from: activeLayer(disk).number, to }];
   });
@@ -232,16 +239,16 @@ async function createLayers(
   work: SnapshotWork,
   sizes: ReadonlyMap<string, number>,
 ): Promise<NewLayers> {
-  const { record, signal } = work;
+  const { record, disks, signal } = work;
   const number = record.nextLayer;
   const layers = new Map<string, LayerRecord>();
-  for (const disk of record.disks) {
+  for (const disk of disks) {
     const path = layerPath(originalLayer(disk).path, number);
     layers.set(disk.name, { number, path, format: "qcow2" });
   }
   const paths = [...layers.values()].map((layer) => layer.path);
   try {
-    for (const disk of record.disks) {
+    for (const disk of disks) {
       const path = layerPath(originalLayer(disk).path, number);
       const sizeBytes = sizes.get(disk.name) ?? 0;
       await createOverlay({ path, backing: activeLayer(disk), sizeBytes }, signal);
@@ -261,7 +268,7 @@ function planSnapshot(
     readonly consistency: ConsistencyRecord;
   },
 ): SnapshotRecord {
-  const { context, record } = work;
+  const { context } = work;
   const { label } = work.request;
   const takenAtMs = context.clock.nowMs();
   const time = new Date(takenAtMs).toISOString().slice(0, 19).replace(/[-:]/g, "").toLowerCase();
@@ -269,7 +276,7 @@ function planSnapshot(
     id: `${time}-${toHex(systemRandom.bytes(ID_BYTES))}`,
     takenAtMs,
     consistency: taken.consistency,
-    disks: record.disks.map((disk) => ({
+    disks: work.disks.map((disk) => ({
       name: disk.name,
       sizeBytes: taken.sizes.get(disk.name) ?? 0,
       layer: activeLayer(disk).number,
@@ -279,14 +286,14 @@ function planSnapshot(
   };
 }
 
-/** Fingerprints of the layers that `before` had as active ones and `record` has below others. */
+/** Fingerprints of the layers that the disks had as active ones and `record` has below others. */
 async function freezeLayersOf(
   context: LayeredVm,
   record: VmRecord,
-  before: VmRecord,
+  before: readonly DiskRecord[],
 ): Promise<VmRecord> {
   let frozen = record;
-  for (const disk of before.disks) {
+  for (const disk of before) {
     const layer = activeLayer(disk);
     const fingerprint = await readLayerFingerprint(layer.path, context.clock);
     const largest = await largestWith(disk, layer);

@@ -79,7 +79,9 @@ async function followDisk(record: VmRecord, described: OriginalDisk): Promise<Di
   const path = await resolveImage(described.path);
   if (known !== undefined && known.describedPath === described.path) {
     const original = originalLayer(known);
-    if (original.path === path && original.format === described.format) return known;
+    if (original.path === path && original.format === described.format) {
+      return withVolume(known, described);
+    }
     if (known.layers.length > 1) {
       throw new KluisError(
         "SnapshotBaseChanged",
@@ -97,7 +99,13 @@ async function adoptDisk(described: OriginalDisk, path: string): Promise<DiskRec
   await assertDescribedFormat(layer);
   const [strange] = await listLayerPaths(path);
   if (strange !== undefined) throw unknownLayer(name, strange);
-  return { name, describedPath: described.path, layers: [layer] };
+  return withVolume({ name, describedPath: described.path, layers: [layer] }, described);
+}
+
+/** The disk, with its original named as it is described. */
+function withVolume(disk: DiskRecord, { volume }: OriginalDisk): DiskRecord {
+  const { volume: _, ...rest } = disk;
+  return volume === undefined ? rest : { ...rest, volume };
 }
 
 async function resolveImage(path: string): Promise<string> {

@@ -30,6 +30,8 @@ export interface DiskRecord {
   readonly name: string;
   /** As the description has it; the first layer's path is the same file without symbolic links. */
   readonly describedPath: string;
+  /** How the configuration has named it, where that is not by the path. */
+  readonly volume?: { readonly pool: string; readonly volume: string };
   readonly layers: readonly LayerRecord[];
   /** The most that one layer above the original took when it was frozen. */
   readonly largestLayerBytes?: number;

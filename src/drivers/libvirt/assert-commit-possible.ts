@@ -12,8 +12,12 @@ const appArmorFrom = { major: 12, minor: 1 } as const;
  * Errors: SnapshotFailed where the original images cannot be opened for writing, or where AppArmor
  * would forbid it to QEMU: layers that cannot be merged would grow for ever.
  */
-export async function assertCommitPossible(vm: LibvirtVm): Promise<void> {
+export async function assertCommitPossible(
+  vm: LibvirtVm,
+  diskNames: readonly string[],
+): Promise<void> {
   for (const { name, path } of vm.domain.disks) {
+    if (!diskNames.includes(name)) continue;
     const reason = await whyNotWritable(path);
     if (reason !== undefined) throw impossible(vm, `disk "${name}": ${reason}`);
   }

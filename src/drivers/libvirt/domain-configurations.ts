@@ -5,13 +5,20 @@ import { join, resolve } from "node:path";
 import { KluisError, isKluisError } from "#base/kluis-error.ts";
 import { syncDirectory, syncFile } from "#drivers/layers/durable-file.ts";
 import type { RestoredVm, VmConfigurations } from "#ports/vm-configurations.ts";
-import { giveNewIdentity, nameImages, parseDomain, type Domain } from "./domain-xml.ts";
+import {
+  giveNewIdentity,
+  nameImages,
+  parseDomain,
+  withoutOtherDisks,
+  type Domain,
+} from "./domain-xml.ts";
+import { assertThisHost } from "./libvirt-place.ts";
 import { Virsh, VIRSH_XML } from "./virsh.ts";
 
 /**
  * Configurations of the domains of one libvirt. A restored VM with a name of its own gets a new
- * identity (name, UUID, MAC addresses), one without gets the old one, which must be free. Its XML is
- * written beside its disks and defined.
+ * identity (name, UUID, MAC addresses), one without gets the old one, which must be free. A disk that
+ * was left out of the recovery point is not in it. Its XML is written beside its disks and defined.
  */
 export function createDomainConfigurations(uri: string): VmConfigurations {
   const virsh = new Virsh(uri);
@@ -27,7 +34,7 @@ export function createDomainConfigurations(uri: string): VmConfigurations {
     create: async (vm, signal) => {
       const identity = planIdentity(vm);
       const images = new Map(vm.disks.map((disk) => [disk.name, disk]));
-      const xml = nameImages(identity, images);
+      const xml = nameImages(withoutOtherDisks(identity, new Set(images.keys())), images);
       const path = pathOf(vm, parseDomain(xml));
       await assertFree(virsh, { xml, path, directory: vm.directory }, signal);
       // It may hold the passwords of displays.
@@ -50,12 +57,13 @@ function pathOf(vm: Pick<RestoredVm, "directory">, domain: Domain): string {
   return resolve(join(vm.directory, `${domain.name}.xml`));
 }
 
-/** Errors: TargetWriteFailed, TargetExists. */
+/** Errors: ArgumentInvalid for another host, TargetWriteFailed, TargetExists. */
 async function assertFree(
   virsh: Virsh,
   target: { readonly xml: string; readonly path: string; readonly directory: string },
   signal: AbortSignal | undefined,
 ): Promise<void> {
+  await assertThisHost(virsh.uri);
   const { path, directory } = target;
   const folder = await stat(directory).catch(() => undefined);
   if (folder?.isDirectory() !== true) {

@@ -6,7 +6,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { isKluisError } from "#base/kluis-error.ts";
-import { giveNewIdentity, nameImages, parseDomain, readImagePaths } from "./domain-xml.ts";
+import {
+  giveNewIdentity,
+  listVolumes,
+  nameImages,
+  parseDomain,
+  readImagePaths,
+  volumeKey,
+} from "./domain-xml.ts";
 
 const head = `<domain type='kvm' id='3'>
   <name>a &amp; b</name>
@@ -101,4 +108,29 @@ test("domain XML: what libvirt does not write is refused", () => {
       (error) => isKluisError(error, "ConfigInvalid"),
     );
   }
+});
+
+test("domain XML: a volume of a pool becomes a file with its layer, and a volume again", () => {
+  const volume = { pool: "p", volume: "a'b.qcow2" };
+  const disk = `
+    <disk device='disk' type='volume'>
+      <driver name='qemu' type='qcow2'/>
+      <source pool='p' volume='a&apos;b.qcow2' startupPolicy='optional'/>
+      <target dev='vda'/>
+    </disk>`;
+  const xml = domainOf(disk);
+  assert.deepEqual(listVolumes(xml), [volume]);
+  assert.match(parseDomain(xml).refused[0]?.reason ?? "", /volume "a'b.qcow2" of pool "p"/);
+  const volumes = new Map([[volumeKey(volume), "/pool/a'b.qcow2"]]);
+  const [read] = parseDomain(xml, volumes).disks;
+  assert.deepEqual([read?.path, read?.volume], ["/pool/a'b.qcow2", volume]);
+  assert.deepEqual(readImagePaths(xml, volumes), ["/pool/a'b.qcow2"]);
+  const layered = nameImages(xml, new Map([["vda", { path: "/pool/l", format: "qcow2" }]]));
+  assert.deepEqual(listVolumes(layered), []);
+  const [layer] = parseDomain(layered).disks;
+  assert.deepEqual([layer?.path, layer?.volume], ["/pool/l", undefined]);
+  assert.ok(layered.includes("startupPolicy='optional'"));
+  const original = { path: "/pool/a'b.qcow2", format: "qcow2", volume } as const;
+  const back = nameImages(layered, new Map([["vda", original]]));
+  assert.deepEqual(parseDomain(back, volumes), parseDomain(xml, volumes));
 });

@@ -22,6 +22,23 @@ export interface DomainDisk {
   readonly format: DiskLayer["format"];
   /** Files from the top down; of a running domain the whole chain, of another the top alone. */
   readonly chain: readonly string[];
+  /** Where the XML names it as a volume of a pool. */
+  readonly volume?: VolumeName;
+}
+
+/** A volume of a pool, as disks name it. */
+export interface VolumeName {
+  readonly pool: string;
+  readonly volume: string;
+}
+
+/** Files of volumes, by {@link volumeKey}; one that has none is absent. */
+export type VolumePaths = ReadonlyMap<string, string>;
+
+/** What a disk is to open. */
+export interface NamedImage extends Pick<DiskLayer, "path" | "format"> {
+  /** The same image, named so. */
+  readonly volume?: VolumeName;
 }
 
 /** A disk that layers cannot be put on, and why. */
@@ -37,17 +54,32 @@ export interface Domain {
   readonly name: string;
   readonly disks: readonly DomainDisk[];
   readonly refused: readonly RefusedDisk[];
-  /** Disks that no snapshot takes: removable, read-only, shared. */
+  /** Disks that no snapshot takes: removable, read-only, shared, and those that a stop empties. */
   readonly skipped: readonly string[];
+  /** The one it boots from: first by its boot order, else by its place. */
+  readonly osDisk?: string;
   /** The host's side of the guest agent's channel; absent where there is none, or before a start. */
   readonly agentPath?: string;
   readonly hasAgent: boolean;
 }
 
 const agentChannel = "org.qemu.guest_agent.0";
+const noVolumes: VolumePaths = new Map();
+
+/** A volume as a key; names of pools hold no slash. */
+export function volumeKey({ pool, volume }: VolumeName): string {
+  return `${pool}/${volume}`;
+}
+
+/** Volumes that the XML names, whatever the disks are. */
+export function listVolumes(xml: string): readonly VolumeName[] {
+  return disksOf(parseXml(xml)).flatMap((disk) =>
+    imagesOf(disk).flatMap((image) => volumeOf(childOf(image, "source")) ?? []),
+  );
+}
 
 /** Reads the XML of a domain. Errors: ConfigInvalid. */
-export function parseDomain(xml: string): Domain {
+export function parseDomain(xml: string, volumes: VolumePaths = noVolumes): Domain {
   const root = parseXml(xml);
   const devices = childOf(root, "devices");
   const disks: DomainDisk[] = [];
@@ -59,7 +91,7 @@ export function parseDomain(xml: string): Domain {
       skipped.push(name);
       continue;
     }
-    const disk = readDisk(element, name);
+    const disk = readDisk(element, name, volumes);
     if ("reason" in disk) refused.push(disk);
     else disks.push(disk);
   }
@@ -68,6 +100,7 @@ export function parseDomain(xml: string): Domain {
       child.name === "channel" && attributeOf(childOf(child, "target"), "name") === agentChannel,
   );
   const agentPath = attributeOf(childOf(channel, "source"), "path");
+  const osDisk = findOsDisk(disksOf(root).filter((each) => !isSkipped(each)));
   return {
     uuid: childOf(root, "uuid")?.text,
     name: readName(root),
@@ -75,20 +108,38 @@ export function parseDomain(xml: string): Domain {
     refused,
     skipped,
     hasAgent: channel !== undefined,
+    ...(osDisk === undefined ? {} : { osDisk }),
     ...(agentPath === undefined ? {} : { agentPath }),
   };
 }
 
+function findOsDisk(disks: readonly XmlElement[]): string | undefined {
+  const orderOf = (disk: XmlElement): number =>
+    Number(attributeOf(childOf(disk, "boot"), "order") ?? Infinity);
+  // The sort is stable: without orders the first one stays the first.
+  const compare = (a: number, b: number): number => (a === b ? 0 : a - b);
+  const first = disks.toSorted((a, b) => compare(orderOf(a), orderOf(b))).at(0);
+  return first === undefined ? undefined : targetOf(first);
+}
+
+/**
+ * The XML without the disks that a recovery point could have and these names do not: a restored VM
+ * must not write the disks of the one that was backed up.
+ */
+export function withoutOtherDisks(xml: string, names: ReadonlySet<string>): string {
+  const edits = disksOf(parseXml(xml))
+    .filter((disk) => !isSkipped(disk) && !names.has(targetOf(disk)))
+    .map(({ start, end }) => ({ start, end, text: "" }));
+  return applyEdits(xml, edits);
+}
+
 /** Paths of all images that the XML names, whatever the disks are. */
-export function readImagePaths(xml: string): readonly string[] {
-  return disksOf(parseXml(xml)).flatMap(chainOf);
+export function readImagePaths(xml: string, volumes: VolumePaths = noVolumes): readonly string[] {
+  return disksOf(parseXml(xml)).flatMap((disk) => chainOf(disk, volumes));
 }
 
 /** The XML with other images for its disks, by name; everything else stays as it is. */
-export function nameImages(
-  xml: string,
-  images: ReadonlyMap<string, Pick<DiskLayer, "path" | "format">>,
-): string {
+export function nameImages(xml: string, images: ReadonlyMap<string, NamedImage>): string {
   const edits: XmlEdit[] = [];
   for (const element of disksOf(parseXml(xml))) {
     const image = images.get(targetOf(element));
@@ -97,20 +148,20 @@ export function nameImages(
   return applyEdits(xml, edits);
 }
 
-function planImage(
-  xml: string,
-  element: XmlElement,
-  image: Pick<DiskLayer, "path" | "format">,
-): readonly XmlEdit[] {
+function planImage(xml: string, element: XmlElement, image: NamedImage): readonly XmlEdit[] {
   const edits: XmlEdit[] = [];
   const source = present(childOf(element, "source"), "a disk that has layers has a source");
-  edits.push(setAttribute(xml, source, "file", image.path));
+  const { volume } = image;
+  const type = volume === undefined ? "file" : "volume";
+  if (attributeOf(element, "type") !== type) edits.push(setAttributes(xml, element, { type }));
+  const named = volume ?? { file: image.path };
+  edits.push(setAttributes(xml, source, { ...noSource, ...named }));
   const driver = childOf(element, "driver");
   if (driver === undefined) {
     const text = `<driver name='qemu' type='${image.format}'/>`;
     edits.push({ start: source.start, end: source.start, text });
   } else {
-    edits.push(setAttribute(xml, driver, "type", image.format));
+    edits.push(setAttributes(xml, driver, { type: image.format }));
   }
   // libvirt finds the chain in the headers of the layers, which are right at any moment.
   const backing = childOf(element, "backingStore");
@@ -118,13 +169,22 @@ function planImage(
   return edits;
 }
 
-function setAttribute(xml: string, element: XmlElement, name: string, value: string): XmlEdit {
+/** Attributes by which a source names an image, none set. */
+const noSource: Attributes = { file: undefined, pool: undefined, volume: undefined };
+
+/** What attributes are to be; `undefined` takes one away. */
+type Attributes = Readonly<Record<string, string | undefined>>;
+
+function setAttributes(xml: string, element: XmlElement, attributes: Attributes): XmlEdit {
   const { start, openEnd: end } = element;
-  const tag = xml.slice(start, end);
-  const pattern = new RegExp(`\\s${name}\\s*=\\s*(?:"[^"]*"|'[^']*')`);
-  const text = ` ${name}=${quoteXml(value)}`;
-  if (pattern.test(tag)) return { start, end, text: tag.replace(pattern, () => text) };
-  return { start, end, text: tag.replace(/^<[^\s/>]+/, (head) => head + text) };
+  let tag = xml.slice(start, end);
+  for (const [name, value] of Object.entries(attributes)) {
+    const pattern = new RegExp(`\\s${name}\\s*=\\s*(?:"[^"]*"|'[^']*')`);
+    const text = value === undefined ? "" : ` ${name}=${quoteXml(value)}`;
+    if (pattern.test(tag)) tag = tag.replace(pattern, () => text);
+    else tag = tag.replace(/^<[^\s/>]+/, (head) => head + text);
+  }
+  return { start, end, text: tag };
 }
 
 /**
@@ -172,40 +232,69 @@ function targetOf(disk: XmlElement): string {
 function isSkipped(disk: XmlElement): boolean {
   const device = attributeOf(disk, "device") ?? "disk";
   const isShown = (name: string): boolean => childOf(disk, name) !== undefined;
-  return device !== "disk" || isShown("readonly") || isShown("shareable");
+  return device !== "disk" || ["readonly", "shareable", "transient"].some(isShown);
 }
 
-function readDisk(disk: XmlElement, name: string): DomainDisk | RefusedDisk {
-  const type = attributeOf(disk, "type");
+function readDisk(disk: XmlElement, name: string, volumes: VolumePaths): DomainDisk | RefusedDisk {
+  const type = attributeOf(disk, "type") ?? "";
   const driver = childOf(disk, "driver");
+  const source = childOf(disk, "source");
+  const volume = volumeOf(source);
   const format = attributeOf(driver, "type") ?? "raw";
-  const chain = chainOf(disk);
+  const chain = chainOf(disk, volumes);
   const [path] = chain;
-  if (type !== "file" || path === undefined || path.startsWith("/dev/")) {
-    return { name, reason: `it is of type "${type ?? ""}" and no image file` };
+  if (volume !== undefined && path === undefined) {
+    const { pool } = volume;
+    return {
+      name,
+      reason: `volume "${volume.volume}" of pool "${pool}" is no image file of a started pool`,
+    };
+  }
+  const isFile = type === "file" || volume !== undefined;
+  if (!isFile || path === undefined || path.startsWith("/dev/")) {
+    return { name, reason: `it is of type "${type}" and no image file` };
   }
   if (format !== "raw" && format !== "qcow2") {
     return { name, reason: `its format "${format}" cannot have layers` };
   }
-  if (childOf(childOf(disk, "source"), "encryption") !== undefined) {
+  if (childOf(source, "encryption") !== undefined) {
     return { name, reason: "it is encrypted, and layers of it would not be" };
   }
   if (attributeOf(driver, "cache") === "unsafe") {
-    return { name, reason: 'its cache mode "unsafe" never makes a write durable' };
+    return {
+      name,
+      reason:
+        'its cache mode "unsafe" never makes a write durable, so that no recovery point would be ' +
+        'true; set another in its XML, for example cache="none", and start the VM again',
+    };
   }
-  return { name, path, format, chain };
+  return { name, path, format, chain, ...(volume === undefined ? {} : { volume }) };
+}
+
+function volumeOf(source: XmlElement | undefined): VolumeName | undefined {
+  const pool = attributeOf(source, "pool");
+  const volume = attributeOf(source, "volume");
+  return pool === undefined || volume === undefined ? undefined : { pool, volume };
+}
+
+/** A disk and the images below it, as far as the XML has them. */
+function imagesOf(disk: XmlElement): readonly XmlElement[] {
+  const below = childOf(disk, "backingStore");
+  return below === undefined ? [disk] : [disk, ...imagesOf(below)];
 }
 
 /** Files of a disk from the top down, as far as the XML names them. */
-function chainOf(disk: XmlElement): readonly string[] {
+function chainOf(disk: XmlElement, volumes: VolumePaths): readonly string[] {
   const chain: string[] = [];
-  let element: XmlElement | undefined = disk;
-  while (element !== undefined) {
-    const source = childOf(element, "source");
-    const path = attributeOf(source, "file") ?? attributeOf(source, "dev");
+  for (const image of imagesOf(disk)) {
+    const source = childOf(image, "source");
+    const volume = volumeOf(source);
+    const path =
+      attributeOf(source, "file") ??
+      attributeOf(source, "dev") ??
+      (volume === undefined ? undefined : volumes.get(volumeKey(volume)));
     if (path === undefined) break;
     chain.push(path);
-    element = childOf(element, "backingStore");
   }
   return chain;
 }

@@ -4,6 +4,7 @@ import { mkdir } from "node:fs/promises";
 import { systemClock, type Clock } from "#base/clock.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { waitUntil } from "#drivers/guest/deadline.ts";
+import { chooseDisks } from "#drivers/layers/choose-disks.ts";
 import { LayerOperations } from "#drivers/layers/layer-operations.ts";
 import type { RunningMachine, VmStep } from "#drivers/layers/layered-vm.ts";
 import { readVirtualSize } from "#drivers/layers/overlay.ts";
@@ -12,12 +13,8 @@ import { readVmRecord } from "#drivers/layers/vm-record-file.ts";
 import { activeLayer, originalLayer } from "#drivers/layers/vm-record.ts";
 import type { Hypervisor, SnapshotRequest, Vm, VmSnapshot } from "#ports/hypervisor.ts";
 import { assertCommitPossible } from "./assert-commit-possible.ts";
-import {
-  assertLayersPossible,
-  findLibvirtVm,
-  type LibvirtHost,
-  type LibvirtVm,
-} from "./libvirt-vm.ts";
+import { assertThisHost, planConfigDirectory } from "./libvirt-place.ts";
+import { findLibvirtVm, type LibvirtHost, type LibvirtVm } from "./libvirt-vm.ts";
 import { findLibvirtMachine } from "./virsh-machine.ts";
 import { Virsh } from "./virsh.ts";
 
@@ -26,7 +23,6 @@ const START_TIMEOUT_MS = 180_000;
 /** How long a guest has to shut down unless the caller says otherwise. */
 const SHUTDOWN_TIMEOUT_MS = 60_000;
 const STOP_POLL_MS = 100;
-const SYSTEM_CONFIG_DIRECTORY = "/etc/libvirt/qemu";
 
 /** What {@link openLibvirtHypervisor} needs. */
 export interface LibvirtHypervisorOptions {
@@ -53,10 +49,14 @@ export interface LibvirtHypervisor extends Hypervisor {
   ): Promise<void>;
 }
 
-/** Opens the driver. Nothing is read or started before a call; nothing is stopped by disposing. */
+/**
+ * Opens the driver. Nothing is read or started before a call; nothing is stopped by disposing. Errors:
+ * ArgumentInvalid (after-change) where the address is of another host.
+ */
 export async function openLibvirtHypervisor(
   options: LibvirtHypervisorOptions,
 ): Promise<LibvirtHypervisor> {
+  await assertThisHost(options.uri);
   await mkdir(options.stateDirectory, { recursive: true, mode: 0o700 });
   return new Domains(options);
 }
@@ -68,7 +68,7 @@ class Domains extends LayerOperations<LibvirtVm, RunningMachine> implements Libv
     const host: LibvirtHost = {
       virsh: new Virsh(options.uri),
       stateDirectory: options.stateDirectory,
-      configDirectory: options.configDirectory ?? SYSTEM_CONFIG_DIRECTORY,
+      configDirectory: options.configDirectory ?? planConfigDirectory(options.uri),
       clock: options.clock ?? systemClock,
       onStep: options.onStep ?? (() => Promise.resolve()),
     };
@@ -140,9 +140,10 @@ class Domains extends LayerOperations<LibvirtVm, RunningMachine> implements Libv
     signal?: AbortSignal,
   ): Promise<VmSnapshot> {
     const vm = await findLibvirtVm(this.#host, vmId, signal);
-    assertLayersPossible(vm.domain);
+    const names = chooseDisks(vm.description, request.disks);
     const { disks } = await readVmRecord(vm);
-    if (disks.some((disk) => disk.layers.length === 1)) await assertCommitPossible(vm);
+    const isFirst = disks.some((disk) => disk.layers.length === 1 && names.includes(disk.name));
+    if (isFirst) await assertCommitPossible(vm, names);
     return super.takeSnapshot(vmId, request, signal);
   }
 

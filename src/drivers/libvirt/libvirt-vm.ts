@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 
 import { present } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
-import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import { isKluisError } from "#base/kluis-error.ts";
 import { syncDirectory, syncFile } from "#drivers/layers/durable-file.ts";
 import type { LayeredVm, OriginalDisk } from "#drivers/layers/layered-vm.ts";
 import { ensureVmDirectory, planVmDirectory } from "#drivers/layers/vm-directory.ts";
@@ -16,6 +16,7 @@ import {
   type Domain,
   type DomainDisk,
 } from "./domain-xml.ts";
+import { readDomain, resolveVolumes } from "./read-domain.ts";
 import { isVirshRefusal, VIRSH_XML, type Virsh } from "./virsh.ts";
 
 /** A domain that libvirt knows. */
@@ -49,7 +50,7 @@ export async function findLibvirtVm(
 ): Promise<LibvirtVm> {
   const { virsh, clock, onStep } = host;
   const xml = await virsh.run(["dumpxml", "--inactive", `--domain=${vmId}`], { signal });
-  const parsed = parseDomain(xml);
+  const parsed = parseDomain(xml, await resolveVolumes(virsh, xml));
   const domain = { ...parsed, uuid: present(parsed.uuid, "libvirt gives every domain a UUID") };
   const directory = planVmDirectory(host.stateDirectory, domain.uuid);
   await ensureVmDirectory(directory);
@@ -60,15 +61,18 @@ export async function findLibvirtVm(
     virsh,
     domain,
     directory,
-    description: { name: domain.uuid, disks },
+    description: {
+      name: domain.uuid,
+      disks,
+      refused: domain.refused,
+      ...(domain.osDisk === undefined ? {} : { osDisk: domain.osDisk }),
+    },
     clock,
     onStep,
     nameLayers: (record) => nameLayers(host, domain, record),
     readConfigured: () => readConfigured(virsh, domain.uuid),
     readNames: async () => {
-      const now = parseDomain(
-        await virsh.run(["dumpxml", "--inactive", `--domain=${domain.uuid}`]),
-      );
+      const now = await readDomain(virsh, ["dumpxml", "--inactive", `--domain=${domain.uuid}`]);
       return new Map(now.disks.map((disk) => [disk.name, disk.path]));
     },
   };
@@ -94,29 +98,22 @@ async function readConfigured(virsh: Virsh, uuid: string): Promise<ReadonlySet<s
       if (isKluisError(error, "VmNotFound")) continue;
       throw error;
     }
-    for (const path of readImagePaths(xml)) named.add(path);
+    const volumes = await resolveVolumes(virsh, xml);
+    for (const path of readImagePaths(xml, volumes)) named.add(path);
   }
   return named;
 }
 
-/** Errors: SnapshotFailed where the domain has a disk that layers cannot be put on. */
-export function assertLayersPossible(domain: Domain): void {
-  const [refused] = domain.refused;
-  if (refused === undefined) return;
-  throw new KluisError(
-    "SnapshotFailed",
-    `Cannot take a snapshot of VM "${domain.name}": disk "${refused.name}": ${refused.reason}`,
-  );
-}
-
 /** The image below all layers: the XML names the newest. */
 function toOriginal(disk: DomainDisk, stored: VmRecord | undefined): OriginalDisk {
-  const { name, path, format } = disk;
+  const { name, path, format, volume } = disk;
   const known = stored === undefined ? undefined : findDisk(stored, name);
   if (known === undefined || !known.layers.some((layer) => layer.path === path)) {
-    return { name, path, format };
+    return { name, path, format, ...(volume === undefined ? {} : { volume }) };
   }
-  return { name, path: known.describedPath, format: originalLayer(known).format };
+  const { describedPath, volume: original } = known;
+  const image = { name, path: describedPath, format: originalLayer(known).format };
+  return original === undefined ? image : { ...image, volume: original };
 }
 
 /** Defines the persistent XML, and the one inside a saved state, onto the active layers. */
@@ -129,7 +126,9 @@ async function nameLayers(
   const images = new Map(
     record.disks.map((disk) => {
       const { number, path, format } = activeLayer(disk);
-      return [disk.name, { path: number === 0 ? disk.describedPath : path, format }];
+      const { describedPath, volume } = disk;
+      const original = { path: describedPath, format, ...(volume === undefined ? {} : { volume }) };
+      return [disk.name, number === 0 ? original : { path, format }];
     }),
   );
   const target = `--domain=${domain.uuid}`;

@@ -1,22 +1,18 @@
 /** What QEMU itself says of a domain's disks, for the one moment in which libvirt does not know. */
 import { KluisError } from "#base/kluis-error.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
-import { attributeOf, childOf, parseXml } from "./xml.ts";
 import { disksOf } from "./domain-xml.ts";
+import { runMonitorCommand } from "./monitor-command.ts";
+import { attributeOf, childOf, parseXml } from "./xml.ts";
 import type { Virsh } from "./virsh.ts";
 
-/**
- * Files of each disk from the top down. libvirt marks the domain as tainted by that question
- * (custom-monitor) until it stops. Errors: QmpFailed.
- */
+/** Files of each disk from the top down; see {@link runMonitorCommand}. Errors: QmpFailed. */
 export async function queryWrittenChains(
   virsh: Virsh,
   uuid: string,
 ): Promise<ReadonlyMap<string, readonly string[]>> {
   const root = parseXml(await virsh.run(["dumpxml", `--domain=${uuid}`]));
-  const command = JSON.stringify({ execute: "query-block" });
-  const answer: unknown = JSON.parse(await virsh.run(["qemu-monitor-command", uuid, command]));
-  const devices = isObject(answer) ? answer["return"] : undefined;
+  const devices = await runMonitorCommand(virsh, uuid, { execute: "query-block" });
   if (!Array.isArray(devices)) {
     throw new KluisError("QmpFailed", "Cannot read the block devices of QEMU: it is no list");
   }

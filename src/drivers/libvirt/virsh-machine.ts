@@ -24,6 +24,8 @@ import { parseDomain, type Domain } from "./domain-xml.ts";
 import { flattenDomainDisk, settleFlattening } from "./flatten-domain-disk.ts";
 import type { LibvirtVm } from "./libvirt-vm.ts";
 import { queryWrittenChains } from "./monitor-chains.ts";
+import { closeOrphanNodes } from "./orphan-nodes.ts";
+import { readDomain } from "./read-domain.ts";
 import { isVirshRefusal, VIRSH_XML, type Virsh } from "./virsh.ts";
 
 /** A snapshot flushes the layers; on a slow disk that takes its time, frozen or not. */
@@ -57,9 +59,10 @@ class VirshSession implements MachineSession {
   }
 
   async settle(record: VmRecord): Promise<void> {
-    const kind = record.work?.kind;
-    if (kind === "detach") await settleFlattening(this.#vm, record);
-    if (kind !== "merge") return;
+    const { work } = record;
+    if (work?.kind === "detach") await settleFlattening(this.#vm, record);
+    if (work?.kind === "snapshot") await this.#closeOrphans(record.disks, work.layer);
+    if (work?.kind !== "merge") return;
     for (const disk of record.disks) {
       const job = { virsh: this.#virsh, uuid: this.#uuid, disk: disk.name };
       if ((await findBlockJob(job)) !== undefined) await abortBlockJob(job);
@@ -68,9 +71,10 @@ class VirshSession implements MachineSession {
 
   async queryChains(disks: readonly DiskRecord[]): Promise<ReadonlyMap<string, UsedChain>> {
     const shown = await this.#readChains();
-    const isAsRecorded = disks.every((disk) => isSameImage(disk, shown.get(disk.name)?.[0]));
     // libvirt may have died in the moment of a snapshot, and not know of it: then QEMU is asked.
-    const chains = isAsRecorded ? shown : await queryWrittenChains(this.#virsh, this.#uuid);
+    const chains = isAsRecorded(disks, shown)
+      ? shown
+      : await queryWrittenChains(this.#virsh, this.#uuid);
     const used = new Map<string, UsedChain>();
     for (const disk of disks) used.set(disk.name, await toUsedChain(disk, chains.get(disk.name)));
     return used;
@@ -137,9 +141,17 @@ class VirshSession implements MachineSession {
     return Promise.resolve();
   }
 
+  /** A libvirtd that died before the instant has left the new layers open. */
+  async #closeOrphans(disks: readonly DiskRecord[], number: number): Promise<void> {
+    if (isAsRecorded(disks, await this.#readChains())) return;
+    const layers = disks.flatMap((disk) => disk.layers).filter((each) => each.number === number);
+    const paths = new Set(layers.map((layer) => layer.path));
+    await closeOrphanNodes(this.#virsh, this.#uuid, paths);
+  }
+
   /** Files of each disk from the top down, as libvirt knows them. */
   async #readChains(): Promise<ReadonlyMap<string, readonly string[]>> {
-    const domain = parseDomain(await this.#virsh.run(["dumpxml", `--domain=${this.#uuid}`]));
+    const domain = await readDomain(this.#virsh, ["dumpxml", `--domain=${this.#uuid}`]);
     return new Map(domain.disks.map((disk) => [disk.name, disk.chain]));
   }
 }
@@ -148,6 +160,14 @@ class VirshSession implements MachineSession {
 function layerPath(disk: DiskRecord, number: number): string {
   if (number === 0) return disk.describedPath;
   return disk.layers.find((layer) => layer.number === number)?.path ?? disk.describedPath;
+}
+
+/** Whether libvirt has every disk on the layer that the record has as the active one. */
+function isAsRecorded(
+  disks: readonly DiskRecord[],
+  shown: ReadonlyMap<string, readonly string[]>,
+): boolean {
+  return disks.every((disk) => isSameImage(disk, shown.get(disk.name)?.[0]));
 }
 
 function isSameImage(disk: DiskRecord, path: string | undefined): boolean {

@@ -1,14 +1,13 @@
 /**
  * Commands of libvirt, each a `virsh` of its own: the maintained client, which knows every kind of
  * address. What is passed in arguments is no secret: addresses and names. XML, which may hold
- * passwords, goes through a file that only we can read (virsh opens no pipe of Node).
+ * passwords, is virsh's standard input.
  */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import type { FileHandle } from "node:fs/promises";
 
 import { KluisError } from "#base/kluis-error.ts";
 import { runTool, type ToolResult } from "#drivers/process/run-tool.ts";
+import { openSecretInput } from "#drivers/process/secret-input.ts";
 
 /** How long a command may take unless the caller says otherwise: libvirt waits 30 s for its own locks. */
 export const VIRSH_TIMEOUT_MS = 60_000;
@@ -21,8 +20,8 @@ export interface VirshOptions {
   readonly xml?: string;
 }
 
-/** The argument that stands for the file with {@link VirshOptions.xml}. */
-export const VIRSH_XML = "{xml}";
+/** The argument that names the file with {@link VirshOptions.xml}. */
+export const VIRSH_XML = "/dev/stdin";
 
 /** Commands for one libvirt. */
 export class Virsh {
@@ -41,23 +40,25 @@ export class Virsh {
    * said no; where it is absent the command may have happened.
    */
   async run(args: readonly string[], options: VirshOptions = {}): Promise<string> {
-    if (options.xml === undefined) return this.#run(args, options);
-    const folder = await mkdtemp(join(tmpdir(), "kluis-xml-"));
-    const path = join(folder, "libvirt.xml");
+    if (options.xml === undefined) return this.#run(args, options, undefined);
+    const xml = await openSecretInput(options.xml);
     try {
-      await writeFile(path, options.xml, { mode: 0o600 });
-      const named = args.map((argument) => (argument === VIRSH_XML ? path : argument));
-      return await this.#run(named, options);
+      return await this.#run(args, options, xml);
     } finally {
-      await rm(folder, { recursive: true, force: true });
+      await xml.close();
     }
   }
 
-  async #run(args: readonly string[], options: VirshOptions): Promise<string> {
+  async #run(
+    args: readonly string[],
+    options: VirshOptions,
+    xml: FileHandle | undefined,
+  ): Promise<string> {
     const { signal = this.#signal, timeoutMs = VIRSH_TIMEOUT_MS } = options;
     const result = await runTool("virsh", ["-q", "-c", this.uri, ...args], {
       timeoutMs,
       ...(signal === undefined ? {} : { signal }),
+      ...(xml === undefined ? {} : { stdinFile: xml }),
     });
     if (result.exitCode === 0) return result.stdout;
     throw toError(args[0] ?? "", result);

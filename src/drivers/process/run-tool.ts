@@ -1,4 +1,5 @@
 /** Runs a program to its end and returns what it printed. */
+import type { FileHandle } from "node:fs/promises";
 import { constants } from "node:os";
 import type { Readable } from "node:stream";
 
@@ -23,6 +24,8 @@ export interface ToolOptions {
   readonly signal?: AbortSignal;
   /** Written to standard input, which is closed after it; empty without. */
   readonly stdin?: string | Uint8Array;
+  /** Is standard input, in place of `stdin`; stays open here. */
+  readonly stdinFile?: FileHandle;
   readonly outputBytesMax?: number;
   readonly cwd?: string;
   /** Added to the environment, which holds only PATH and LC_ALL=C. */
@@ -56,7 +59,7 @@ export async function runTool(
 ): Promise<ToolResult> {
   options.signal?.throwIfAborted();
   const child = await startChild(command, args, {
-    stdio: ["pipe", "pipe", "pipe"],
+    stdio: [options.stdinFile?.fd ?? "pipe", "pipe", "pipe"],
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.env === undefined ? {} : { env: options.env }),
     dieWithParent: options.dieWithParent ?? false,

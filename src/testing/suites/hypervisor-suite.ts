@@ -9,44 +9,22 @@ import { test } from "node:test";
 
 import { isKluisError, type KluisError } from "#base/kluis-error.ts";
 import type { ErrorCode } from "#base/error-codes.ts";
-import type { ChangedExtents, DiskReader } from "#ports/disk.ts";
-import type {
-  Hypervisor,
-  SnapshotDisk,
-  SnapshotLabel,
-  SnapshotRequest,
-  VmDisk,
-  VmSnapshot,
-} from "#ports/hypervisor.ts";
+import type { SnapshotLabel, SnapshotRequest, VmDisk, VmSnapshot } from "#ports/hypervisor.ts";
+import {
+  CLUSTER,
+  PAGE,
+  assertChanges,
+  diskOf,
+  hashDevices,
+  hashReader,
+  hashSnapshot,
+  readNumber,
+  startLoop,
+  writeRandom,
+  type HypervisorFixture,
+} from "./hypervisor-fixture.ts";
 import { releaseBefore } from "../release-before.ts";
-import { createPrng, testSeed, type Prng } from "../seed.ts";
-
-/** A disk of the guest that holds no file system, for tests to write as they like. */
-export interface GuestDevice {
-  /** Name of the disk. */
-  readonly disk: string;
-  /** Path of the block device in the guest. */
-  readonly path: string;
-  /** A multiple of 1 MiB; small, because the guest hashes it. */
-  readonly sizeBytes: number;
-}
-
-/** A VM of one test, stopped. Its guest has a shell, dd, sha256sum, blkdiscard and a mounted file system. */
-export interface HypervisorFixture extends AsyncDisposable {
-  readonly hypervisor: Hypervisor;
-  readonly vmId: string;
-  readonly devices: readonly [GuestDevice, GuestDevice];
-  /** Runs a shell script in the running guest, once its agent answers; returns what it printed. */
-  run(script: string, stdin?: Uint8Array): Promise<string>;
-  /** Ends the machine at once, as by a power cut. */
-  cutPower(): Promise<void>;
-  /** Shuts the guest down; resolves when the VM is stopped. */
-  shutDown(): Promise<void>;
-  /** The same VM through a new driver, as after a restart of Kluis. */
-  reopen(): Promise<Hypervisor>;
-  /** Content of the image at the disk's configured path, read by another program; the VM is stopped. */
-  readConfiguredImage(disk: string): Promise<Uint8Array>;
-}
+import { createPrng, testSeed } from "../seed.ts";
 
 /** How the suite is run on one driver. */
 export interface HypervisorSuite {
@@ -55,10 +33,10 @@ export interface HypervisorSuite {
   readonly rounds: number;
   /** How zeros that a guest writes show: not every hypervisor looks for them. Default `zero`. */
   readonly writtenZeros?: "zero" | "data";
+  /** Names of the tests to run, where a set-up that costs time gets a part of them. */
+  readonly only?: RegExp;
 }
 
-const PAGE = 4096;
-const CLUSTER = 128 * 1024;
 const freeze: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
 const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
 
@@ -72,7 +50,10 @@ const sampleLabel: SnapshotLabel = {
 
 /** Declares the tests of the suite for the driver called `name`. */
 export function testHypervisor(name: string, suite: HypervisorSuite): void {
-  test(`${name}: lists a VM with its disks and its state`, async () => {
+  const declare = (title: string, run: () => Promise<void>): void => {
+    if (suite.only?.test(title) !== false) void test(title, run);
+  };
+  declare(`${name}: lists a VM with its disks and its state`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     const [vm] = (await hypervisor.list()).filter((each) => each.id === vmId);
@@ -89,7 +70,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     await rejectsWith(hypervisor.takeSnapshot("no-such-vm", crash), "VmNotFound");
   });
 
-  test(`${name}: freezes the guest, thaws it, and holds what it saw`, async () => {
+  declare(`${name}: freezes the guest, thaws it, and holds what it saw`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     await hypervisor.start(vmId);
@@ -114,7 +95,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     assert.deepEqual(await hashSnapshot(fixture, listed), hashes);
   });
 
-  test(`${name}: says why a snapshot is only crash-consistent`, async () => {
+  declare(`${name}: says why a snapshot is only crash-consistent`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId } = fixture;
     const stopped = await hypervisor.takeSnapshot(vmId, freeze);
@@ -127,7 +108,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     assert.equal(asked.consistency.frozenMs, undefined);
   });
 
-  test(`${name}: names exactly the pages that were written or discarded`, async () => {
+  declare(`${name}: names exactly the pages that were written or discarded`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     await hypervisor.start(vmId);
@@ -153,7 +134,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     }
   });
 
-  test(`${name}: tells discards and written zeros as zeros`, async () => {
+  declare(`${name}: tells discards and written zeros as zeros`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     await hypervisor.start(vmId);
@@ -176,7 +157,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     }
   });
 
-  test(`${name}: takes all disks at one instant under a writer`, async () => {
+  declare(`${name}: takes all disks at one instant under a writer`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     await hypervisor.start(vmId);
@@ -200,7 +181,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     assert.ok(last > 0, "the writer wrote");
   });
 
-  test(`${name}: keeps a snapshot that is being read, and merges it afterwards`, async () => {
+  declare(`${name}: keeps a snapshot that is being read, and merges it afterwards`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     await hypervisor.start(vmId);
@@ -233,7 +214,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     assert.equal(await diskOf(fourth, devices[0].disk).openBase(third.id), undefined);
   });
 
-  test(`${name}: keeps a label and notes of bases durably with a snapshot`, async () => {
+  declare(`${name}: keeps a label and notes of bases durably with a snapshot`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId } = fixture;
     const label = { ...sampleLabel, vmConfiguration: "ä".repeat(100_000) };
@@ -255,63 +236,103 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
   });
 
   for (const state of ["running", "stopped"] as const) {
-    test(`${name}: releases any of a ${state} VM's snapshots, never a layer that is read`, async () => {
-      await using fixture = await suite.open();
-      const { hypervisor, vmId, devices } = fixture;
-      await hypervisor.start(vmId);
-      const prng = createPrng(testSeed());
-      const taken: VmSnapshot[] = [];
-      const hashes: (readonly string[])[] = [];
-      for (let round = 0; round < 5; round += 1) {
-        for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
-        hashes.push(await hashDevices(fixture));
-        taken.push(await hypervisor.takeSnapshot(vmId, crash));
-      }
-      if (state === "stopped") await fixture.shutDown();
-      const at = (index: number): VmSnapshot => {
-        const snapshot = taken[index];
-        assert.ok(snapshot !== undefined);
-        return snapshot;
-      };
-      const release = (...indexes: readonly number[]): Promise<void> =>
-        hypervisor.releaseSnapshots(vmId, new Set(indexes.map((index) => at(index).id)));
-      const assertLeft = async (...indexes: readonly number[]): Promise<void> => {
-        const left = await hypervisor.listSnapshots(vmId);
-        assert.deepEqual(
-          left.map(({ id }) => id),
-          indexes.map((index) => at(index).id),
-        );
-        for (const [place, index] of indexes.entries()) {
-          assert.deepEqual(await hashSnapshot(fixture, left[place] as VmSnapshot), hashes[index]);
+    declare(
+      `${name}: releases any of a ${state} VM's snapshots, never a layer that is read`,
+      async () => {
+        await using fixture = await suite.open();
+        const { hypervisor, vmId, devices } = fixture;
+        await hypervisor.start(vmId);
+        const prng = createPrng(testSeed());
+        const taken: VmSnapshot[] = [];
+        const hashes: (readonly string[])[] = [];
+        for (let round = 0; round < 5; round += 1) {
+          for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
+          hashes.push(await hashDevices(fixture));
+          taken.push(await hypervisor.takeSnapshot(vmId, crash));
         }
-      };
-      {
-        // Condemned at once; its layer waits, because it lies below one that is read.
-        await using reader = await diskOf(at(2), devices[0].disk).open();
-        await rejectsWith(release(1), "SnapshotInUse");
-        await rejectsWith(release(2), "SnapshotInUse");
-        await assertLeft(0, 2, 3, 4);
-        // Above what is read there is room.
-        await release(3).catch((error: unknown) => assert.ok(isKluisError(error, "SnapshotInUse")));
+        if (state === "stopped") await fixture.shutDown();
+        const at = (index: number): VmSnapshot => {
+          const snapshot = taken[index];
+          assert.ok(snapshot !== undefined);
+          return snapshot;
+        };
+        const release = (...indexes: readonly number[]): Promise<void> =>
+          hypervisor.releaseSnapshots(vmId, new Set(indexes.map((index) => at(index).id)));
+        const assertLeft = async (...indexes: readonly number[]): Promise<void> => {
+          const left = await hypervisor.listSnapshots(vmId);
+          assert.deepEqual(
+            left.map(({ id }) => id),
+            indexes.map((index) => at(index).id),
+          );
+          for (const [place, index] of indexes.entries()) {
+            assert.deepEqual(await hashSnapshot(fixture, left[place] as VmSnapshot), hashes[index]);
+          }
+        };
+        {
+          // Condemned at once; its layer waits, because it lies below one that is read.
+          await using reader = await diskOf(at(2), devices[0].disk).open();
+          await rejectsWith(release(1), "SnapshotInUse");
+          await rejectsWith(release(2), "SnapshotInUse");
+          await assertLeft(0, 2, 3, 4);
+          // Above what is read there is room.
+          await release(3).catch((error: unknown) =>
+            assert.ok(isKluisError(error, "SnapshotInUse")),
+          );
+          await assertLeft(0, 2, 4);
+          assert.equal(await hashReader(reader), hashes[2]?.[0]);
+        }
+        await release();
         await assertLeft(0, 2, 4);
-        assert.equal(await hashReader(reader), hashes[2]?.[0]);
-      }
-      await release();
-      await assertLeft(0, 2, 4);
-      const space = await hypervisor.readSpace(vmId);
-      assert.ok(space.every(({ layers, freeBytes }) => layers === 4 && freeBytes > 0));
-      await release(0);
-      await assertLeft(2, 4);
-      const changes = await diskOf(at(4), devices[0].disk).changesSince(at(2).id);
-      assert.ok(changes.known);
-      await release(4, 2);
-      assert.deepEqual(await hypervisor.listSnapshots(vmId), []);
-      if (state === "stopped") await hypervisor.start(vmId);
-      assert.deepEqual(await hashDevices(fixture), hashes[4]);
-    });
+        const space = await hypervisor.readSpace(vmId);
+        assert.ok(space.every(({ layers, freeBytes }) => layers === 4 && freeBytes > 0));
+        await release(0);
+        await assertLeft(2, 4);
+        const changes = await diskOf(at(4), devices[0].disk).changesSince(at(2).id);
+        assert.ok(changes.known);
+        await release(4, 2);
+        assert.deepEqual(await hypervisor.listSnapshots(vmId), []);
+        if (state === "stopped") await hypervisor.start(vmId);
+        assert.deepEqual(await hashDevices(fixture), hashes[4]);
+      },
+    );
   }
 
-  test(`${name}: one transfer of a VM runs at a time`, async () => {
+  declare(`${name}: leaves out disks that are not wanted`, async () => {
+    await using fixture = await suite.open();
+    const { hypervisor, vmId, devices } = fixture;
+    const [first, second] = devices;
+    const { disks } = await hypervisor.get(vmId);
+    const osDisk = disks[0]?.name ?? "";
+    await rejectsWith(
+      hypervisor.takeSnapshot(vmId, { ...crash, disks: { except: [osDisk] } }),
+      "ArgumentInvalid",
+    );
+    await hypervisor.start(vmId);
+    const namesOf = (snapshot: VmSnapshot): readonly string[] =>
+      snapshot.disks.map((each) => each.name);
+    const prng = createPrng(testSeed());
+    const both = await hypervisor.takeSnapshot(vmId, crash);
+    await writeRandom(fixture, second, { prng, writes: 4 });
+    const listed = await hypervisor.takeSnapshot(vmId, { ...crash, disks: { only: [first.disk] } });
+    assert.deepEqual(namesOf(listed), [osDisk, first.disk]);
+    const pages = await writeRandom(fixture, first, { prng, writes: 4 });
+    const without = { ...crash, disks: { except: [second.disk] } };
+    const some = await hypervisor.takeSnapshot(vmId, without);
+    assert.deepEqual(namesOf(some), [osDisk, first.disk]);
+    const layersOf = async (disk: string): Promise<number | undefined> =>
+      (await hypervisor.readSpace(vmId)).find((each) => each.name === disk)?.layers;
+    assert.equal(await layersOf(first.disk), 4);
+    assert.equal(await layersOf(second.disk), 2);
+    const [hash = ""] = await hashDevices(fixture);
+    await assertChanges(some, { base: listed, device: first, pages, hash });
+    await hypervisor.releaseSnapshots(vmId, new Set([both.id, listed.id]));
+    const all = await hypervisor.takeSnapshot(vmId, crash);
+    assert.deepEqual(await hashSnapshot(fixture, all), await hashDevices(fixture));
+    assert.equal((await diskOf(all, second.disk).changesSince(some.id)).known, false);
+    await hypervisor.detach(vmId);
+  });
+
+  declare(`${name}: one transfer of a VM runs at a time`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId } = fixture;
     const other = await fixture.reopen();
@@ -323,7 +344,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     await using _ = await other.beginTransfer(vmId);
   });
 
-  test(`${name}: takes a stopped VM, which may start while it is read`, async () => {
+  declare(`${name}: takes a stopped VM, which may start while it is read`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     await hypervisor.start(vmId);
@@ -343,7 +364,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     await assertChanges(next, { base: snapshot, device, pages, hash: after[1] ?? "" });
   });
 
-  test(`${name}: loses nothing by a power cut between snapshots`, async () => {
+  declare(`${name}: loses nothing by a power cut between snapshots`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     await hypervisor.start(vmId);
@@ -367,7 +388,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
   });
 
   for (const state of ["running", "stopped"] as const) {
-    test(`${name}: detaches a ${state} VM to one file for each disk`, async () => {
+    declare(`${name}: detaches a ${state} VM to one file for each disk`, async () => {
       await using fixture = await suite.open();
       const { hypervisor, vmId, devices } = fixture;
       await hypervisor.start(vmId);
@@ -396,7 +417,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     });
   }
 
-  test(`${name}: refuses to detach while a snapshot is being read`, async () => {
+  declare(`${name}: refuses to detach while a snapshot is being read`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     const snapshot = await hypervisor.takeSnapshot(vmId, crash);
@@ -406,7 +427,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     await hypervisor.detach(vmId);
   });
 
-  test(`${name}: does one operation on a VM at a time`, async () => {
+  declare(`${name}: does one operation on a VM at a time`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId } = fixture;
     await hypervisor.start(vmId);
@@ -422,7 +443,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     await hypervisor.takeSnapshot(vmId, crash);
   });
 
-  test(`${name}: leaves the VM as it was when a snapshot is cancelled`, async () => {
+  declare(`${name}: leaves the VM as it was when a snapshot is cancelled`, async () => {
     await using fixture = await suite.open();
     const { hypervisor, vmId } = fixture;
     await hypervisor.start(vmId);
@@ -443,155 +464,4 @@ async function rejectsWith(work: Promise<unknown>, code: ErrorCode): Promise<voi
     assert.ok(isKluisError(error, code), `${code} is expected: ${error.message}`);
     return true;
   });
-}
-
-function diskOf(snapshot: VmSnapshot, name: string): SnapshotDisk {
-  const disk = snapshot.disks.find((each) => each.name === name);
-  assert.ok(disk !== undefined, `the snapshot has disk ${name}`);
-  return disk;
-}
-
-/** Runs an endless loop in the guest, in a session of its own, and waits until it has begun. */
-async function startLoop(fixture: HypervisorFixture, script: string): Promise<void> {
-  const quoted = script.replaceAll("'", "'\\''");
-  await fixture.run(`setsid sh -c '${quoted}' </dev/null >/dev/null 2>&1 & sleep 0.3`);
-}
-
-async function hashDevices(fixture: HypervisorFixture): Promise<readonly string[]> {
-  const paths = fixture.devices.map((device) => device.path).join(" ");
-  const output = await fixture.run(`sha256sum ${paths}`);
-  return output
-    .trim()
-    .split("\n")
-    .map((line) => line.slice(0, 64));
-}
-
-async function hashSnapshot(
-  fixture: HypervisorFixture,
-  snapshot: VmSnapshot,
-): Promise<readonly string[]> {
-  const hashes: string[] = [];
-  for (const device of fixture.devices) {
-    await using reader = await diskOf(snapshot, device.disk).open();
-    assert.equal(reader.sizeBytes, device.sizeBytes);
-    hashes.push(await hashReader(reader));
-  }
-  return hashes;
-}
-
-async function readWhole(reader: DiskReader): Promise<Uint8Array> {
-  const whole = new Uint8Array(reader.sizeBytes);
-  await reader.read(0, whole);
-  return whole;
-}
-
-async function hashReader(reader: DiskReader): Promise<string> {
-  return createHash("sha256")
-    .update(await readWhole(reader))
-    .digest("hex");
-}
-
-async function readNumber(disk: SnapshotDisk): Promise<number> {
-  await using reader = await disk.open();
-  const page = Buffer.alloc(PAGE);
-  await reader.read(0, page);
-  const number = Number(page.toString("latin1").trim());
-  return Number.isSafeInteger(number) ? number : 0;
-}
-
-/**
- * Writes, zeroes and discards random ranges of a device, durable on return; returns the pages that
- * were touched.
- */
-async function writeRandom(
-  fixture: HypervisorFixture,
-  device: GuestDevice,
-  plan: { readonly prng: Prng; readonly writes: number },
-): Promise<Set<number>> {
-  const { prng, writes } = plan;
-  const pages = device.sizeBytes / PAGE;
-  const touched = new Set<number>();
-  const parts: Uint8Array[] = [];
-  const commands: string[] = [];
-  for (let at = 0; at < writes; at += 1) {
-    const kind = prng.below(5);
-    const count = 1 + prng.below(8);
-    const page = prng.below(pages - count);
-    if (kind === 0) {
-      // Whole clusters: of less a driver may keep what it likes.
-      const cluster = prng.below(device.sizeBytes / CLUSTER);
-      const range = `-o ${String(cluster * CLUSTER)} -l ${String(CLUSTER)}`;
-      commands.push(`sync; blkdiscard ${range} ${device.path}`);
-      addPages(touched, (cluster * CLUSTER) / PAGE, CLUSTER / PAGE);
-      continue;
-    }
-    const zeros = kind === 1;
-    const place = `of=${device.path} bs=${String(PAGE)} count=${String(count)} seek=${String(page)}`;
-    const source = zeros ? "if=/dev/zero" : "iflag=fullblock";
-    commands.push(`dd ${source} ${place} conv=notrunc,fsync 2>/dev/null`);
-    if (!zeros) parts.push(prng.bytes(count * PAGE));
-    addPages(touched, page, count);
-  }
-  // Of a discard that comes last nothing is dirty, so that sync alone would flush no cache.
-  const flush = `dd if=/dev/null of=${device.path} conv=notrunc,fsync 2>/dev/null`;
-  await fixture.run(`set -e\n${commands.join("\n")}\nsync; ${flush}`, Buffer.concat(parts));
-  return touched;
-}
-
-function addPages(pages: Set<number>, first: number, count: number): void {
-  for (let page = first; page < first + count; page += 1) pages.add(page);
-}
-
-/** What {@link assertChanges} compares. */
-interface ExpectedChanges {
-  readonly base: VmSnapshot;
-  readonly device: GuestDevice;
-  /** Pages that were written or discarded since; others must not be named. */
-  readonly pages: ReadonlySet<number>;
-  /** The guest's hash of the device when the snapshot was taken. */
-  readonly hash: string;
-}
-
-/**
- * The content is what the guest saw; every page that differs from the base is named; no page is
- * named that was not touched; `zero` pages hold zeros.
- */
-async function assertChanges(snapshot: VmSnapshot, expected: ExpectedChanges): Promise<void> {
-  const disk = diskOf(snapshot, expected.device.disk);
-  const answer = await disk.changesSince(expected.base.id);
-  assert.ok(answer.known, answer.known ? "" : answer.reason);
-  await using reader = await disk.open();
-  const now = await readWhole(reader);
-  assert.equal(createHash("sha256").update(now).digest("hex"), expected.hash);
-  await using baseReader = await disk.openBase(expected.base.id);
-  assert.ok(baseReader !== undefined, "the base is still there");
-  const before = await readWhole(baseReader);
-  const named = toPageKinds(answer.extents);
-  for (let page = 0; page < now.byteLength / PAGE; page += 1) {
-    const isSame = samePage(now, before, page);
-    const kind = named.get(page);
-    if (!isSame) assert.ok(kind !== undefined, `page ${String(page)} differs and is not named`);
-    if (kind === undefined) continue;
-    assert.ok(expected.pages.has(page), `page ${String(page)} is named and was not touched`);
-    if (kind !== "zero") continue;
-    const isZero = now.subarray(page * PAGE, (page + 1) * PAGE).every((byte) => byte === 0);
-    assert.ok(isZero, `page ${String(page)} is called zero and holds data`);
-  }
-}
-
-function toPageKinds(extents: ChangedExtents): Map<number, string> {
-  const pages = new Map<number, string>();
-  let endBytes = 0;
-  for (const { offsetBytes, lengthBytes, kind } of extents) {
-    assert.ok(offsetBytes >= endBytes && lengthBytes > 0, "changes are in order");
-    assert.equal(offsetBytes % PAGE, 0);
-    endBytes = offsetBytes + lengthBytes;
-    for (let at = offsetBytes; at < endBytes; at += PAGE) pages.set(at / PAGE, kind);
-  }
-  return pages;
-}
-
-function samePage(a: Uint8Array, b: Uint8Array, page: number): boolean {
-  const range = [page * PAGE, (page + 1) * PAGE] as const;
-  return Buffer.compare(a.subarray(...range), b.subarray(...range)) === 0;
 }
