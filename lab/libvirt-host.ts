@@ -44,6 +44,8 @@ export interface LibvirtHostOptions {
   readonly qemuUser?: "root" | "unprivileged";
   /** Port of 127.0.0.1 on which it listens too, open to everybody. */
   readonly tcpPort?: number;
+  /** One thread does all calls, so that what it writes comes in one order. */
+  readonly isSerial?: boolean;
   /** What an earlier libvirt found out about QEMU; saves the time to ask again. */
   readonly capabilities?: string;
 }
@@ -106,7 +108,7 @@ export async function openLibvirtHost(options: LibvirtHostOptions = {}): Promise
 }
 
 async function writeConfiguration(root: string, options: LibvirtHostOptions): Promise<void> {
-  const { qemuUser: user = "root", tcpPort } = options;
+  const { qemuUser: user = "root", tcpPort, isSerial = false } = options;
   for (const [folder] of mounts) await mkdir(join(root, folder), { recursive: true, mode: 0o755 });
   const name = user === "root" ? "root" : "nobody";
   const group = user === "root" ? "root" : "nogroup";
@@ -129,6 +131,7 @@ async function writeConfiguration(root: string, options: LibvirtHostOptions): Pr
     'listen_addr = "127.0.0.1"',
     `tcp_port = "${String(tcpPort ?? 0)}"`,
     'auth_tcp = "none"',
+    ...(isSerial ? ["min_workers = 1", "max_workers = 1", "prio_workers = 1"] : []),
   ];
   await writeFile(join(root, "etc", "libvirtd.conf"), `${daemon.join("\n")}\n`);
 }

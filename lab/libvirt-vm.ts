@@ -80,7 +80,7 @@ export class LibvirtVms implements AsyncDisposable {
   /** Starts the libvirt; builds the template first where the cache has none. */
   static async open(
     dataDisksMiB: readonly number[],
-    options: Pick<LibvirtHostOptions, "qemuUser" | "tcpPort"> = {},
+    options: Omit<LibvirtHostOptions, "capabilities"> = {},
   ): Promise<LibvirtVms> {
     const cached = await ensureLibvirtTemplate(dataDisksMiB);
     const capabilities = join(cached.directory, "capabilities");

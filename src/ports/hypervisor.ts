@@ -103,9 +103,9 @@ export interface SnapshotLabel {
 /** Disks that are wanted, by name; the OS disk, the first unless the VM says otherwise, always is. */
 export interface DiskSelection {
   /** These; default: all. */
-  readonly only?: readonly string[];
-  /** Not these, though they are in `only`. */
-  readonly except?: readonly string[];
+  readonly include?: readonly string[];
+  /** Not these, though they are in `include`. */
+  readonly exclude?: readonly string[];
 }
 
 /** What is asked of a snapshot. */

@@ -71,9 +71,9 @@ async function makeRoom(
   deps: TakeSnapshotDeps,
 ): Promise<ExpiryReport | undefined> {
   const { vmId, space } = request;
-  const except = request.disks?.except ?? [];
+  const exclude = request.disks?.exclude ?? [];
   const disks = (await deps.hypervisor.readSpace(vmId, deps.signal)).filter(
-    ({ name }) => !except.includes(name),
+    ({ name }) => !exclude.includes(name),
   );
   const missing = layersToFree(disks);
   const report = missing === 0 ? undefined : await expireSnapshots(vmId, missing, deps);

@@ -1,6 +1,7 @@
 /**
- * Goal: where layers could not be merged later none is made, and the VM is left alone. Method: a base
- * that nobody may write (as under AppArmor) below a running domain.
+ * Goal: where layers could not be merged later, or somebody else has a job on the VM, none is made
+ * and the VM is left alone. Method: a base that nobody may write (as under AppArmor) below a running
+ * domain; a copy of a disk and a backup that libvirt was asked for.
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -10,6 +11,7 @@ import { after, test } from "node:test";
 
 import { isKluisError } from "#base/kluis-error.ts";
 import { openLibvirtHypervisor } from "#drivers/libvirt/libvirt-hypervisor.ts";
+import { VIRSH_XML } from "#drivers/libvirt/virsh.ts";
 import type { SnapshotRequest } from "#ports/hypervisor.ts";
 import { LibvirtVms } from "../../lab/libvirt-vm.ts";
 
@@ -48,4 +50,22 @@ test("libvirt limits: no layer is made where the base cannot be written later", 
     (await hypervisor.listSnapshots(uuid)).map((each) => each.id),
     [id],
   );
+  const refuse = (words: RegExp): Promise<void> =>
+    assert.rejects(hypervisor.takeSnapshot(uuid, crash), (error) => {
+      assert.ok(isKluisError(error, "Busy"), String(error));
+      assert.match(error.message, words);
+      return true;
+    });
+  const copy = join(directory, "copy.qcow2");
+  await host.virsh.run(["blockcopy", uuid, "vdb", copy, "--transient-job", "--format", "qcow2"]);
+  await refuse(/block job on disk "vdb"/);
+  await host.virsh.run(["blockjob", uuid, "vdb", "--abort"]);
+  const server = `<server transport='unix' socket='${join(directory, "nbd.sock")}'/>`;
+  const scratch = `<disk name='vdb' type='file'><scratch file='${join(directory, "scratch")}'/></disk>`;
+  const others = "<disk name='vda' backup='no'/><disk name='vdc' backup='no'/>";
+  const plan = `<domainbackup mode='pull'>${server}<disks>${scratch}${others}</disks></domainbackup>`;
+  await host.virsh.run(["backup-begin", uuid, VIRSH_XML], { xml: plan });
+  await refuse(/a job of another program on the VM \(Backup\)/);
+  await host.virsh.run(["domjobabort", uuid]);
+  await hypervisor.takeSnapshot(uuid, crash);
 });

@@ -144,8 +144,8 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
 }
 
 function selectedDisks(input: CommandInput): DiskSelection {
-  const only = input.texts("disk");
-  return { except: input.texts("excludeDisk"), ...(only.length === 0 ? {} : { only }) };
+  const include = input.texts("disk");
+  return { exclude: input.texts("excludeDisk"), ...(include.length === 0 ? {} : { include }) };
 }
 
 function wantedConsistency(input: CommandInput): Consistency {

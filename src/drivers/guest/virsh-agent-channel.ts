@@ -45,13 +45,14 @@ const noChannelPattern = /guest agent is not configured/;
 const answerPattern = /^\{.*\}$/gm;
 /**
  * What virsh's line editor is told: no history of what was typed (nor is the user's own touched), no
- * key bindings of the user, no terminal.
+ * key bindings of the user, no terminal. A libvirtd of a session must not be started with this.
  */
 const editorEnvironment = {
   VIRSH_HISTSIZE: "0",
   XDG_CACHE_HOME: "/dev/null",
   INPUTRC: "/dev/null",
   TERM: "dumb",
+  LIBVIRT_AUTOSTART: "0",
 };
 const refusalPattern = /unable to execute QEMU agent command '[^']*': ([^\n]*)/;
 

@@ -26,22 +26,22 @@ function refuses(
 
 test("chooseDisks: all, those of a list, all but some; the OS disk always", () => {
   assert.deepEqual(chooseDisks(vm), ["vda", "vdb", "vdc"]);
-  assert.deepEqual(chooseDisks(vm, { only: ["vdc"] }), ["vda", "vdc"]);
-  assert.deepEqual(chooseDisks(vm, { except: ["vdb"] }), ["vda", "vdc"]);
-  assert.deepEqual(chooseDisks(vm, { only: ["vdb", "vdc"], except: ["vdc"] }), ["vda", "vdb"]);
-  assert.deepEqual(chooseDisks({ ...vm, osDisk: "vdb" }, { only: [] }), ["vdb"]);
+  assert.deepEqual(chooseDisks(vm, { include: ["vdc"] }), ["vda", "vdc"]);
+  assert.deepEqual(chooseDisks(vm, { exclude: ["vdb"] }), ["vda", "vdc"]);
+  assert.deepEqual(chooseDisks(vm, { include: ["vdb", "vdc"], exclude: ["vdc"] }), ["vda", "vdb"]);
+  assert.deepEqual(chooseDisks({ ...vm, osDisk: "vdb" }, { include: [] }), ["vdb"]);
   assert.deepEqual(chooseDisks({ name: "none", disks: [] }), []);
 });
 
 test("chooseDisks: a disk that cannot have layers may be left out, and stops the others else", () => {
-  assert.deepEqual(chooseDisks(mixed, { except: ["vdd"] }), ["vda", "vdb", "vdc"]);
-  assert.deepEqual(chooseDisks(mixed, { only: ["vdb"] }), ["vda", "vdb"]);
+  assert.deepEqual(chooseDisks(mixed, { exclude: ["vdd"] }), ["vda", "vdb", "vdc"]);
+  assert.deepEqual(chooseDisks(mixed, { include: ["vdb"] }), ["vda", "vdb"]);
   refuses(mixed, {}, { code: "SnapshotFailed", words: /disk "vdd": it is of glass/ });
-  refuses(mixed, { only: ["vdd"] }, { code: "SnapshotFailed", words: /of glass/ });
+  refuses(mixed, { include: ["vdd"] }, { code: "SnapshotFailed", words: /of glass/ });
 });
 
 test("chooseDisks: names of no disk and the OS disk are refused", () => {
-  refuses(vm, { only: ["vdx"] }, { code: "ArgumentInvalid", words: /vda, vdb, vdc/ });
-  refuses(vm, { except: ["vdx"] }, { code: "ArgumentInvalid", words: /"vdx"/ });
-  refuses(vm, { except: ["vda"] }, { code: "ArgumentInvalid", words: /the OS disk/ });
+  refuses(vm, { include: ["vdx"] }, { code: "ArgumentInvalid", words: /vda, vdb, vdc/ });
+  refuses(vm, { exclude: ["vdx"] }, { code: "ArgumentInvalid", words: /"vdx"/ });
+  refuses(vm, { exclude: ["vda"] }, { code: "ArgumentInvalid", words: /the OS disk/ });
 });

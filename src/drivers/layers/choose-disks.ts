@@ -15,19 +15,19 @@ export function chooseDisks(
   const { name: vm, disks, refused = [] } = description;
   const known = [...disks, ...refused].map((disk) => disk.name);
   const { osDisk = known[0] } = description;
-  for (const name of [...(selection.only ?? []), ...(selection.except ?? [])]) {
+  for (const name of [...(selection.include ?? []), ...(selection.exclude ?? [])]) {
     if (known.includes(name)) continue;
     const names = known.join(", ");
     throw invalid(`Cannot choose disk "${name}" of VM "${vm}": it has none; there are ${names}`);
   }
-  const { only = known, except = [] } = selection;
-  if (osDisk !== undefined && except.includes(osDisk)) {
+  const { include = known, exclude = [] } = selection;
+  if (osDisk !== undefined && exclude.includes(osDisk)) {
     throw invalid(
       `Cannot leave disk "${osDisk}" of VM "${vm}" out: it is the OS disk, which is always taken`,
     );
   }
   const isTaken = (name: string): boolean =>
-    name === osDisk || (only.includes(name) && !except.includes(name));
+    name === osDisk || (include.includes(name) && !exclude.includes(name));
   const impossible = refused.find((disk) => isTaken(disk.name));
   if (impossible === undefined) return known.filter(isTaken);
   throw new KluisError(

@@ -12,6 +12,7 @@ test("libvirt place: addresses of this host are taken", async () => {
     "qemu:///session",
     "qemu+unix:///system?socket=/run/x@y/z",
     "qemu+tcp://127.0.0.1:16509/system",
+    "qemu+tcp://127.0.1.1/system",
     "qemu+tls://[::1]/system",
     "qemu+ssh://root@localhost/system?keyfile=/k",
   ]) {

@@ -19,6 +19,7 @@ import {
   type VmRecord,
 } from "#drivers/layers/vm-record.ts";
 import { parseXml, attributeOf, quoteXml } from "./xml.ts";
+import { assertNoDiskJob, assertNoDomainJob } from "./assert-no-other-job.ts";
 import { abortBlockJob, findBlockJob, waitForBlockJob } from "./block-jobs.ts";
 import { parseDomain, type Domain } from "./domain-xml.ts";
 import { flattenDomainDisk, settleFlattening } from "./flatten-domain-disk.ts";
@@ -51,6 +52,10 @@ class VirshSession implements MachineSession {
   readonly #vm: LibvirtVm;
   readonly #virsh: Virsh;
   readonly #uuid: string;
+  /** A disk of which libvirt does not know what QEMU writes. */
+  #lostDisk: string | undefined;
+  /** Asked once in a session. */
+  #noDomainJob: Promise<void> | undefined;
 
   constructor(vm: LibvirtVm) {
     this.#vm = vm;
@@ -75,6 +80,9 @@ class VirshSession implements MachineSession {
     const chains = isAsRecorded(disks, shown)
       ? shown
       : await queryWrittenChains(this.#virsh, this.#uuid);
+    const isLost = ({ name }: DiskRecord): boolean =>
+      shown.get(name)?.[0] !== chains.get(name)?.[0];
+    this.#lostDisk = disks.find(isLost)?.name;
     const used = new Map<string, UsedChain>();
     for (const disk of disks) used.set(disk.name, await toUsedChain(disk, chains.get(disk.name)));
     return used;
@@ -85,9 +93,12 @@ class VirshSession implements MachineSession {
     return Promise.resolve();
   }
 
-  /** libvirt opens a layer when it switches to it. */
-  openLayer(): Promise<void> {
-    return Promise.resolve();
+  /** libvirt opens a layer when it switches to it; what would stop that is looked for before. */
+  async openLayer(diskName: string): Promise<void> {
+    if (this.#lostDisk !== undefined) throw lostTrack(this.#lostDisk);
+    this.#noDomainJob ??= assertNoDomainJob(this.#virsh, this.#uuid);
+    await this.#noDomainJob;
+    await assertNoDiskJob(this.#virsh, this.#uuid, diskName);
   }
 
   async takeInstant(switches: readonly LayerSwitch[]): Promise<void> {
@@ -154,6 +165,15 @@ class VirshSession implements MachineSession {
     const domain = await readDomain(this.#virsh, ["dumpxml", `--domain=${this.#uuid}`]);
     return new Map(domain.disks.map((disk) => [disk.name, disk.chain]));
   }
+}
+
+/** Only a start of the VM tells libvirt what its disks are. */
+function lostTrack(diskName: string): KluisError {
+  return new KluisError(
+    "SnapshotFailed",
+    `Cannot take a snapshot: libvirt died in an earlier one and does not know what the VM writes to ` +
+      `disk "${diskName}"; nothing is lost, but stop the VM and start it again`,
+  );
 }
 
 /** The path by which libvirt knows a layer. */

@@ -34,7 +34,7 @@ export interface HypervisorSuite {
   /** How zeros that a guest writes show: not every hypervisor looks for them. Default `zero`. */
   readonly writtenZeros?: "zero" | "data";
   /** Names of the tests to run, where a set-up that costs time gets a part of them. */
-  readonly only?: RegExp;
+  readonly part?: RegExp;
 }
 
 const freeze: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
@@ -51,7 +51,7 @@ const sampleLabel: SnapshotLabel = {
 /** Declares the tests of the suite for the driver called `name`. */
 export function testHypervisor(name: string, suite: HypervisorSuite): void {
   const declare = (title: string, run: () => Promise<void>): void => {
-    if (suite.only?.test(title) !== false) void test(title, run);
+    if (suite.part?.test(title) !== false) void test(title, run);
   };
   declare(`${name}: lists a VM with its disks and its state`, async () => {
     await using fixture = await suite.open();
@@ -304,7 +304,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     const { disks } = await hypervisor.get(vmId);
     const osDisk = disks[0]?.name ?? "";
     await rejectsWith(
-      hypervisor.takeSnapshot(vmId, { ...crash, disks: { except: [osDisk] } }),
+      hypervisor.takeSnapshot(vmId, { ...crash, disks: { exclude: [osDisk] } }),
       "ArgumentInvalid",
     );
     await hypervisor.start(vmId);
@@ -313,10 +313,13 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     const prng = createPrng(testSeed());
     const both = await hypervisor.takeSnapshot(vmId, crash);
     await writeRandom(fixture, second, { prng, writes: 4 });
-    const listed = await hypervisor.takeSnapshot(vmId, { ...crash, disks: { only: [first.disk] } });
+    const listed = await hypervisor.takeSnapshot(vmId, {
+      ...crash,
+      disks: { include: [first.disk] },
+    });
     assert.deepEqual(namesOf(listed), [osDisk, first.disk]);
     const pages = await writeRandom(fixture, first, { prng, writes: 4 });
-    const without = { ...crash, disks: { except: [second.disk] } };
+    const without = { ...crash, disks: { exclude: [second.disk] } };
     const some = await hypervisor.takeSnapshot(vmId, without);
     assert.deepEqual(namesOf(some), [osDisk, first.disk]);
     const layersOf = async (disk: string): Promise<number | undefined> =>
