@@ -102,8 +102,8 @@ export async function unlockPlace(
 /** How a vault is opened; a rescue uses nothing of this host. */
 export interface VaultSessionOptions {
   readonly intent: Intent;
-  /** Whether a point will be written at once. */
-  readonly startThread?: boolean;
+  /** What will be done to a point at once. */
+  readonly startThread?: "reading" | "writing";
 }
 
 /** Opens the vault of a command line. Errors: Store*, Key*, ArgumentInvalid, Object*. */
@@ -125,7 +125,7 @@ export async function openVaultSession(
         clock: environment.clock,
         random: environment.random,
         verify: !input.isOff("verifyBeforeCommit"),
-        startThread: options.startThread === true,
+        ...(options.startThread === undefined ? {} : { startThread: options.startThread }),
         ...(intent !== "rescue"
           ? { cacheDirectory: cacheDirectoryOf(input, environment, files) }
           : {}),

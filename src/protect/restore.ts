@@ -32,7 +32,9 @@ export type OpenDisk = (name: string, signal: AbortSignal) => Promise<DiskReader
 export function fromVault(vault: Vault, point: RecoveryPoint): OpenDisk {
   const disks = new Map(point.disks.map((disk) => [disk.name, disk]));
   return (name) =>
-    Promise.resolve(vault.openDisk(present(disks.get(name), "a plan names disks of its point")));
+    Promise.resolve(
+      vault.openDisk(present(disks.get(name), "a plan names disks of its point"), true),
+    );
 }
 
 /** Content of a recovery point out of its snapshot, which is held while a reader is open. */

@@ -20,6 +20,7 @@ export function openTestVault(
     readonly workers?: number;
     readonly cacheDirectory?: string;
     readonly flushLimits?: FlushLimits;
+    readonly startThread?: "reading" | "writing";
   } = {},
 ): Promise<Vault> {
   return Vault.open({
@@ -30,5 +31,6 @@ export function openTestVault(
     workers: options.workers ?? 1,
     ...(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }),
     ...(options.flushLimits === undefined ? {} : { flushLimits: options.flushLimits }),
+    ...(options.startThread === undefined ? {} : { startThread: options.startThread }),
   });
 }

@@ -41,7 +41,12 @@ import { deletePoint, listMarks } from "#vault/gc/session-protocol.ts";
 import { toItemName } from "#vault/item-name.ts";
 import { extendLocks, type LockExtensions } from "#vault/locks/extend-locks.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
-import { type FlushLimits, objectBytesMax, workersMax } from "#vault/limits.ts";
+import {
+  type FlushLimits,
+  objectBytesMax,
+  restoreSegmentBytes,
+  workersMax,
+} from "#vault/limits.ts";
 import type { DiskMap } from "#vault/map/map-source.ts";
 import { BlockReader } from "#vault/reader/block-reader.ts";
 import { openManifest } from "#vault/open-manifest.ts";
@@ -77,8 +82,8 @@ export interface VaultOptions {
   readonly workers?: number;
   /** Whether each frame is read back from memory before it is put; by default it is. */
   readonly verify?: boolean;
-  /** Whether a point is about to be written: its first thread starts now, before the vault is open. */
-  readonly startThread?: boolean;
+  /** What is about to be done, to points: its first thread starts now, before the vault is open. */
+  readonly startThread?: "reading" | "writing";
   /** When a backup makes durable what waits; the defaults of `limits.ts` unless told otherwise. */
   readonly flushLimits?: FlushLimits;
 }
@@ -115,17 +120,17 @@ export class Vault implements AsyncDisposable {
   readonly #opening = new Semaphore(1);
   #backups = 0;
   #isCollecting = false;
-  /** Threads for the next point that is written, where some were started ahead. */
-  #writing: WorkerPool | undefined;
+  /** Threads that were started ahead, for the point that is read or written next. */
+  #waiting: WorkerPool | undefined;
 
   private constructor(
     options: VaultOptions,
-    opened: { readonly index: BlockIndex; readonly writing: WorkerPool | undefined },
+    opened: { readonly index: BlockIndex; readonly waiting: WorkerPool | undefined },
   ) {
     const { index } = opened;
     this.#options = options;
     this.#index = index;
-    this.#writing = opened.writing;
+    this.#waiting = opened.waiting;
     this.#workers = workersOf(options);
     this.#locator = new Locator(index, () => listSegments(options.store));
     this.#nodes = new NodeReader({ ...options, locator: this.#locator });
@@ -135,8 +140,8 @@ export class Vault implements AsyncDisposable {
   static async open(options: VaultOptions, signal?: AbortSignal): Promise<Vault> {
     const { store, keys } = options;
     await using owned = new AsyncDisposableStack();
-    const writing = options.startThread === true ? owned.use(startWriting(options)) : undefined;
-    writing?.warmUp(1);
+    const waiting = options.startThread === undefined ? undefined : owned.use(startPool(options));
+    waiting?.warmUp(1);
     const index = await openIndex({
       segmentNames: await listSegments(store, signal),
       readSegment: (name, given) => readIndexSegment({ store, keys, signal: given }, name),
@@ -144,7 +149,7 @@ export class Vault implements AsyncDisposable {
       ...(signal === undefined ? {} : { signal }),
     });
     owned.move();
-    return new Vault(options, { index, writing });
+    return new Vault(options, { index, waiting });
   }
 
   /** Id of the vault: 32 hexadecimal digits. */
@@ -249,8 +254,8 @@ export class Vault implements AsyncDisposable {
     const { point, disks } = input;
     await using _ = { [Symbol.asyncDispose]: () => this.#endWaitingThreads() };
     if (disks.some(({ increment }) => increment === undefined)) {
-      this.#writing ??= startWriting(this.#options);
-      this.#writing.warmUp(this.#workers);
+      this.#waiting ??= startPool(this.#options);
+      this.#waiting.warmUp(this.#workers);
     }
     // What the store is asked for meanwhile takes as long.
     await using ahead = new LookAhead(disks, signal);
@@ -275,7 +280,7 @@ export class Vault implements AsyncDisposable {
           commit: (put) => session.commit(put),
           workers: this.#workers,
           verify: this.#options.verify ?? true,
-          startPool: () => this.#takeWriting(),
+          startPool: () => this.#takeWaiting(),
           onProgress: options.onProgress ?? (() => {}),
         }),
     });
@@ -370,7 +375,7 @@ export class Vault implements AsyncDisposable {
     base: DiskMap,
     options: WriteOptions & { readonly name: string },
   ): Promise<FoundChanges> {
-    await using pool = this.#startPool();
+    await using pool = startPool({ ...this.#options, verify: false });
     return await findChanges(
       { reader, base, access: this.#nodes },
       {
@@ -393,13 +398,16 @@ export class Vault implements AsyncDisposable {
   /**
    * Opens a disk of a recovery point; the caller disposes the reader. Open disks share threads and
    * memory, so their number does not matter.
+   *
+   * @param isRestore Whether all of it is about to be read: as many threads as will help start now.
    */
-  openDisk(disk: Pick<ManifestDisk, "root" | "sizeBytes">): DiskReader {
+  openDisk(disk: Pick<ManifestDisk, "root" | "sizeBytes">, isRestore = false): DiskReader {
     if (this.#reading === undefined || this.#reading.pool.hasEnded) {
       this.#reading = this.#startReading();
     }
     const reading = this.#reading;
     reading.disks++;
+    if (isRestore) reading.pool.warmUp(Math.ceil(disk.sizeBytes / restoreSegmentBytes));
     return new VaultDiskReader(disk, { access: this.#nodes, blocks: reading.blocks }, async () => {
       reading.disks--;
       if (reading.disks > 0) return;
@@ -419,30 +427,24 @@ export class Vault implements AsyncDisposable {
     return rootsOf(await this.readPoint(point, signal));
   }
 
-  #takeWriting(): WorkerPool {
-    const waiting = this.#writing;
-    this.#writing = undefined;
-    return waiting === undefined || waiting.hasEnded ? startWriting(this.#options) : waiting;
+  #takeWaiting(): WorkerPool {
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    return waiting === undefined || waiting.hasEnded ? startPool(this.#options) : waiting;
   }
 
   async #endWaitingThreads(): Promise<void> {
-    const waiting = this.#writing;
-    this.#writing = undefined;
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
     await waiting?.[Symbol.asyncDispose]();
   }
 
   #startReading(): Reading {
-    const { store, keys } = this.#options;
-    const pool = this.#startPool();
+    const { store, keys, startThread } = this.#options;
+    const isAhead = startThread === "reading";
+    const pool = isAhead ? this.#takeWaiting() : startPool({ ...this.#options, verify: false });
     const deps = { store, keys, locator: this.#locator, workers: this.#workers, pool };
     return { pool, blocks: new BlockReader(deps), disks: 0 };
-  }
-
-  #startPool(): WorkerPool {
-    return new WorkerPool({
-      start: { keys: this.#options.keys, verify: false },
-      size: this.#workers,
-    });
   }
 }
 
@@ -457,7 +459,7 @@ function workersOf(options: VaultOptions): number {
   return Math.min(workersMax, options.workers ?? availableParallelism());
 }
 
-function startWriting(options: VaultOptions): WorkerPool {
+function startPool(options: VaultOptions): WorkerPool {
   const start = { keys: options.keys, verify: options.verify ?? true };
   return new WorkerPool({ start, size: workersOf(options) });
 }

@@ -87,7 +87,7 @@ async function runImageBackup(input: CommandInput, environment: CliEnvironment):
   const opening = images.openSource(place, options.source, environment.signal);
   const [opened, unlocked] = await Promise.allSettled([
     opening,
-    openVaultSession(input, environment, { intent: "add", startThread: true }),
+    openVaultSession(input, environment, { intent: "add", startThread: "writing" }),
   ]);
   if (unlocked.status === "fulfilled") owned.use(unlocked.value);
   if (opened.status === "fulfilled") owned.use(opened.value);

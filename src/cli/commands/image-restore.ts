@@ -75,7 +75,10 @@ async function runImageRestore(input: CommandInput, environment: CliEnvironment)
   const images = await environment.drivers.openImages();
   const target = input.requiredArgument(1, "target");
   const place = toPlace(target, images.isUri(target), environment);
-  await using session = await openVaultSession(input, environment, { intent: "read" });
+  await using session = await openVaultSession(input, environment, {
+    intent: "read",
+    startThread: "reading",
+  });
   const { vault } = session;
   const itemId = await findItemId(vault, input.requiredArgument(0, "item"), environment);
   const pointId = input.text("point");

@@ -62,7 +62,10 @@ async function runRescueRestore(input: CommandInput, environment: CliEnvironment
   const form = outputFormOf(input);
   const { signal } = environment;
   const images = await environment.drivers.openImages();
-  await using session = await openVaultSession(input, environment, { intent: "rescue" });
+  await using session = await openVaultSession(input, environment, {
+    intent: "rescue",
+    startThread: "reading",
+  });
   const { vault } = session;
   const itemId = await findItemId(vault, input.requiredArgument(0, "item"), environment);
   const pointId = input.text("point");

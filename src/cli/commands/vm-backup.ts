@@ -163,7 +163,7 @@ async function openVaultOf(
 ): Promise<VaultSession | KluisError | undefined> {
   if (input.flag("snapshotOnly")) return undefined;
   try {
-    return await openVaultSession(input, environment, { intent: "add", startThread: true });
+    return await openVaultSession(input, environment, { intent: "add", startThread: "writing" });
   } catch (error) {
     if (isKluisError(error) && error.entry.retry === "backoff") return error;
     throw error;

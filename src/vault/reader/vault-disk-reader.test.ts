@@ -167,3 +167,23 @@ test("vault disk reader: sees a point that another writer committed after the va
   await assertPointReads(reading, next);
   assert.equal(next.manifest.disks[0]?.newBytes, 4096);
 });
+
+test("vault disk reader: reads with the thread that started ahead, and with others after that", async () => {
+  const store = createMemoryStore();
+  const content = new MemoryDisk(3 * mib);
+  content.write(0, createSeededRandom("ahead").bytes(3 * mib));
+  const options = { itemId: "ahead", number: 1, disks: [content] };
+  await using writer = await openTestVault({ store, startThread: "writing" });
+  const point = await backUp(writer, options);
+  await using vault = await openTestVault({ store, startThread: "reading" });
+  for (const isRestore of [true, false, true]) {
+    const [disk] = point.manifest.disks;
+    assert.ok(disk);
+    await using reader = vault.openDisk(disk, isRestore);
+    const bytes = new Uint8Array(3 * mib);
+    await reader.read(0, bytes);
+    assert.ok(bytesEqual(bytes, content.bytes()));
+  }
+  // A vault that started a thread and never gave it anything to do.
+  await using _ = await openTestVault({ store, startThread: "reading" });
+});
