@@ -4,6 +4,7 @@
  */
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { nbdCommand, type NbdCommand } from "#formats/nbd-wire.ts";
+import { AbortListeners } from "./abort-listeners.ts";
 import { nbdUnavailable, toFlightError } from "./errors.ts";
 import { Flight, type FlightRequest } from "./flight.ts";
 import { NBD_RECONNECT_DELAY_MS, NBD_RECONNECT_DELAY_MS_MAX, NBD_RESUBMITS_MAX } from "./limits.ts";
@@ -30,6 +31,7 @@ export class NbdLink {
   readonly info: NbdExport;
   readonly #options: NbdLinkOptions;
   readonly #closed = new AbortController();
+  readonly #aborts = new AbortListeners();
   /** Everything sent or waiting, until it has settled. */
   readonly #flights = new Set<Flight>();
   #state: State;
@@ -71,7 +73,7 @@ export class NbdLink {
     const durable = this.#changesSent === this.#changesAnswered ? this.#changesSent : undefined;
     return new Promise((resolve, reject) => {
       const flight = new Flight(request, (failure) => {
-        signal?.removeEventListener("abort", onAbort);
+        if (signal !== undefined) this.#aborts.remove(signal, onAbort);
         this.#flights.delete(flight);
         onFree();
         if (failure !== undefined) {
@@ -95,7 +97,7 @@ export class NbdLink {
         if (this.#state.kind === "up") reject(signal?.reason as Error);
         else flight.settle(signal?.reason as Error);
       };
-      signal?.addEventListener("abort", onAbort, { once: true });
+      if (signal !== undefined) this.#aborts.add(signal, onAbort);
       this.#flights.add(flight);
       this.#submit(flight);
     });
