@@ -40,7 +40,10 @@ export interface ConsistencyRecord {
   readonly consistency: Consistency;
   /** Why it is not what was asked for; for people. */
   readonly reason?: string;
-  /** From the start of the freeze to the end of the thaw; absent when nothing was frozen. */
+  /**
+   * From the start of the freeze, in Windows from the moment VSS said that it holds writes, to the end
+   * of the thaw; absent when nothing was frozen.
+   */
   readonly frozenMs?: number;
   /** How many file systems were frozen. */
   readonly fileSystemsFrozen?: number;
@@ -58,6 +61,30 @@ export interface ConsistencyEvidence {
   /** False where no watchdog ran in the guest during the freeze, as the request allowed. */
   readonly isGuestWatched?: boolean;
   readonly scripts?: ScriptsEvidence;
+  readonly vss?: VssEvidence;
+}
+
+/** What VSS did in a Windows guest. */
+export interface VssEvidence {
+  /** As the guest's agent was set: `other` is incremental, differential or log; `unknown`: nobody could look. */
+  readonly backupType: "full" | "copy" | "other" | "unknown";
+  /** Who asked for a copy; absent where nobody did. */
+  readonly copyAskedBy?: "policy" | "guest";
+  /** How many writers answered after the thaw; absent where nobody could tell. */
+  readonly writers?: number;
+  /** Absent where none failed. */
+  readonly writersFailed?: readonly VssWriterFailure[];
+}
+
+/** A VSS writer that did not succeed. */
+export interface VssWriterFailure {
+  /** GUID of the kind of writer, in lower case. */
+  readonly id: string;
+  readonly name: string;
+  /** VSS_WRITER_STATE. */
+  readonly state: number;
+  /** In the guest's language. */
+  readonly lastError: string;
 }
 
 /** What became of the guest's pre and post scripts. */
@@ -128,6 +155,11 @@ export interface SnapshotRequest {
   readonly mountsToSkip?: readonly string[];
   /** Whether a guest in which no watchdog can run is frozen all the same. Default: no. */
   readonly mayFreezeUnwatched?: boolean;
+  /**
+   * Whether VSS of a Windows guest makes a copy backup, which leaves the logs of applications alone.
+   * Default: as the guest's registry says, else a full one.
+   */
+  readonly isVssCopy?: boolean;
 }
 
 /** What can be done with the backup extension of a running guest. */

@@ -33,9 +33,9 @@ export const vmBackup: CommandSpec = {
   words: ["vm", "backup"],
   summary: "make a recovery point of a VM, all disks at one instant",
   description:
-    "Takes a snapshot: runs the guest's pre script where it has one, freezes its file systems for a moment, takes all " +
-    "disks at one instant, and runs the post script. From then on the recovery point exists and is restored from " +
-    "the snapshot. Then sends what changed since the newest point of the vault, all disks in parallel, under the " +
+    "Takes a snapshot: runs the guest's pre script where it has one, freezes its file systems for a moment (in a " +
+    "Windows guest by VSS), takes all disks at one instant, and runs the post script. From then on the recovery " +
+    "point exists and is restored from the snapshot. Then sends what changed since the newest point of the vault, all disks in parallel, under the " +
     "same id. A point that is less consistent than was asked for says why. A transfer that fails, or is skipped " +
     "because another one runs, leaves the snapshot to the next one; where it fails the exit code is that of its " +
     "error. Last, snapshots expire whose days are over; the newest and the base of the next transfer stay.",
@@ -58,6 +58,10 @@ export const vmBackup: CommandSpec = {
     {
       flags: "--freeze-unwatched",
       text: "freeze also a guest in which no watchdog can run",
+    },
+    {
+      flags: "--vss-copy",
+      text: "VSS of a Windows guest makes a copy backup, which leaves the logs of its databases alone",
     },
     {
       flags: "--freeze-budget <ms>",
@@ -116,6 +120,7 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
       freezeBudgetMs: budgetMs,
       mountsToSkip: input.texts("skipMount"),
       mayFreezeUnwatched: input.flag("freezeUnwatched"),
+      isVssCopy: input.flag("vssCopy"),
       disks: selectedDisks(input),
       ...wish,
     },

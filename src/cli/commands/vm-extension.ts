@@ -28,7 +28,8 @@ const texts: Readonly<
   remove: {
     summary: "take the backup extension out of a running guest",
     description:
-      "Removes every file that the extension put there. The next backup of the running VM puts it there again.",
+      "Removes every file that the extension put there and gives back every setting that it changed. The next " +
+      "backup of the running VM puts it there again.",
     example: "Leave the guest as it was found.",
   },
 };

@@ -17,14 +17,12 @@ import {
   type GuardTask,
 } from "./guard-wire.ts";
 import { GuestAgent } from "./guest-agent.ts";
-import { freezeGuest, thawGuest } from "./guest-commands.ts";
+import { freezeGuest, isGuestFrozen, thawGuest } from "./guest-commands.ts";
 import { armWatchdog, disarmWatchdog } from "./guest-watchdog.ts";
 import { orderPost, runPost, runPre, scriptPatienceMs } from "./scripts/run-scripts.ts";
 
-/** How long one try to thaw may take. */
-const THAW_TRY_MS = 2_000;
 const THAW_RETRY_MS = 50;
-/** After so long without success the guest's own watchdog has thawed, or the guest is gone. */
+/** After so long without success the guest's own watchdog, or VSS, has thawed, or the guest is gone. */
 const THAW_TRIES_MS_MAX = 30_000;
 
 const alarmReasons: Readonly<Record<GuardAlarm, string>> = {
@@ -43,6 +41,8 @@ class FreezeDuty implements GuardDuty {
   #agent: GuestAgent | undefined;
   #isWatchdogArmed = false;
   #armedAtMs: number | undefined;
+  /** Since when VSS holds writes, where it is the one who does. */
+  #heldAtMs: number | undefined;
   #isKluisGone = false;
   #isFrozen = false;
   /** From the start of the pre script until the post script is ordered. */
@@ -54,11 +54,12 @@ class FreezeDuty implements GuardDuty {
   constructor(config: GuardConfig, clock: Clock) {
     this.#agentSocket = config.targetSocket;
     this.#plan = present(config.freeze, "a freeze has a plan");
-    this.#times = planFreezeTimes(this.#plan.budgetMs);
+    this.#times = planFreezeTimes(this.#plan);
     this.#clock = clock;
     const { scripts } = this.#plan;
-    this.extraLifetimeMs =
+    const scriptsMs =
       scripts === undefined ? 0 : scriptPatienceMs(scripts.pre) + scriptPatienceMs(scripts.post);
+    this.extraLifetimeMs = scriptsMs + this.#times.freezeAnswersMs + this.#times.thawAnswersMs;
   }
 
   async perform(task: Exclude<GuardTask, "beat">): Promise<GuardResult> {
@@ -92,7 +93,11 @@ class FreezeDuty implements GuardDuty {
     this.#agent = undefined;
   }
 
+  /** Infinite where VSS does not hold writes yet: a thaw would wait behind the freeze. */
   #deadlineMs(): number {
+    if (this.#plan.keeper === "vss") {
+      return (this.#heldAtMs ?? Number.POSITIVE_INFINITY) + this.#times.guardThawsAfterMs;
+    }
     const armedAtMs = present(this.#armedAtMs, "the watchdog is armed before a freeze");
     return armedAtMs + this.#times.guardThawsAfterMs;
   }
@@ -113,6 +118,7 @@ class FreezeDuty implements GuardDuty {
 
   async #arm(): Promise<GuardResult> {
     const agent = await this.#session();
+    if (this.#plan.keeper === "vss") return {};
     const { token } = this.#plan;
     try {
       const afterMs = this.#times.guestThawsAfterMs;
@@ -131,7 +137,8 @@ class FreezeDuty implements GuardDuty {
   async #freeze(): Promise<GuardResult> {
     const agent = await this.#session();
     this.#assertKluisLives("freeze");
-    const timeoutMs = this.#deadlineMs() - this.#clock.monotonicMs();
+    const leftMs = this.#deadlineMs() - this.#clock.monotonicMs();
+    const timeoutMs = Math.min(leftMs, this.#times.freezeAnswersMs);
     if (timeoutMs <= 0) {
       throw new KluisError("AgentFailed", "Cannot freeze the guest: preparing it took too long");
     }
@@ -140,7 +147,9 @@ class FreezeDuty implements GuardDuty {
     try {
       const { mountPoints } = this.#plan;
       const mounts = mountPoints === undefined ? {} : { mountPoints };
-      return { count: await freezeGuest(agent, { timeoutMs, ...mounts }) };
+      const count = await freezeGuest(agent, { timeoutMs, ...mounts });
+      this.#heldAtMs = this.#clock.monotonicMs();
+      return { count };
     } catch (error) {
       // Kluis waits for the answer and has a thaw of its own to ask; the patrol goes on trying.
       if (isKluisError(error, "AgentUnavailable")) agent.post("guest-fsfreeze-thaw");
@@ -214,11 +223,23 @@ class FreezeDuty implements GuardDuty {
   }
 
   async #tryThaw(): Promise<number> {
-    const timeoutMs = THAW_TRY_MS;
-    if (this.#agent !== undefined) return thawGuest(this.#agent, { timeoutMs });
+    const timeoutMs = this.#times.thawTryMs;
+    if (this.#agent !== undefined) return this.#thawBy(this.#agent, timeoutMs);
     // A new session thaws by itself.
     this.#agent = await GuestAgent.open(this.#agentSocket, { timeoutMs, clock: this.#clock });
+    this.#selfReason ??= this.#agent.leftoverReason;
     return this.#agent.leftoverThawed ?? 0;
+  }
+
+  /** VSS may end a hold and then call the thaw an error: the guest goes on, and the hold is void. */
+  async #thawBy(agent: GuestAgent, timeoutMs: number): Promise<number> {
+    try {
+      return await thawGuest(agent, { timeoutMs });
+    } catch (error) {
+      if (!isKluisError(error, "AgentFailed") || (await isGuestFrozen(agent))) throw error;
+      this.#selfReason ??= error.message;
+      return 0;
+    }
   }
 
   async #disarm(): Promise<void> {

@@ -9,7 +9,12 @@ import { present } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
 import { isKluisError, toKluisError } from "#base/kluis-error.ts";
 import { GuardLink } from "./guard-link.ts";
-import { planFreezeTimes, type FreezePlan, type GuardResult } from "./guard-wire.ts";
+import {
+  planFreezeTimes,
+  type FreezePlan,
+  type FreezeTimes,
+  type GuardResult,
+} from "./guard-wire.ts";
 import { GuestAgent } from "./guest-agent.ts";
 import { createRoundToken, disarmWatchdog, GUEST_SYNC_TIMEOUT_MS } from "./guest-watchdog.ts";
 import {
@@ -24,8 +29,6 @@ const program = fileURLToPath(new URL("freeze-guard.ts", import.meta.url));
 
 /** The agent's session and the watchdog, beyond the guest's own sync. */
 const PREPARE_EXTRA_MS = 15_000;
-/** A guard that lives answers once the guest's hooks have run; one that does not is replaced. */
-const THAW_ANSWER_MS_MAX = 3_000;
 
 /** Where a round puts its files, and how long it may last. */
 export interface FreezeRoundOptions {
@@ -54,23 +57,27 @@ export class FreezeRound implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #guard: GuardLink;
   readonly #plan: FreezePlan;
-  #armedAtMs = 0;
+  readonly #times: FreezeTimes;
+  /** When the watchdog was armed, or VSS said that it holds writes. */
+  #keptSinceMs = 0;
   #isQuiesced = false;
   #isUnwatched = false;
   #freezeStartMs: number | undefined;
   #frozenCount: number | undefined;
   #thawReport: ThawReport | undefined;
+  #isDisposed = false;
 
   private constructor(guard: GuardLink, options: FreezeRoundOptions & { plan: FreezePlan }) {
     this.#guard = guard;
     this.#plan = options.plan;
+    this.#times = planFreezeTimes(options.plan);
     this.#options = options;
     this.#clock = options.clock;
   }
 
   /**
    * Starts the guard, which takes the agent and, where no script is to be run first, arms the
-   * watchdog in the guest. No other guard of this VM may live.
+   * watchdog in the guest; none where VSS is the keeper. No other guard of this VM may live.
    *
    * Errors: Agent*, ToolFailed where the guest cannot be frozen safely; nothing is left behind then.
    */
@@ -112,7 +119,7 @@ export class FreezeRound implements AsyncDisposable {
     const timeoutMs = GUEST_SYNC_TIMEOUT_MS + PREPARE_EXTRA_MS;
     const { isUnwatched } = await this.#guard.ask("arm", { timeoutMs, signal });
     this.#isUnwatched = isUnwatched === true;
-    this.#armedAtMs = this.#clock.monotonicMs();
+    this.#keptSinceMs = this.#clock.monotonicMs();
   }
 
   /** Has the post script run, and waits for it. Errors: Agent* where nobody could tell. */
@@ -137,9 +144,14 @@ export class FreezeRound implements AsyncDisposable {
   /** Freezes every file system; returns how many. Errors: Agent*; the guest is thawed then. */
   async freeze(signal: AbortSignal | undefined): Promise<number> {
     this.#freezeStartMs = this.#clock.monotonicMs();
-    const timeoutMs = planFreezeTimes(this.#plan.budgetMs).guestThawsAfterMs;
+    const timeoutMs = this.#times.freezeAnswersMs;
     try {
       const { count } = await this.#guard.ask("freeze", { timeoutMs, signal });
+      if (this.#plan.keeper === "vss") {
+        // Before that VSS lets the writers prepare, while everything goes on.
+        this.#freezeStartMs = this.#clock.monotonicMs();
+        this.#keptSinceMs = this.#freezeStartMs;
+      }
       this.#frozenCount = count ?? 0;
       return this.#frozenCount;
     } catch (error) {
@@ -154,8 +166,13 @@ export class FreezeRound implements AsyncDisposable {
     return this.#thawReport;
   }
 
-  /** Thaws where needed, has post run where it was not, disarms the watchdog and ends the guard. */
+  /**
+   * Thaws where needed, has post run where it was not, disarms the watchdog and ends the guard, so
+   * that the agent is free. Once, however often it is called.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
     if (this.#freezeStartMs !== undefined) await this.thaw();
     if (!(await this.#guard.finish())) await this.#clearWithoutGuard();
   }
@@ -171,7 +188,7 @@ export class FreezeRound implements AsyncDisposable {
 
   async #thawByAnyone(): Promise<GuardResult> {
     try {
-      return await this.#guard.ask("thaw", { timeoutMs: THAW_ANSWER_MS_MAX });
+      return await this.#guard.ask("thaw", { timeoutMs: this.#times.thawAnswersMs });
     } catch (error) {
       if (!isKluisError(error)) throw error;
     }
@@ -179,7 +196,8 @@ export class FreezeRound implements AsyncDisposable {
     await this.#guard.kill();
     try {
       await using agent = await GuestAgent.open(this.#options.agentSocket, { clock: this.#clock });
-      return { count: agent.leftoverThawed ?? 0 };
+      const { leftoverThawed: count = 0, leftoverReason: selfReason } = agent;
+      return { count, ...(selfReason === undefined ? {} : { selfReason }) };
     } catch (error) {
       return { count: 0, selfReason: toKluisError(error).message };
     }
@@ -190,7 +208,7 @@ export class FreezeRound implements AsyncDisposable {
     try {
       await using agent = await GuestAgent.open(this.#options.agentSocket, { clock: this.#clock });
       if (this.#isQuiesced) await orderPost(agent, token);
-      await disarmWatchdog(agent, token);
+      if (this.#plan.keeper !== "vss") await disarmWatchdog(agent, token);
     } catch (error) {
       // They end by themselves, and the next round sees to one that still lives before it freezes.
       if (!isKluisError(error)) throw error;
@@ -201,8 +219,8 @@ export class FreezeRound implements AsyncDisposable {
     const frozen = this.#frozenCount;
     if (frozen === undefined) return "the freeze failed";
     if (result.selfReason !== undefined) return result.selfReason;
-    const { guestThawsAfterMs } = planFreezeTimes(this.#plan.budgetMs);
-    if (askedMs - this.#armedAtMs > guestThawsAfterMs) return "the freeze took longer than it may";
+    if (askedMs - this.#keptSinceMs > this.#times.guestThawsAfterMs)
+      return "the freeze took longer than it may";
     if (result.count === frozen) return undefined;
     return `the thaw found ${String(result.count ?? 0)} of ${String(frozen)} file systems frozen`;
   }

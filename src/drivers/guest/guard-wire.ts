@@ -30,6 +30,8 @@ export interface FreezePlan {
   readonly mountPoints?: readonly string[];
   /** Whether a guest in which no watchdog can run is frozen all the same. */
   readonly mayFreezeUnwatched?: boolean;
+  /** Who lets the guest go on where nobody thaws: VSS, or by default the watchdog in the guest. */
+  readonly keeper?: "vss";
   /** The guest's scripts, where they are run. */
   readonly scripts?: RoundOrder;
 }
@@ -66,25 +68,52 @@ export interface GuardResult {
   readonly isUnwatched?: boolean;
   /** `freeze`, `thaw`: how many file systems. */
   readonly count?: number;
-  /** `thaw`, `resume`: why the guard had thawed, or ordered the post script, before it was asked. */
+  /**
+   * `thaw`, `resume`: why the guard had thawed, or ordered the post script, before it was asked; or
+   * how the guest's thaw failed.
+   */
   readonly selfReason?: string;
 }
 
-/** When what happens, in ms; unless it says otherwise, after the watchdog was armed. */
+/**
+ * When what happens, in ms; unless it says otherwise, after the watchdog was armed, or after VSS said
+ * that it holds writes.
+ */
 export interface FreezeTimes {
   /** The guard thaws whatever Kluis says. */
   readonly guardThawsAfterMs: number;
-  /** The watchdog in the guest thaws. */
+  /** The watchdog in the guest thaws; a freeze whose thaw is asked later does not count. */
   readonly guestThawsAfterMs: number;
+  /** After it was asked: a freeze answers. */
+  readonly freezeAnswersMs: number;
+  /** After it was asked: one try of a thaw answers. */
+  readonly thawTryMs: number;
+  /** After it was asked: the guard answers a thaw, or is replaced. */
+  readonly thawAnswersMs: number;
   /** After the end of the pre script: the supervisor in the guest thaws and runs the post script. */
   readonly guestResumesAfterMs: number;
 }
 
+/** VSS holds writes for 10 s. */
+const VSS_BUDGET_MS_MAX = 8_000;
+/** The agent asks all writers to prepare, then waits up to 60 s until VSS holds writes. */
+const VSS_FREEZE_ANSWERS_MS = 90_000;
+/** Writes go on at once; the answer comes after all writers have ended their part. */
+const VSS_THAW_ANSWERS_MS = 30_000;
+/** A guard that lives answers once the guest's hooks have run; one that does not is replaced. */
+const THAW_ANSWERS_MS = 3_000;
+const THAW_TRY_MS = 2_000;
+
 /** Fixed shares of the budget, so that the guest's watchdog only acts where the guard failed. */
-export function planFreezeTimes(budgetMs: number): FreezeTimes {
+export function planFreezeTimes(plan: Pick<FreezePlan, "budgetMs" | "keeper">): FreezeTimes {
+  const isVss = plan.keeper === "vss";
+  const budgetMs = isVss ? Math.min(plan.budgetMs, VSS_BUDGET_MS_MAX) : plan.budgetMs;
   return {
-    guardThawsAfterMs: budgetMs * 0.6,
-    guestThawsAfterMs: budgetMs * 0.8,
+    guardThawsAfterMs: budgetMs * (isVss ? 0.8 : 0.6),
+    guestThawsAfterMs: budgetMs * (isVss ? 1 : 0.8),
+    freezeAnswersMs: isVss ? VSS_FREEZE_ANSWERS_MS : budgetMs * 0.8,
+    thawTryMs: isVss ? VSS_THAW_ANSWERS_MS : THAW_TRY_MS,
+    thawAnswersMs: isVss ? VSS_THAW_ANSWERS_MS + THAW_ANSWERS_MS : THAW_ANSWERS_MS,
     guestResumesAfterMs: budgetMs * 0.6,
   };
 }

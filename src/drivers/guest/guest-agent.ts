@@ -50,6 +50,7 @@ export class GuestAgent implements AsyncDisposable {
   #isInSync = false;
   #lastSyncId: number;
   #leftoverThawed: number | undefined;
+  #leftoverReason: string | undefined;
   #synced: PromiseWithResolvers<void> | undefined;
   #waiting: Waiting | undefined;
   #failure: KluisError | undefined;
@@ -84,6 +85,11 @@ export class GuestAgent implements AsyncDisposable {
   /** How many file systems the thaw at the start of this session thawed; `undefined` where none was needed. */
   get leftoverThawed(): number | undefined {
     return this.#leftoverThawed;
+  }
+
+  /** How that thaw failed, although the guest goes on: VSS had given up to hold writes. */
+  get leftoverReason(): string | undefined {
+    return this.#leftoverReason;
   }
 
   /**
@@ -205,16 +211,25 @@ export class GuestAgent implements AsyncDisposable {
   }
 
   async #clearLeftover(signal: AbortSignal | undefined): Promise<void> {
-    let status: unknown;
+    if (!(await this.#isFrozen(signal))) return;
     try {
-      status = await this.execute("guest-fsfreeze-status", undefined, { signal });
+      const count = await this.execute("guest-fsfreeze-thaw", undefined, { signal });
+      this.#leftoverThawed = Number(count);
+    } catch (error) {
+      if (!isKluisError(error, "AgentFailed") || (await this.#isFrozen(signal))) throw error;
+      this.#leftoverThawed = 0;
+      this.#leftoverReason = error.message;
+    }
+  }
+
+  async #isFrozen(signal: AbortSignal | undefined): Promise<boolean> {
+    try {
+      return (await this.execute("guest-fsfreeze-status", undefined, { signal })) !== "thawed";
     } catch (error) {
       // An agent that cannot freeze is not frozen.
-      if (isKluisError(error, "AgentFailed")) return;
+      if (isKluisError(error, "AgentFailed")) return false;
       throw error;
     }
-    if (status === "thawed") return;
-    this.#leftoverThawed = Number(await this.execute("guest-fsfreeze-thaw", undefined, { signal }));
   }
 
   #take(line: QmpLine): void {

@@ -1,5 +1,7 @@
 import type { ExtensionAction, ExtensionState } from "#ports/hypervisor.ts";
 import { manageExtension } from "./extension/extension.ts";
+import { readGuestKind } from "./guest-kind.ts";
+import { manageWindowsExtension } from "./windows/windows-extension.ts";
 import { GuestAgent, type AgentOpenOptions } from "./guest-agent.ts";
 
 /**
@@ -12,5 +14,8 @@ export async function manageGuestExtension(
   options: Omit<AgentOpenOptions, "timeoutMs">,
 ): Promise<ExtensionState> {
   await using agent = await GuestAgent.open(agentSocket, options);
-  return await manageExtension(agent, action, { signal: options.signal });
+  const { signal } = options;
+  const kind = await readGuestKind(agent, { signal });
+  if (kind === "windows") return await manageWindowsExtension(agent, action, { signal });
+  return await manageExtension(agent, action, { signal });
 }

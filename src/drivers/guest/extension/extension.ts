@@ -2,13 +2,14 @@
  * Kluis' part in a Linux guest: one shell program, put there by the agent, checked by its hash at each
  * use. Its form and its rules: docs/design/extension.md.
  */
-import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
-
-import { KluisError } from "#base/kluis-error.ts";
 import type { ExtensionAction, ExtensionState } from "#ports/hypervisor.ts";
 import type { AgentOptions, GuestAgent } from "../guest-agent.ts";
-import { runGuestProgram, type GuestProgramResult } from "../guest-commands.ts";
+import {
+  assertProgramDone,
+  loadExtensionProgram,
+  SAID_CHARACTERS_MAX,
+} from "../extension-program.ts";
+import { runGuestProgram } from "../guest-commands.ts";
 
 /** Where it lies in the guest. */
 export const EXTENSION_HOME = "/var/lib/kluis/VMSnapshotLinux";
@@ -18,8 +19,6 @@ const programPath = `${EXTENSION_HOME}/extension.sh`;
 export const EXTENSION_TIMEOUT_MS = 15_000;
 /** The program in the guest is not the one that this Kluis brings. */
 const notCurrentExit = 90;
-/** Longest text of the guest that a message repeats. */
-const saidCharactersMax = 500;
 
 /** $1 the program's hash, $2 its path, then what is asked of it. */
 const callScript = `
@@ -65,22 +64,7 @@ exit 0
 `;
 
 /** The program that this Kluis brings. */
-interface ExtensionProgram {
-  readonly bytes: Uint8Array;
-  readonly hash: string;
-}
-
-let program: Promise<ExtensionProgram> | undefined;
-
-async function readProgram(): Promise<ExtensionProgram> {
-  const bytes = await readFile(new URL("extension.sh", import.meta.url));
-  return { bytes, hash: createHash("sha256").update(bytes).digest("hex") };
-}
-
-function ownProgram(): Promise<ExtensionProgram> {
-  program ??= readProgram();
-  return program;
-}
+const ownProgram = loadExtensionProgram(new URL("extension.sh", import.meta.url));
 
 /**
  * Runs a verb of the extension and returns what it printed; puts the program into the guest, or
@@ -100,7 +84,7 @@ export async function callExtension(
     await installExtension(agent, options);
     result = await runGuestProgram(agent, { path: "/bin/sh", args: call }, run);
   }
-  assertDone(result, `run "${args[0] ?? ""}" of the backup extension in the guest`);
+  assertProgramDone(result, `run "${args[0] ?? ""}" of the backup extension in the guest`);
   return result.stdout;
 }
 
@@ -115,11 +99,11 @@ export async function manageExtension(
     const args = ["-c", removeScript, "kluis-remove", EXTENSION_HOME];
     const run = { timeoutMs: EXTENSION_TIMEOUT_MS, ...options };
     const result = await runGuestProgram(agent, { path: "/bin/sh", args }, run);
-    assertDone(result, "remove the backup extension from the guest");
+    assertProgramDone(result, "remove the backup extension from the guest");
   }
   const args = ["-c", stateScript, "kluis-state", programPath];
   const result = await runGuestProgram(agent, { path: "/bin/sh", args }, options);
-  assertDone(result, "read the state of the backup extension");
+  assertProgramDone(result, "read the state of the backup extension");
   return parseExtensionState(result.stdout, (await ownProgram()).hash);
 }
 
@@ -130,7 +114,7 @@ export function parseExtensionState(text: string, hash: string): ExtensionState 
   const said = new Map(
     lines.map((line) => {
       const at = line.indexOf("=");
-      return [line.slice(0, at), line.slice(at + 1).slice(0, saidCharactersMax)] as const;
+      return [line.slice(0, at), line.slice(at + 1).slice(0, SAID_CHARACTERS_MAX)] as const;
     }),
   );
   const pick = (key: string): string | undefined =>
@@ -155,12 +139,5 @@ async function installExtension(agent: GuestAgent, options: AgentOptions): Promi
   const args = ["-c", installScript, "kluis-install", EXTENSION_HOME];
   const run = { timeoutMs: EXTENSION_TIMEOUT_MS, ...options };
   const result = await runGuestProgram(agent, { path: "/bin/sh", args, stdin: bytes }, run);
-  assertDone(result, "install the backup extension in the guest");
-}
-
-function assertDone(result: GuestProgramResult, what: string): void {
-  if (result.exitCode === 0) return;
-  const said = `${result.stdout} ${result.stderr}`.trim().slice(0, saidCharactersMax);
-  const reason = said === "" ? `exit ${String(result.exitCode)}` : said;
-  throw new KluisError("AgentFailed", `Cannot ${what}: ${reason}`);
+  assertProgramDone(result, "install the backup extension in the guest");
 }
