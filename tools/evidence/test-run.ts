@@ -20,10 +20,12 @@ export interface TestRun {
  * Runs test files, one after the other.
  *
  * @param files Paths from the repository's root.
+ * @param setting Of the environment, beside what is there.
  */
 export async function runTestFiles(
   files: readonly string[],
   context: EvidenceContext,
+  setting: Readonly<Record<string, string>> = {},
 ): Promise<TestRun> {
   const args = ["--test", "--test-concurrency=1", "--test-reporter=spec"];
   const result = await runTool(
@@ -33,7 +35,7 @@ export async function runTestFiles(
       timeoutMs,
       signal: context.signal,
       cwd: repositoryRoot,
-      env: environment(),
+      env: { ...environment(), ...setting },
     },
   );
   const lines = result.stdout.split("\n").map((line) => line.replace(/^\s*[ℹ﹣✔✖]?\s*/u, ""));
