@@ -92,40 +92,48 @@ function callProgram(guest: WindowsState, script: string, line: string): PlayedP
 
 function performVerb(guest: WindowsState, words: readonly string[]): string {
   const [verb, first = "", second = ""] = words;
-  const { registry, faults } = guest;
-  const state = readState(guest);
-  switch (verb) {
-    case "apply":
-      if (first !== "keep") {
-        state.start ??= { before: registry.vssStart, after: Number(first) };
-        registry.vssStart = Number(first);
-      }
-      if (second === "restore") restoreOption(guest, state);
-      else if (second !== "keep") {
-        state.option ??= { before: registry.vssOption ?? null, after: Number(second) };
-        registry.vssOption = Number(second);
-      }
-      writeState(guest, state);
-      return inspect(guest);
-    case "writers":
-      return encode(JSON.stringify({ exit: faults.vssadminExit ?? 0, text: listWriters(guest) }));
-    case "note":
-      state.status = first;
-      state.error = second === "-" ? null : Buffer.from(second, "base64").toString("utf8");
-      state.at = "2026-01-02T03:04:05Z";
-      writeState(guest, state);
-      return "";
-    case "undo":
-      restoreOption(guest, state);
-      if (state.start !== null && registry.vssStart === state.start.after) {
-        registry.vssStart = state.start.before;
-      }
-      state.start = null;
-      writeState(guest, state);
-      return "";
-    default:
-      return inspect(guest);
+  if (verb === "writers") {
+    const answer = { exit: guest.faults.vssadminExit ?? 0, text: listWriters(guest) };
+    return encode(JSON.stringify(answer));
   }
+  const state = readState(guest);
+  if (verb === "apply") apply(guest, state, { start: first, option: second });
+  if (verb === "undo") undo(guest, state);
+  if (verb === "note") {
+    state.status = first;
+    state.error = second === "-" ? null : Buffer.from(second, "base64").toString("utf8");
+    state.at = "2026-01-02T03:04:05Z";
+    writeState(guest, state);
+  }
+  return verb === "apply" || verb === "inspect" ? inspect(guest) : "";
+}
+
+function apply(
+  guest: WindowsState,
+  state: KeptState,
+  wish: { readonly start: string; readonly option: string },
+): void {
+  const { registry } = guest;
+  if (wish.start !== "keep") {
+    state.start ??= { before: registry.vssStart, after: Number(wish.start) };
+    registry.vssStart = Number(wish.start);
+  }
+  if (wish.option === "restore") restoreOption(guest, state);
+  else if (wish.option !== "keep") {
+    state.option ??= { before: registry.vssOption ?? null, after: Number(wish.option) };
+    registry.vssOption = Number(wish.option);
+  }
+  writeState(guest, state);
+}
+
+function undo(guest: WindowsState, state: KeptState): void {
+  const { registry } = guest;
+  restoreOption(guest, state);
+  if (state.start !== null && registry.vssStart === state.start.after) {
+    registry.vssStart = state.start.before;
+  }
+  state.start = null;
+  writeState(guest, state);
 }
 
 function inspect(guest: WindowsState): string {

@@ -92,7 +92,6 @@ const cases: readonly Case[] = [
   },
   {
     name: "a policy forbids PowerShell to run the extension",
-    isAlways: true,
     arrange: (guest) => (guest.faults.isPolicyAgainst = true),
     expected: "file-system",
     reason: /not known: .*a policy of the guest forbids its PowerShell/,
@@ -110,7 +109,6 @@ const cases: readonly Case[] = [
   },
   {
     name: "the guest asks for a copy",
-    isAlways: true,
     arrange: (guest) => (guest.registry.copyFlag = "True"),
     expected: "application",
     backups: [5],
