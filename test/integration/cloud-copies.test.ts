@@ -1,6 +1,6 @@
 /**
  * Goal: a vault in a folder is kept alive by a second store on S3 and on Azure Blob, and one on S3 by a
- * folder: the second store follows, restores alone, is healed, heals, and takes over.
+ * folder: the second store follows, restores alone, is healed, heals, is pruned, and takes over.
  * Method: the real command on real servers; replications are killed at their first object of each kind,
  * meet errors of every kind, and see listings of long ago. After each, what is there must be sound.
  */
@@ -282,6 +282,26 @@ async function replicateThroughStaleListings(pair: Pair): Promise<string> {
   return fourth;
 }
 
+/** Deletes a point of the primary and collects there; pruning takes it, and what it alone needed, out of the secondary. */
+async function assertPrunes(pair: Pair, deleted: string, kept: readonly string[]): Promise<void> {
+  const { json, primary, secondary } = pair;
+  const item = ["--item", "a.raw"];
+  // To free what one point alone needed its pack is written anew, which is most of this vault.
+  const mass = ["--allow-mass-deletion"];
+  await json(["image", "delete", "--store", primary, ...item, "--point", deleted, ...key]);
+  await json(["vault", "collect", "--store", primary, "--max-unused", "0", ...mass, ...key]);
+  const before = await listAll(await openPlace(secondary), "");
+  const prune = [...replicateWords(pair, secondary), "--prune", ...mass];
+  const { pruning } = await json<CopyOutput>(prune);
+  assert.deepEqual([pruning?.pointsDeleted, pruning?.pointsUnexplained], [1, 0]);
+  assert.deepEqual(await pointsThere(pair), kept);
+  const after = await listAll(await openPlace(secondary), "");
+  const gone = [...before.keys()].filter((name) => !after.has(name));
+  assert.ok(
+    gone.some((name) => name.startsWith("packs/")) && gone.some((name) => name.includes(deleted)),
+  );
+}
+
 for (const route of routes) {
   test(`cloud copies: ${route.name}: follows through kills, faults and stale listings, and takes over`, async () => {
     await using pair = await createPair(route);
@@ -300,18 +320,20 @@ for (const route of routes) {
     const fourth = await replicateThroughStaleListings(pair);
     assert.deepEqual(await pointsThere(pair), [...ids, fourth]);
     await assertHeals(pair);
+    const [first = "", ...rest] = ids;
+    await assertPrunes(pair, first, [...rest, fourth]);
 
     if (route.primary === "file") await rename(primary, world.at("lost"));
     const from = ["--store", primary, "--secondary", secondary, "--from", "secondary"];
-    for (const [at, id] of [...ids, fourth].entries()) {
-      if (!isLong && at !== 1 && id !== fourth) continue;
-      await assertRestores(pair, from, { id, number: at + 1 });
+    for (const [at, id] of [...rest, fourth].entries()) {
+      if (!isLong && at !== 0 && id !== fourth) continue;
+      await assertRestores(pair, from, { id, number: at + 2 });
     }
     await json(["vault", "promote", "--store", secondary]);
     await runQemuIo(world.at("a.raw"), "raw", ["write -P 5 5M 48k"]);
     const fifth = await backUp(pair, secondary, 5);
     await assertRestores(pair, ["--store", secondary], { id: fifth, number: 5 });
-    assert.deepEqual(await pointsThere(pair), [...ids, fourth, fifth]);
+    assert.deepEqual(await pointsThere(pair), [...rest, fourth, fifth]);
     console.log(`${route.name}: ${killed} kills, ${failed} requests failed`);
   });
 }

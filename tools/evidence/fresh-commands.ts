@@ -1,0 +1,89 @@
+/** Runs both commands of the README, each on a fresh machine of its own, and keeps what they came to. */
+import { join } from "node:path";
+
+import { isKluisError } from "#base/kluis-error.ts";
+
+import { createStamp, readFigures, writeFigures } from "../../bench/figures.ts";
+import { repositoryRoot } from "../tidy/source-files.ts";
+import type { EvidenceContext } from "./evidence.ts";
+import { cloneInto, type FreshMachine, makeFreshMachine, runOn } from "./fresh-machine.ts";
+
+/** A first run installs everything and builds the lab's guests. */
+const commandTimeoutMs = 90 * 60_000;
+const figuresName = "fresh-commands";
+/** The commands of the README. */
+export const freshLines = { demo: "npm run demo", test: "npm test" } as const;
+
+/** One of the commands. */
+export type FreshName = keyof typeof freshLines;
+
+/** What a command came to on its fresh machine. */
+export interface FreshRun {
+  readonly isGood: boolean;
+  /** With all set-up. */
+  readonly durationMs: number;
+  /** Of the machine: "Debian GNU/Linux 12 (bookworm), Node v18.20.4". */
+  readonly description: string;
+  /** Closing figures of the test runner by name, `pass` and `duration_ms` among them; of tests only. */
+  readonly summary: Readonly<Record<string, number>>;
+}
+
+type FreshRuns = Readonly<Partial<Record<FreshName, FreshRun>>>;
+
+/** Runs a command on a new machine, from a clone of the commit that is checked out. */
+export async function runFresh(name: FreshName, context: EvidenceContext): Promise<FreshRun> {
+  const stamp = await createStamp(context.signal);
+  const machine = await makeMachine(name, context);
+  const startMs = performance.now();
+  const summary: Record<string, number> = {};
+  const isGood = await runLine(context, machine, freshLines[name], (text) => {
+    const [, key, value] = /^ℹ (\w+) ([\d.]+)$/.exec(text) ?? [];
+    if (key !== undefined) summary[key] = Number(value);
+  });
+  const durationMs = performance.now() - startMs;
+  const run: FreshRun = { isGood, durationMs, description: machine.description, summary };
+  const kept = await readFigures<FreshRuns>(figuresName);
+  const others = kept?.stamp.commit === stamp.commit ? kept.figures : {};
+  await writeFigures(figuresName, { stamp, figures: { ...others, [name]: run } }, "whole");
+  return run;
+}
+
+/** What the command last came to with the commit that is checked out; runs it where it has not run. */
+export async function readOrRunFresh(name: FreshName, context: EvidenceContext): Promise<FreshRun> {
+  const { commit } = await createStamp(context.signal);
+  const kept = await readFigures<FreshRuns>(figuresName);
+  const run = kept?.stamp.commit === commit ? kept.figures[name] : undefined;
+  if (run === undefined) return await runFresh(name, context);
+  context.log(`figures of an earlier run, of the same commit on this machine`);
+  return run;
+}
+
+async function makeMachine(name: FreshName, context: EvidenceContext): Promise<FreshMachine> {
+  const line = freshLines[name];
+  const root = join(context.scratch, line.replaceAll(" ", "-"));
+  context.log(`making a fresh machine for ${line}`);
+  const machine = await makeFreshMachine(root, context.signal);
+  await cloneInto(machine, repositoryRoot, context.signal);
+  context.log(`${machine.description}: ${line}`);
+  return machine;
+}
+
+async function runLine(
+  context: EvidenceContext,
+  machine: FreshMachine,
+  line: string,
+  onLine: (text: string) => void,
+): Promise<boolean> {
+  try {
+    const options = { timeoutMs: commandTimeoutMs, signal: context.signal };
+    for await (const text of runOn(machine, line, options)) {
+      context.log(`  ${text}`);
+      onLine(text);
+    }
+    return true;
+  } catch (error) {
+    if (!isKluisError(error)) throw error;
+    context.log(error.message);
+    return false;
+  }
+}
