@@ -4,10 +4,12 @@ import { isKluisError } from "#base/kluis-error.ts";
 import { ensureFullImage } from "./full-guest.ts";
 import type { GuestKind } from "./guest-kind.ts";
 import { ensureMiniImage } from "./mini-guest.ts";
+import { ensurePostgresImage } from "./postgres-guest.ts";
 
 const builders: Readonly<Record<GuestKind, () => Promise<string>>> = {
   mini: ensureMiniImage,
   full: ensureFullImage,
+  postgres: ensurePostgresImage,
 };
 
 /**

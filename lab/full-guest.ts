@@ -74,20 +74,22 @@ export async function ensureFullImage(): Promise<string> {
   });
 }
 
-interface Distribution {
+/** What this machine runs. */
+export interface Distribution {
   readonly codename: string;
   /** Archive areas that hold the packages. */
   readonly components: string;
 }
 
-async function readDistribution(): Promise<Distribution> {
+/** Errors: ToolMissing where it is neither Debian nor Ubuntu. */
+export async function readDistribution(): Promise<Distribution> {
   const text = await readFile("/etc/os-release", "utf8");
   const codename = /^VERSION_CODENAME=(\w+)$/mu.exec(text)?.[1];
   const id = /^ID=(\w+)$/mu.exec(text)?.[1];
   if (codename === undefined || (id !== "debian" && id !== "ubuntu")) {
     throw new KluisError(
       "ToolMissing",
-      "Cannot build the full lab guest: this machine runs neither Debian nor Ubuntu",
+      "Cannot build a lab guest of packages: this machine runs neither Debian nor Ubuntu",
     );
   }
   return { codename, components: id === "debian" ? "main" : "main,universe" };

@@ -2,8 +2,11 @@
 import { join } from "node:path";
 import type { DescribedDisk, VmDescription } from "#drivers/qemu/description.ts";
 
-/** `mini`: busybox, boots in seconds. `full`: Debian with systemd, for long tests. */
-export type GuestKind = "mini" | "full";
+/**
+ * `mini`: busybox, boots in seconds. `full`: Debian with systemd, for long tests. `postgres`: the mini
+ * guest with PostgreSQL.
+ */
+export type GuestKind = "mini" | "full" | "postgres";
 
 /** Kernel options of all guests: console on the serial line, no needless waits under emulation. */
 const commonAppend =
@@ -12,6 +15,7 @@ const commonAppend =
 
 const machines: Readonly<Record<GuestKind, { memoryMiB: number; cpus: number; append: string }>> = {
   mini: { memoryMiB: 256, cpus: 1, append: commonAppend },
+  postgres: { memoryMiB: 384, cpus: 1, append: commonAppend },
   full: { memoryMiB: 512, cpus: 2, append: `${commonAppend} systemd.show_status=0` },
 };
 

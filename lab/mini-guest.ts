@@ -21,7 +21,6 @@ import { ensureKernel } from "./kernel.ts";
 
 /** Raised when this file changes what it builds. */
 const recipeVersion = 1;
-const rootSizeBytes = 256 * 1024 * 1024;
 
 /** Programs of this machine that go into the guest, with their libraries. */
 const programs: readonly string[] = ["busybox", "qemu-ga", "fio", "sqlite3", "flock"];
@@ -43,8 +42,30 @@ const guestFiles: GuestFiles = [
   ["freeze-hook", "/usr/bin/lab-freeze-hook"],
 ];
 
-/** Builds the image where it is not cached; the folder holds `vmlinuz`, `initrd` and `root.raw`. */
-export async function ensureMiniImage(): Promise<string> {
+/** What a guest has beside the mini guest. */
+export interface MiniExtra {
+  /** Kind of the cache's entry. */
+  readonly kind: string;
+  readonly rootSizeBytes: number;
+  /** What {@link MiniExtra.add} adds, as part of the recipe. */
+  readonly recipe: Readonly<Record<string, unknown>>;
+  /** Adds files to the tree of the root disk; `scratch` is a folder that is removed afterwards. */
+  add(tree: string, scratch: string): Promise<void>;
+}
+
+const nothing: MiniExtra = {
+  kind: "mini",
+  rootSizeBytes: 256 * 1024 * 1024,
+  recipe: {},
+  add: () => Promise.resolve(),
+};
+
+/**
+ * Builds the image of the mini guest, with something beside it, where it is not cached; the folder
+ * holds `vmlinuz`, `initrd` and `root.raw`.
+ */
+export async function ensureMiniImage(extra: MiniExtra = nothing): Promise<string> {
+  const { rootSizeBytes } = extra;
   const kernel = await ensureKernel();
   const applets = await listBusyboxApplets();
   const tools = wantedTools.filter((name) => !applets.includes(name));
@@ -57,8 +78,9 @@ export async function ensureMiniImage(): Promise<string> {
     kernel: basename(kernel.directory),
     programs: await hashFiles([...paths, ...libraries]),
     files: await hashGuestFiles(guestFiles),
+    ...extra.recipe,
   };
-  return ensureEntry("mini", recipe, async (directory) => {
+  return ensureEntry(extra.kind, recipe, async (directory) => {
     const tree = join(directory, "tree");
     await makeFolders(tree);
     for (const path of [...paths, ...libraries]) await installFile(tree, path, path);
@@ -66,6 +88,9 @@ export async function ensureMiniImage(): Promise<string> {
     await linkBusybox(tree, applets);
     await writeFile(join(tree, "etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n");
     await writeFile(join(tree, "etc/group"), "root:x:0:\n");
+    const scratch = join(directory, "scratch");
+    await extra.add(tree, scratch);
+    await rm(scratch, { recursive: true, force: true });
     await writeExt4Image(join(directory, "root.raw"), {
       sizeBytes: rootSizeBytes,
       label: "lab-root",

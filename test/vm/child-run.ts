@@ -26,7 +26,7 @@ export interface ChildPlan {
 
 /** What the child tells. */
 export type ChildMessage =
-  | { readonly kind: "step"; readonly step: VmStep }
+  | { readonly kind: "step"; readonly step: VmStep; readonly atMs: number }
   | {
       readonly kind: "done";
       readonly snapshot?: { readonly id: string; readonly consistency: ConsistencyRecord };
@@ -44,6 +44,8 @@ export class ChildRun implements AsyncDisposable {
     this.#child = child;
     this.#exited = once(child, "exit");
     if (child.stdout === null) throw new Error("the child has an output");
+    // One that was killed is not told anything.
+    child.stdin?.on("error", () => undefined);
     createInterface(child.stdout).on("line", (line) => {
       this.#messages.push(JSON.parse(line) as ChildMessage);
       this.#wake();
@@ -67,6 +69,12 @@ export class ChildRun implements AsyncDisposable {
     await this.#waitFor((message) => message.kind === "step" && message.step === step);
   }
 
+  /** When, on the wall clock, the child was at `step`; `undefined` where it has not told. */
+  toldAtMs(step: VmStep): number | undefined {
+    const message = this.#messages.find((each) => each.kind === "step" && each.step === step);
+    return message?.kind === "step" ? message.atMs : undefined;
+  }
+
   /** Lets a waiting child go on. */
   goOn(): void {
     this.#child.stdin?.write("go\n");
@@ -77,9 +85,13 @@ export class ChildRun implements AsyncDisposable {
     process.kill(-this.pid, signal);
   }
 
-  /** Kills the group and waits for the child's end. */
+  /** Kills the group, where it has not ended, and waits for the child's end. */
   async kill(): Promise<void> {
-    this.signalGroup("SIGKILL");
+    try {
+      this.signalGroup("SIGKILL");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+    }
     await this.#exited;
   }
 

@@ -45,6 +45,8 @@ export interface DrivenVm extends AsyncDisposable {
 export interface DrivenVmOptions extends LabVmOptions {
   /** Name of a disk that is turned into a raw image. */
   readonly rawDisk?: string;
+  /** Told the steps of the driver that is opened first. */
+  readonly onStep?: NonNullable<QemuHypervisorOptions["onStep"]>;
 }
 
 /** Makes a stopped VM. */
@@ -65,6 +67,7 @@ export async function createDrivenVm(options: DrivenVmOptions = {}): Promise<Dri
     if (identity === undefined) throw new Error("no QEMU runs");
     return identity;
   };
+  const { onStep: onFirstStep } = options;
   return {
     lab,
     vmId,
@@ -72,7 +75,10 @@ export async function createDrivenVm(options: DrivenVmOptions = {}): Promise<Dri
     runDirectory,
     paths,
     options: hypervisorOptions,
-    hypervisor: await openQemuHypervisor(hypervisorOptions),
+    hypervisor: await openQemuHypervisor({
+      ...hypervisorOptions,
+      ...(onFirstStep === undefined ? {} : { onStep: onFirstStep }),
+    }),
     exec: createAgentExec(paths.agentSocket),
     reopen: (onStep) =>
       openQemuHypervisor({ ...hypervisorOptions, ...(onStep === undefined ? {} : { onStep }) }),

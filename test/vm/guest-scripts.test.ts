@@ -26,6 +26,9 @@ interface Case {
   readonly trace: string;
 }
 
+/** The root and two for data. */
+const disksOfGuest = 3;
+
 const succeed = { pre: scriptOf("pre", 0), post: scriptOf("post", 0) };
 
 const cases: readonly Case[] = [
@@ -139,6 +142,21 @@ const cases: readonly Case[] = [
     trace: "pre post post",
   },
   {
+    name: "post takes too long and is run again",
+    arrange: scriptOf("post", 0, "sleep 300"),
+    config: { timeoutInSeconds: 1 },
+    expected: "file-system",
+    code: 309,
+    trace: "pre post post",
+  },
+  {
+    name: "post is killed and run again",
+    arrange: scriptOf("post", 0, '[ "$(grep -c post /run/trace)" -ge 2 ] || kill -KILL $$'),
+    expected: "application",
+    code: 0,
+    trace: "pre post post",
+  },
+  {
     name: "post fails and the backup may not go on",
     arrange: scriptOf("post", 4),
     config: { continueBackupOnFailure: false },
@@ -197,6 +215,23 @@ test("guest scripts: every rule of the framework", async (t) => {
   // What a guest does for the first time under emulation takes seconds.
   await vm.hypervisor.takeSnapshot(vm.vmId, application);
   for (const row of cases) await t.test(row.name, (inner) => play(row, vm, inner));
+});
+
+test("guest scripts: a post script that refuses each time leaves no more layers each time", async () => {
+  await using vm = await createDrivenVm();
+  const { hypervisor, vmId } = vm;
+  await hypervisor.start(vmId);
+  const config = { continueBackupOnFailure: false };
+  await configureScripts(vm.exec, { ...succeed, post: scriptOf("post", 4), config });
+  for (let backup = 1; backup <= 3; backup += 1) {
+    await assert.rejects(hypervisor.takeSnapshot(vmId, application), (error) =>
+      isKluisError(error, "GuestScriptFailed"),
+    );
+  }
+  const layers = await vm.layerFiles();
+  // The ones that the guest writes.
+  assert.equal(layers.length, disksOfGuest, layers.join(" "));
+  assert.deepEqual(await snapshotIds(vm), []);
 });
 
 test("guest scripts: the extension is put in, is replaced, tells its state, and goes without a trace", async (t) => {

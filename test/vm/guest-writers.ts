@@ -71,14 +71,12 @@ function pathOf(seed: number): string {
 
 /**
  * A guest process that writes and syncs a file all the time and notes, by the guest's monotonic
- * clock, when each write was done. It pauses while there is a `pauseFile`, as an application does that
- * a script has brought to rest.
+ * clock, when each write was done.
  */
-export async function startGapMeter(vm: DrivenVm, pauseFile = "/run/none"): Promise<void> {
+export async function startGapMeter(vm: DrivenVm): Promise<void> {
   // systemd ends all of the agent's service with the agent.
   const loop = `[ -w /sys/fs/cgroup/cgroup.procs ] && echo $$ >/sys/fs/cgroup/cgroup.procs
   while :; do
-    while [ -e ${pauseFile} ]; do sleep 0.02; done
     echo x >/data/vdc/gap && sync /data/vdc/gap
     read -r up rest </proc/uptime
     echo "$up" >>/run/gap-log

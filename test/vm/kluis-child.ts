@@ -5,6 +5,7 @@
  */
 import { createInterface } from "node:readline";
 
+import { systemClock } from "#base/clock.ts";
 import { toKluisError } from "#base/kluis-error.ts";
 import { openLibvirtHypervisor } from "#drivers/libvirt/libvirt-hypervisor.ts";
 import { openQemuHypervisor } from "#drivers/qemu/qemu-hypervisor.ts";
@@ -35,7 +36,7 @@ async function main(plan: ChildPlan): Promise<void> {
   const lines = createInterface(process.stdin)[Symbol.asyncIterator]();
   let waited = false;
   const onStep = async (step: VmStep): Promise<void> => {
-    tell({ kind: "step", step });
+    tell({ kind: "step", step, atMs: systemClock.nowMs() });
     if (step !== plan.waitAt || waited) return;
     waited = true;
     await lines.next();

@@ -19,8 +19,7 @@ import { FaultyStore } from "#testing/faulty-store.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import type { RecoveryPoint } from "#vault/recovery-point.ts";
 import type { Vault } from "#vault/vault.ts";
-import type { LabVmOptions } from "../../lab/lab-vm.ts";
-import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
+import { createDrivenVm, type DrivenVm, type DrivenVmOptions } from "./driven-vm.ts";
 
 /** What a test may change of a job. */
 export type BackUpOptions = Partial<
@@ -108,7 +107,7 @@ export async function protectVm(vm: ProtectableVm): Promise<Protection> {
 }
 
 /** Makes a stopped VM and an empty vault. */
-export async function createProtectedVm(options: LabVmOptions = {}): Promise<ProtectedVm> {
+export async function createProtectedVm(options: DrivenVmOptions = {}): Promise<ProtectedVm> {
   await using owned = new AsyncDisposableStack();
   const vm = owned.use(await createDrivenVm(options));
   const { vmId, hypervisor, lab } = vm;

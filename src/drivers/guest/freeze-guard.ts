@@ -137,6 +137,8 @@ class FreezeDuty implements GuardDuty {
   async #freeze(): Promise<GuardResult> {
     const agent = await this.#session();
     this.#assertKluisLives("freeze");
+    // The instant would count for nothing, and the application writes already.
+    if (this.#selfReason !== undefined) throw new KluisError("Cancelled", this.#selfReason);
     const leftMs = this.#deadlineMs() - this.#clock.monotonicMs();
     const timeoutMs = Math.min(leftMs, this.#times.freezeAnswersMs);
     if (timeoutMs <= 0) {

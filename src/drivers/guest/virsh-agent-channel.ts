@@ -40,6 +40,8 @@ export function parseVirshAgent(address: string): VirshAgent | undefined {
 /** libvirt cannot be reached, or was lost before it answered. */
 const lostPattern =
   /failed to connect|Failed to connect|Cannot recv data|End of file|client socket/;
+/** The agent that had the command has ended; another one may answer the next. */
+const endedPattern = /(Guest agent disappeared while executing command)/;
 const noChannelPattern = /guest agent is not configured/;
 /** virsh that reads commands shows its prompt, often the command, and the answer on a line of its own. */
 const answerPattern = /^\{.*\}$/gm;
@@ -130,7 +132,7 @@ export class VirshAgentChannel {
       await this.#sendDirectly(command);
       return;
     }
-    const reason = refusalPattern.exec(result.stderr)?.[1];
+    const reason = (refusalPattern.exec(result.stderr) ?? endedPattern.exec(result.stderr))?.[1];
     const answer = readAnswer(result);
     if (answer !== undefined) this.#tell(answer, false);
     else if (reason !== undefined) {

@@ -2,7 +2,7 @@
 import { rm } from "node:fs/promises";
 
 import { assert } from "#base/assert.ts";
-import { KluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { manageGuestExtension } from "#drivers/guest/manage-guest-extension.ts";
 import type {
   DiskSpace,
@@ -61,8 +61,13 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
       const startMs = context.clock.monotonicMs();
       await rm(context.directory.mergeStopPath, { force: true });
       const record = await recoverVm(context, machine);
-      const snapshot = await takeSnapshot({ context, record, request, machine, signal, startMs });
-      return toVmSnapshot(context, record, snapshot);
+      try {
+        const snapshot = await takeSnapshot({ context, record, request, machine, signal, startMs });
+        return toVmSnapshot(context, record, snapshot);
+      } catch (error) {
+        if (isKluisError(error, "GuestScriptFailed")) await mergeRefused(context, machine, signal);
+        throw error;
+      }
     });
   }
 
@@ -131,5 +136,23 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
       const record = await recoverVm(context, machine);
       await detachVm({ context, record, machine, signal });
     });
+  }
+}
+
+/**
+ * A guest whose scripts refuse each instant that is taken would get one more layer each time: those
+ * that no snapshot names are merged, so that two at most are left of any number of them.
+ */
+async function mergeRefused(
+  context: LayeredVm,
+  machine: RunningMachine | undefined,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const record = await readVmRecord(context);
+  try {
+    await releaseSnapshots({ context, record, machine, ids: new Set(), signal });
+  } catch (error) {
+    // Somebody reads or waits: the next release merges them. The refusal is what the caller is told.
+    if (!isKluisError(error, "SnapshotInUse") && !isKluisError(error, "Busy")) throw error;
   }
 }

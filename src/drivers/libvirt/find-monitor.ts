@@ -3,7 +3,9 @@
  * lives. libvirt tells nobody, and may keep its sockets where only it and QEMU see them, so QEMU's
  * process is asked: by what it was started with, what it has open and on what it listens.
  */
-import { access, constants, readdir, readFile, stat } from "node:fs/promises";
+import { access, constants, readdir, stat } from "node:fs/promises";
+
+import { orUnseen, readOrUnseen } from "./proc-files.ts";
 
 const monitorSuffix = "/monitor.sock";
 /** Of /proc/net/unix: the socket listens. */
@@ -15,11 +17,20 @@ interface OpenFiles {
   readonly files: ReadonlySet<string>;
 }
 
+/** Where QEMU's monitor is. */
+export interface FoundMonitor {
+  /** Of its socket, as this process can open it. */
+  readonly path: string;
+  readonly qemuPid: number;
+}
+
 /**
- * The path of the monitor's socket, as this process can open it; `undefined` where it cannot be
- * found or opened. `imagePath` is an image that QEMU has open: two libvirts may run one UUID.
+ * The monitor of a running domain; `undefined` where it cannot be found or opened. `imagePath` is an image that QEMU has open: two libvirts may run one UUID.
  */
-export async function findMonitor(uuid: string, imagePath: string): Promise<string | undefined> {
+export async function findMonitor(
+  uuid: string,
+  imagePath: string,
+): Promise<FoundMonitor | undefined> {
   const image = await stat(imagePath, { bigint: true });
   for (const pid of await readdir("/proc")) {
     if (!/^\d+$/.test(pid)) continue;
@@ -31,7 +42,7 @@ export async function findMonitor(uuid: string, imagePath: string): Promise<stri
     const path = parseMonitorPath(await readOrUnseen(`${folder}/net/unix`), sockets);
     if (path === undefined) continue;
     const seen = `${folder}/root${path}`;
-    if (await isWritable(seen)) return seen;
+    if (await isWritable(seen)) return { path: seen, qemuPid: Number(pid) };
   }
   return undefined;
 }
@@ -66,19 +77,4 @@ function toKey(file: { readonly dev: bigint; readonly ino: bigint }): string {
 function isWritable(path: string): Promise<boolean> {
   const writable = access(path, constants.W_OK).then(() => true);
   return orUnseen(writable, false);
-}
-
-function readOrUnseen(path: string): Promise<string> {
-  return orUnseen(readFile(path, "utf8"), "");
-}
-
-/** A process that has ended meanwhile, or that is not ours to look at. */
-async function orUnseen<T>(reading: Promise<T>, unseen: T): Promise<T> {
-  try {
-    return await reading;
-  } catch (error) {
-    const { code = "" } = error as NodeJS.ErrnoException;
-    if (["ENOENT", "ESRCH", "EACCES", "EPERM"].includes(code)) return unseen;
-    throw error;
-  }
 }

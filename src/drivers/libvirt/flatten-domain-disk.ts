@@ -12,10 +12,11 @@ import { syncFile } from "#drivers/layers/durable-file.ts";
 import type { Flattening } from "#drivers/layers/layered-vm.ts";
 import { readStoredRecord, writeVmRecord } from "#drivers/layers/vm-record-file.ts";
 import { activeLayer, originalLayer, type VmRecord } from "#drivers/layers/vm-record.ts";
-import { readProcessIdentity } from "#drivers/process/process-identity.ts";
+import { readProcessIdentity, type ProcessIdentity } from "#drivers/process/process-identity.ts";
 import { abortBlockJob, findBlockJob, type BlockJobPlace } from "./block-jobs.ts";
 import { disksOf } from "./domain-xml.ts";
-import { findMonitor } from "./find-monitor.ts";
+import { findDaemon } from "./find-daemon.ts";
+import { findMonitor, type FoundMonitor } from "./find-monitor.ts";
 import type { LibvirtVm } from "./libvirt-vm.ts";
 import { settleByMonitor } from "./settle-by-monitor.ts";
 import { attributeOf, childOf, parseXml } from "./xml.ts";
@@ -30,6 +31,8 @@ export interface PausedDomain {
   readonly configDirectory: string;
   /** Of QEMU; free where libvirt is dead. */
   readonly monitorPath: string;
+  /** libvirt's own process, where it shows. */
+  readonly daemon?: ProcessIdentity;
 }
 
 /** A commit of a whole disk on a slow one. */
@@ -50,7 +53,7 @@ export async function flattenDomainDisk(vm: LibvirtVm, flattening: Flattening): 
   const { disk, signal } = flattening;
   const { virsh, domain, clock } = vm;
   const place = { virsh, uuid: domain.uuid, disk: disk.name };
-  const monitorPath = await requireMonitor(vm, activeLayer(disk).path);
+  const monitor = await requireMonitor(vm, activeLayer(disk).path);
   const base = ["--base", disk.describedPath];
   await virsh.run(["blockcommit", domain.uuid, disk.name, "--active", ...base]);
   try {
@@ -61,13 +64,13 @@ export async function flattenDomainDisk(vm: LibvirtVm, flattening: Flattening): 
     await abortBlockJob(place);
     throw error;
   }
-  const guard = await startPauseGuard(vm, place, { monitorPath, signal });
+  const guard = await startPauseGuard(vm, place, { monitor, signal });
   try {
     await virsh.run(["suspend", domain.uuid]);
     await changeOver(vm, flattening, place);
     await resume(vm);
   } catch (error) {
-    await endPause(vm, flattening, { place, monitorPath });
+    await endPause(vm, flattening, { place, monitorPath: monitor.path });
     throw error;
   } finally {
     await guard.finish();
@@ -77,9 +80,9 @@ export async function flattenDomainDisk(vm: LibvirtVm, flattening: Flattening): 
 }
 
 /** A guest is only suspended where somebody can let it go on without libvirt. */
-async function requireMonitor(vm: LibvirtVm, imagePath: string): Promise<string> {
-  const path = await findMonitor(vm.domain.uuid, imagePath);
-  if (path !== undefined) return path;
+async function requireMonitor(vm: LibvirtVm, imagePath: string): Promise<FoundMonitor> {
+  const monitor = await findMonitor(vm.domain.uuid, imagePath);
+  if (monitor !== undefined) return monitor;
   throw new KluisError(
     "VmStateWrong",
     `Cannot detach VM "${vm.domain.name}" while it runs: QEMU's monitor socket cannot be found, ` +
@@ -91,10 +94,11 @@ async function requireMonitor(vm: LibvirtVm, imagePath: string): Promise<string>
 async function startPauseGuard(
   vm: LibvirtVm,
   place: BlockJobPlace,
-  plan: { readonly monitorPath: string; readonly signal: AbortSignal | undefined },
+  plan: { readonly monitor: FoundMonitor; readonly signal: AbortSignal | undefined },
 ): Promise<GuardLink> {
   const { directory, clock, host } = vm;
-  const { monitorPath, signal } = plan;
+  const { monitor, signal } = plan;
+  const daemon = await findDaemon(vm.domain.name, monitor.qemuPid);
   const kluis = present(await readProcessIdentity(process.pid), "this process has an identity");
   const { stateDirectory, configDirectory } = host;
   const target: PausedDomain = {
@@ -102,7 +106,8 @@ async function startPauseGuard(
     uuid: place.uuid,
     stateDirectory,
     configDirectory,
-    monitorPath,
+    monitorPath: monitor.path,
+    ...(daemon === undefined ? {} : { daemon }),
   };
   const config = {
     targetSocket: JSON.stringify(target),

@@ -1,8 +1,13 @@
-// Goal: a pid that was used again, or belongs to a zombie, is never taken for the process it was.
+// Goal: a pid that was used again, or belongs to a zombie, is never taken for the process it was; who was
+// stopped goes on when he is told to.
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
+import { systemClock } from "#base/clock.ts";
 import {
+  continueIfStopped,
   isProcessAlive,
   parseProcessStat,
   readProcessIdentity,
@@ -36,7 +41,29 @@ test("process identity: there is none of a pid that nobody has", async () => {
 
 test("process identity: parses names with blanks and brackets, and refuses zombies", () => {
   const tail = `1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 1`;
-  assert.deepEqual(parseProcessStat(`7 (a) b (c)) S ${tail}`), { startTicks: 98765 });
+  assert.deepEqual(parseProcessStat(`7 (a) b (c)) S ${tail}`), {
+    state: "S",
+    startTicks: 98765,
+  });
   assert.equal(parseProcessStat(`7 (a) Z ${tail}`), undefined);
   assert.equal(parseProcessStat("7 (a) S 1"), undefined);
+});
+
+test("process identity: a process that a signal stopped is told to go on, and no other", async () => {
+  const child = spawn("sleep", ["60"], { stdio: "ignore" });
+  try {
+    const pid = child.pid ?? 0;
+    const self = await readProcessIdentity(pid);
+    assert.ok(self !== undefined);
+    const readState = async (): Promise<string | undefined> =>
+      parseProcessStat(await readFile(`/proc/${String(pid)}/stat`, "utf8"))?.state;
+    process.kill(pid, "SIGSTOP");
+    while ((await readState()) !== "T") await systemClock.sleep(5);
+    await continueIfStopped({ ...self, startTicks: self.startTicks - 1 });
+    assert.equal(await readState(), "T");
+    await continueIfStopped(self);
+    while ((await readState()) === "T") await systemClock.sleep(5);
+  } finally {
+    child.kill("SIGKILL");
+  }
 });

@@ -52,6 +52,14 @@ export async function signalProcess(
   }
 }
 
+/** Tells that very process to go on where a signal stopped it; what a debugger holds stays as it is. */
+export async function continueIfStopped(identity: ProcessIdentity): Promise<void> {
+  const stat = await readOrAbsent(`/proc/${String(identity.pid)}/stat`);
+  if (stat !== undefined && parseProcessStat(stat)?.state === "T") {
+    await signalProcess(identity, "SIGCONT");
+  }
+}
+
 /** How long {@link stopProcess} waits; `graceMs` lies between SIGTERM and SIGKILL. */
 export interface StopOptions {
   readonly graceMs: number;
@@ -94,14 +102,16 @@ export async function waitForProcessEnd(
   return true;
 }
 
-/** Start time out of /proc/PID/stat; `undefined` for a process that has ended (zombie or dead). */
-export function parseProcessStat(stat: string): { readonly startTicks: number } | undefined {
+/** State and start time out of /proc/PID/stat; `undefined` for a process that has ended (zombie or dead). */
+export function parseProcessStat(
+  stat: string,
+): { readonly state: string; readonly startTicks: number } | undefined {
   // The command name, in brackets, may itself hold blanks and brackets: count from the last one.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const state = fields[0];
+  const [state = "X"] = fields;
   const startTicks = Number(fields[19]);
   if (state === "Z" || state === "X" || !Number.isSafeInteger(startTicks)) return undefined;
-  return { startTicks };
+  return { state, startTicks };
 }
 
 async function readOrAbsent(path: string): Promise<string | undefined> {

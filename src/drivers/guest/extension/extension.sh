@@ -13,7 +13,7 @@
 # for a file system that is frozen.
 export PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 umask 077
-version=1.0
+version=1.1
 rounds=/run/kluis
 home=${0%/*}
 content_max=65536
@@ -57,10 +57,23 @@ supervisors() {
   grep -slE '^ks-[0-9a-f]{12}$' /proc/[0-9]*/comm
 }
 
+# Whether the supervisor of round $1 lives.
+is_supervised() {
+  grep -qslx "ks-$1" /proc/[0-9]*/comm
+}
+
+# Supervisors that somebody stopped go on.
+wake_supervisors() {
+  for entry in $(supervisors); do
+    entry=${entry#/proc/}
+    kill -CONT "${entry%/comm}" 2>/dev/null
+  done
+}
+
 # Lets the posts of earlier rounds run, and waits for their end.
 end_earlier_rounds() {
-  for directory in "$rounds"/*; do
-    [ -d "$directory" ] && : >"$directory/order"
+  for earlier in "$rounds"/*; do
+    [ -d "$earlier" ] && order "${earlier##*/}"
   done
   tries=0
   while [ -n "$(supervisors)" ]; do
@@ -79,18 +92,16 @@ pre() {
   }
   directory=$rounds/$1
   mkdir -p "$directory" || exit 5
+  # For another supervisor, where this one is killed.
+  echo "$6 $7" >"$directory/post.limits"
+  printf '%s' "$8" >"$directory/post.command"
   # What is dirty now need not be written while the application is quiesced.
   sync
-  setsid sh "$0" supervise "$@" </dev/null >/dev/null 2>&1 &
-  tries=0
-  until [ -e "$directory/begun" ]; do
-    [ $tries -lt 300 ] || {
-      echo "the supervisor does not start"
-      exit 5
-    }
-    pause 0.02
-    tries=$((tries + 1))
-  done
+  start_supervisor supervise "$@"
+  [ -e "$directory/begun" ] || {
+    echo "the supervisor does not start"
+    exit 5
+  }
   await_result "$directory/pre.result"
 }
 
@@ -102,9 +113,9 @@ post() {
   await_result "$rounds/$1/post.result"
 }
 
-supervise() {
+# What every supervisor does first; $1 token.
+begin() {
   token=$1
-  hold=$2
   directory=$rounds/$token
   oom=$(cat /proc/$$/oom_score_adj)
   # The agent's service would take it along when it ends.
@@ -117,6 +128,12 @@ supervise() {
   cd /
   echo "ks-$token" >/proc/$$/comm
   : >"$directory/begun"
+}
+
+# $1 token, $2 longest time from the end of pre to post, then PRE and POST.
+supervise() {
+  begin "$1"
+  hold=$2
   run_script pre "$3" "$4" "$5"
   now
   deadline=$((now + hold))
@@ -134,6 +151,17 @@ supervise() {
   if [ $trigger = late ]; then
     write_status "status=interrupted" "error=the post script was run by the guest, for nobody ordered it in time"
   fi
+}
+
+# In the place of a supervisor that was killed: ends the script that it left, and runs post. $1 token.
+supervise_post() {
+  begin "$1"
+  for left in "$directory"/*.leader; do
+    [ -s "${left%leader}exit" ] || end_script "$left"
+  done
+  read -r limit tries_most <"$directory/post.limits"
+  trigger=ordered
+  run_script post "$limit" "$tries_most" "$(cat "$directory/post.command")"
 }
 
 thaw_all() {
@@ -157,15 +185,27 @@ run_script() {
     tries=$((tries + 1))
     try_script "$1" $end "$4"
   done
+  # A post that was cut off may have left the application at rest: once more, in a time of its own.
+  if [ "$1" = post ] && was_cut_off; then
+    tries=$((tries + 1))
+    now
+    try_script post $((now + $2)) "$4"
+  fi
   now
   echo "$outcome $code $tries $start $now ${trigger:--}" >"$directory/$1.part"
   mv "$directory/$1.part" "$directory/$1.result"
 }
 
+# Whether the last try was ended by the time or by a signal.
+was_cut_off() {
+  [ $outcome = timed-out ] && return
+  [ "$code" -gt 128 ] && [ "$code" -le 192 ]
+}
+
 try_script() {
-  exited=$directory/$1.exit
-  leader=$directory/$1.leader
-  rm -f "$exited" "$leader"
+  # Of this try alone: one that was ended may still leave its code.
+  exited=$directory/$1.$$.$tries.exit
+  leader=$directory/$1.$$.$tries.leader
   (
     echo "$oom" >/proc/self/oom_score_adj
     setsid sh -c 'echo $$ >"$1"; eval "exec $2"' kluis "$leader" "$3"
@@ -175,7 +215,13 @@ try_script() {
   while [ ! -s "$exited" ]; do
     now
     [ "$now" -ge "$2" ] && break
-    if [ $looks -lt 20 ]; then pause 0.02; else pause 0.1; fi
+    if [ $looks -lt 20 ]; then
+      pause 0.02
+    else
+      # A script that somebody stopped goes on: the application waits for it.
+      [ -s "$leader" ] && read -r group <"$leader" && kill -CONT "-$group"
+      pause 0.1
+    fi
     looks=$((looks + 1))
   done
   outcome=timed-out
@@ -205,9 +251,12 @@ end_script() {
 await_result() {
   looks=0
   until [ -e "$1" ]; do
-    if [ $((looks % 50)) = 49 ] && [ -z "$(supervisors)" ] && [ ! -e "$1" ]; then
-      echo "the supervisor has ended"
-      exit 6
+    if [ $((looks % 25)) = 24 ]; then
+      wake_supervisors
+      if [ -z "$(supervisors)" ] && [ ! -e "$1" ]; then
+        echo "the supervisor has ended"
+        exit 6
+      fi
     fi
     if [ $looks -lt 50 ]; then pause 0.02; else pause 0.1; fi
     looks=$((looks + 1))
@@ -216,7 +265,28 @@ await_result() {
 }
 
 order() {
-  [ -d "$rounds/$1" ] && : >"$rounds/$1/order"
+  [ -d "$rounds/$1" ] || return
+  : >"$rounds/$1/order"
+  wake_supervisors
+  is_lost "$1" || return 0
+  rm "$rounds/$1/begun"
+  start_supervisor supervise-post "$1"
+}
+
+# Whether the supervisor of round $1 was killed after it had begun.
+is_lost() {
+  [ -e "$rounds/$1/begun" ] && ! is_supervised "$1" && [ ! -e "$rounds/$1/post.result" ]
+}
+
+# $1 what it does, $2 token, and what else it is told; waits until it has begun.
+start_supervisor() {
+  setsid sh "$0" "$@" </dev/null >/dev/null 2>&1 &
+  tries=0
+  until [ -e "$rounds/$2/begun" ]; do
+    [ $tries -lt 300 ] || return
+    pause 0.02
+    tries=$((tries + 1))
+  done
 }
 
 note() {
@@ -236,6 +306,7 @@ case $verb in
   pre) pre "$@" ;;
   post) post "$@" ;;
   supervise) supervise "$@" ;;
+  supervise-post) supervise_post "$@" ;;
   order) order "$@" ;;
   note) note "$@" ;;
   status) [ ! -e "$home/status" ] || cat "$home/status" ;;

@@ -1,5 +1,5 @@
 /** The guest's scripts in one round: what the supervisor is told, and what it tells. */
-import { KluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import type { ScriptRun } from "#ports/hypervisor.ts";
 import { callExtension } from "../extension/extension.ts";
 import type { AgentOptions, GuestAgent } from "../guest-agent.ts";
@@ -9,6 +9,8 @@ import type { ScriptCommand, ScriptSettings } from "./plan-scripts.ts";
 const SCRIPT_EXTRA_MS = 60_000;
 /** How long an order may take that nobody waits for otherwise. */
 const ORDER_TIMEOUT_MS = 5_000;
+
+const STATUS_COMMAND = "guest-exec-status";
 
 /** One script as the guest is told; JSON, since a guard is told it too. */
 export interface ScriptOrder {
@@ -52,9 +54,9 @@ export function quoteCommand(words: readonly string[]): string {
   return words.map((word) => `'${word.replaceAll("'", String.raw`'\''`)}'`).join(" ");
 }
 
-/** How long a script may take from order to answer. */
+/** How long a script may take from order to answer; post may get its time twice. */
 export function scriptPatienceMs(order: ScriptOrder): number {
-  return order.timeoutMs + SCRIPT_EXTRA_MS;
+  return 2 * order.timeoutMs + SCRIPT_EXTRA_MS;
 }
 
 /**
@@ -76,14 +78,25 @@ export async function runPre(
   return callExtension(agent, args, { timeoutMs: scriptPatienceMs(pre) });
 }
 
-/** Orders post and waits for it. Errors: Agent*; AgentFailed also where the round is not known. */
+/**
+ * Orders post and waits for it, once more where the agent was started anew meanwhile: post is run once all
+ * the same. Errors: Agent*; AgentFailed also where the round is not known.
+ */
 export async function runPost(
   agent: GuestAgent,
   round: { readonly token: string; readonly order: RoundOrder },
 ): Promise<string> {
-  return callExtension(agent, ["post", round.token], {
-    timeoutMs: scriptPatienceMs(round.order.post),
-  });
+  const order = ["post", round.token];
+  const options = { timeoutMs: scriptPatienceMs(round.order.post) };
+  try {
+    return await callExtension(agent, order, options);
+  } catch (error) {
+    // Another agent does not know the program that it is asked about.
+    const isAnew =
+      isKluisError(error, "AgentFailed") && error.details["command"] === STATUS_COMMAND;
+    if (!isAnew) throw error;
+    return await callExtension(agent, order, options);
+  }
 }
 
 /** Orders post, at once or after pre, and does not wait for it. Errors: Agent*. */
