@@ -86,6 +86,7 @@ function toBacking(image: LocalImage, overlay: OverlayServer): SourceBacking {
 class OverlayServer implements AsyncDisposable {
   readonly #info: ImageInfo;
   #ahead: Promise<QemuNbd> | undefined;
+  readonly #ending: Promise<void>[] = [];
 
   constructor(info: ImageInfo, signal: AbortSignal | undefined) {
     this.#info = info;
@@ -95,18 +96,33 @@ class OverlayServer implements AsyncDisposable {
   }
 
   async readExtents(signal: AbortSignal | undefined): Promise<ChangedExtents> {
-    const ahead = this.#ahead;
-    this.#ahead = undefined;
-    await using server = await (ahead ?? startOverlayServer(this.#info, signal));
-    const { extents } = await collectOverlay(server, signal);
-    return extents;
+    const server = await (this.#takeAhead() ?? startOverlayServer(this.#info, signal));
+    try {
+      const { extents } = await collectOverlay(server, signal);
+      return extents;
+    } finally {
+      this.#end(server);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    const [started] = await Promise.allSettled([this.#takeAhead()]);
+    if (started.status === "fulfilled" && started.value !== undefined) this.#end(started.value);
+    await Promise.all(this.#ending);
+  }
+
+  #takeAhead(): Promise<QemuNbd> | undefined {
     const ahead = this.#ahead;
     this.#ahead = undefined;
-    const [started] = await Promise.allSettled([ahead]);
-    if (started.status === "fulfilled") await started.value?.[Symbol.asyncDispose]();
+    return ahead;
+  }
+
+  /** Lets the process end, for which nobody waits (10 to 30 ms) before the image is closed. */
+  #end(server: QemuNbd): void {
+    const ending = Promise.resolve(server[Symbol.asyncDispose]());
+    // Told by the disposal.
+    ending.catch(() => undefined);
+    this.#ending.push(ending);
   }
 }
 
