@@ -52,8 +52,10 @@ export class ChildRun implements AsyncDisposable {
     });
   }
 
-  static start(plan: ChildPlan): ChildRun {
-    const child = spawn(process.execPath, [program, JSON.stringify(plan)], {
+  /** `prefix` is a command that runs the child, for example as another user. */
+  static start(plan: ChildPlan, prefix: readonly string[] = []): ChildRun {
+    const command = [...prefix, process.execPath, program, JSON.stringify(plan)];
+    const child = spawn(command[0] ?? "", command.slice(1), {
       detached: true,
       stdio: ["pipe", "pipe", "inherit"],
     });

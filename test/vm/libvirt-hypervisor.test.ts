@@ -15,6 +15,6 @@ after(() => vms[Symbol.asyncDispose]());
 // libvirt does not carry detect_zeroes from a disk to its overlay before the next start.
 testHypervisor("libvirt driver", {
   open: () => openLibvirtFixture(vms),
-  rounds: isLong ? 40 : 4,
+  rounds: isLong ? 40 : 3,
   writtenZeros: "data",
 });

@@ -59,6 +59,8 @@ export interface LayeredVm {
    * only Kluis starts it, from the record.
    */
   readonly nameLayers: (record: VmRecord) => Promise<void>;
+  /** Errors: SnapshotFailed where a first layer on one of these disks could not be merged later. */
+  readonly assertMergePossible?: (diskNames: readonly string[]) => Promise<void>;
   /** The images that the next start uses, by disk; empty where the record alone says that. */
   readonly readNames: () => Promise<ReadonlyMap<string, string>>;
   /** Every image that the configuration of any VM names; empty where only the record does. */

@@ -58,6 +58,8 @@ export async function takeSnapshot(
   const disks = asked.record.disks.filter((disk) => names.includes(disk.name));
   const work = { ...asked, disks };
   assertRoom(work);
+  const bare = disks.filter((disk) => disk.layers.length === 1).map((disk) => disk.name);
+  if (bare.length > 0) await asked.context.assertMergePossible?.(bare);
   try {
     return work.machine === undefined
       ? await takeStopped(work)

@@ -2,18 +2,25 @@
 import { open } from "node:fs/promises";
 
 import { KluisError } from "#base/kluis-error.ts";
-import type { LibvirtVm } from "./libvirt-vm.ts";
+import type { Domain } from "./domain-xml.ts";
+import type { Virsh } from "./virsh.ts";
 import { attributeOf, childOf, parseXml } from "./xml.ts";
 
 /** From this version on libvirt gives the profile of a VM the right to write backing files. */
 const appArmorFrom = { major: 12, minor: 1 } as const;
+
+/** A domain and its libvirt. */
+interface DomainAt {
+  readonly virsh: Virsh;
+  readonly domain: Domain & { readonly uuid: string };
+}
 
 /**
  * Errors: SnapshotFailed where the original images cannot be opened for writing, or where AppArmor
  * would forbid it to QEMU: layers that cannot be merged would grow for ever.
  */
 export async function assertCommitPossible(
-  vm: LibvirtVm,
+  vm: DomainAt,
   diskNames: readonly string[],
 ): Promise<void> {
   for (const { name, path } of vm.domain.disks) {
@@ -52,7 +59,7 @@ async function whyNotWritable(path: string): Promise<string | undefined> {
   }
 }
 
-function impossible(vm: LibvirtVm, reason: string): KluisError {
+function impossible(vm: DomainAt, reason: string): KluisError {
   return new KluisError(
     "SnapshotFailed",
     `Cannot take a snapshot of VM "${vm.domain.name}": its layers could not be merged on this ` +

@@ -4,15 +4,13 @@ import { mkdir } from "node:fs/promises";
 import { systemClock, type Clock } from "#base/clock.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { waitUntil } from "#drivers/guest/deadline.ts";
-import { chooseDisks } from "#drivers/layers/choose-disks.ts";
 import { LayerOperations } from "#drivers/layers/layer-operations.ts";
 import type { RunningMachine, VmStep } from "#drivers/layers/layered-vm.ts";
 import { readVirtualSize } from "#drivers/layers/overlay.ts";
 import { recoverVm } from "#drivers/layers/recover.ts";
 import { readVmRecord } from "#drivers/layers/vm-record-file.ts";
 import { activeLayer, originalLayer } from "#drivers/layers/vm-record.ts";
-import type { Hypervisor, SnapshotRequest, Vm, VmSnapshot } from "#ports/hypervisor.ts";
-import { assertCommitPossible } from "./assert-commit-possible.ts";
+import type { Hypervisor, Vm } from "#ports/hypervisor.ts";
 import { assertThisHost, planConfigDirectory } from "./libvirt-place.ts";
 import { findLibvirtVm, type LibvirtHost, type LibvirtVm } from "./libvirt-vm.ts";
 import { findLibvirtMachine } from "./virsh-machine.ts";
@@ -132,19 +130,6 @@ class Domains extends LayerOperations<LibvirtVm, RunningMachine> implements Libv
       }
       await virsh.run(["destroy", domain.uuid, "--graceful"]);
     });
-  }
-
-  override async takeSnapshot(
-    vmId: string,
-    request: SnapshotRequest,
-    signal?: AbortSignal,
-  ): Promise<VmSnapshot> {
-    const vm = await findLibvirtVm(this.#host, vmId, signal);
-    const names = chooseDisks(vm.description, request.disks);
-    const { disks } = await readVmRecord(vm);
-    const isFirst = disks.some((disk) => disk.layers.length === 1 && names.includes(disk.name));
-    if (isFirst) await assertCommitPossible(vm, names);
-    return super.takeSnapshot(vmId, request, signal);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -9,6 +9,7 @@ import type { LayeredVm, OriginalDisk } from "#drivers/layers/layered-vm.ts";
 import { ensureVmDirectory, planVmDirectory } from "#drivers/layers/vm-directory.ts";
 import { readStoredRecord } from "#drivers/layers/vm-record-file.ts";
 import { activeLayer, findDisk, originalLayer, type VmRecord } from "#drivers/layers/vm-record.ts";
+import { assertCommitPossible } from "./assert-commit-possible.ts";
 import {
   nameImages,
   parseDomain,
@@ -69,6 +70,7 @@ export async function findLibvirtVm(
     },
     clock,
     onStep,
+    assertMergePossible: (diskNames) => assertCommitPossible({ virsh, domain }, diskNames),
     nameLayers: (record) => nameLayers(host, domain, record),
     readConfigured: () => readConfigured(virsh, domain.uuid),
     readNames: async () => {
