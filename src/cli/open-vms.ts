@@ -69,7 +69,13 @@ export async function toVmOutput(
     name: vm.name,
     state: vm.state,
     snapshots: snapshots.length,
-    disks: vm.disks.map(({ name, path, format, sizeBytes }) => ({ name, path, format, sizeBytes })),
+    disks: vm.disks.map(({ name, path, format, sizeBytes, pool }) => ({
+      name,
+      path,
+      format,
+      sizeBytes,
+      ...(pool === undefined ? {} : { pool }),
+    })),
   };
 }
 

@@ -433,6 +433,7 @@ const vmDisk: Members<VmDiskOutput> = {
   path: ["text", "path that its description names"],
   format: ["text", "`raw` or `qcow2`"],
   sizeBytes: ["number", "what the guest sees"],
+  pool: ["text?", "libvirt's pool of which its description names it as a volume"],
 };
 
 const vmExtension: Members<VmExtensionOutput> = {

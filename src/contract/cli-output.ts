@@ -458,6 +458,7 @@ export interface VmDiskOutput {
   readonly path: string;
   readonly format: string;
   readonly sizeBytes: number;
+  readonly pool?: string;
 }
 
 /** One VM. */

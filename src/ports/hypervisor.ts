@@ -17,6 +17,8 @@ export interface VmDisk {
   readonly format: "raw" | "qcow2";
   /** The path that the VM's configuration names; absolute. */
   readonly path: string;
+  /** Where the configuration names it as a volume instead: the pool. */
+  readonly pool?: string;
 }
 
 /** A VM as its hypervisor knows it. */

@@ -58,6 +58,9 @@ test("libvirt disks: a volume of a pool has layers, and is a volume again after 
   });
   await host.virsh.run(["pool-create-as", pool, "dir", "--target", directory]);
   try {
+    const poolsOf = async (): Promise<readonly (string | undefined)[]> =>
+      (await hypervisor.get(uuid)).disks.map((disk) => disk.pool);
+    assert.deepEqual(await poolsOf(), [undefined, pool, pool]);
     await hypervisor.start(uuid);
     await runInGuest(vm.exec, "echo 1 >/data/vdb/n; echo 1 >/data/vdc/n; sync");
     const first = await hypervisor.takeSnapshot(uuid, crash);
@@ -66,6 +69,7 @@ test("libvirt disks: a volume of a pool has layers, and is a volume again after 
     const changes = await second.disks[1]?.changesSince(first.id);
     assert.ok(changes?.known === true && changes.extents.length > 0);
     assert.ok(!(await readXml()).includes("type='volume'"), "the XML names layers");
+    assert.deepEqual(await poolsOf(), [undefined, pool, pool]);
     await hypervisor.releaseSnapshots(uuid, new Set([first.id]));
     await vm.cutPower();
     await hypervisor.start(uuid);

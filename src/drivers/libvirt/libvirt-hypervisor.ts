@@ -165,6 +165,7 @@ async function toVm(vm: LibvirtVm): Promise<Vm> {
         sizeBytes: await readVirtualSize(activeLayer(disk)),
         format: originalLayer(disk).format,
         path: disk.describedPath,
+        ...(disk.volume === undefined ? {} : { pool: disk.volume.pool }),
       })),
     ),
   };
