@@ -290,8 +290,8 @@ test("windows guest: the extension is put in, is replaced, lists its changes, an
   assert.deepEqual(state.changes, [
     `file ${folder}\\extension.ps1`,
     `file ${folder}\\state.json`,
-    "start type of the service VSS: 2, was 3",
-    "VssOption of the QEMU guest agent's VSS provider: 5, was not set",
+    "start type of the service VSS: 2 (automatic), was 3 (manual)",
+    "VssOption of the QEMU guest agent's VSS provider: 5 (copy), was not set",
   ]);
   guest.files.set(`${folder}\\extension.ps1`, Buffer.from("$version = '0.9'\n"));
   const old = await hypervisor.manageExtension(vmId, "status");

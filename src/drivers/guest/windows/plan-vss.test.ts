@@ -55,6 +55,11 @@ test("plan vss: a copy that is asked for no more is taken back to what was there
     change,
     evidence: { backupType: "other" },
   });
+  // Somebody else has set it since.
+  assert.deepEqual(planVss({ ...usual, option: 3, own }, false), {
+    change,
+    evidence: { backupType: "other" },
+  });
 });
 
 test("plan vss: a manual service becomes automatic, a disabled one stays and is told", () => {
@@ -146,8 +151,8 @@ test("windows extension: its state lists every change in the guest", () => {
     changes: [
       String.raw`file C:\Program Files\Kluis\VMSnapshot\extension.ps1`,
       String.raw`file C:\Program Files\Kluis\VMSnapshot\state.json`,
-      "start type of the service VSS: 2, was 3",
-      "VssOption of the QEMU guest agent's VSS provider: 5, was not set",
+      "start type of the service VSS: 2 (automatic), was 3 (manual)",
+      "VssOption of the QEMU guest agent's VSS provider: 5 (copy), was not set",
     ],
   });
   const damaged = parseWindowsState(encode(["x", "", folder, "{"].join("\n")), "h");

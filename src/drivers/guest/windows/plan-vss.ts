@@ -66,7 +66,8 @@ export function isCopyFlag(flag: string | undefined): boolean {
 export function planVss(facts: VssFacts, isCopyWished: boolean): VssPlan {
   const isCopy = isCopyWished || isCopyFlag(facts.copyFlag);
   const option = planOption(facts, isCopy);
-  const willBe = option === "restore" ? facts.own?.before : option === "keep" ? facts.option : 5;
+  const willBe =
+    option === "restore" ? afterRestore(facts) : option === "keep" ? facts.option : vssOptions.copy;
   const start = facts.start === starts.manual ? String(starts.automatic) : "keep";
   const obstacle = findObstacle(facts);
   const isChanged = start !== "keep" || option !== "keep";
@@ -84,6 +85,11 @@ export function planVss(facts: VssFacts, isCopyWished: boolean): VssPlan {
 function planOption(facts: VssFacts, isCopy: boolean): string {
   if (isCopy) return facts.option === vssOptions.copy ? "keep" : String(vssOptions.copy);
   return facts.own === undefined ? "keep" : "restore";
+}
+
+/** What others have set since Kluis did is not given back. */
+function afterRestore({ own, option }: VssFacts): number | undefined {
+  return own?.after === option ? own?.before : option;
 }
 
 function findObstacle(facts: VssFacts): string | undefined {

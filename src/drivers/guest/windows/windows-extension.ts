@@ -133,8 +133,14 @@ export function parseWindowsState(text: string, hash: string): ExtensionState {
     changes: [
       `file ${folder}\\extension.ps1`,
       ...(kept === undefined ? [] : [`file ${folder}\\state.json`]),
-      ...describeChange(kept?.["start"], "start type of the service VSS"),
-      ...describeChange(kept?.["option"], "VssOption of the QEMU guest agent's VSS provider"),
+      ...describeChange(kept?.["start"], {
+        what: "start type of the service VSS",
+        words: startWords,
+      }),
+      ...describeChange(kept?.["option"], {
+        what: "VssOption of the QEMU guest agent's VSS provider",
+        words: optionWords,
+      }),
     ],
     ...(version === "" ? {} : { version }),
     ...(lastStatus === undefined ? {} : { lastStatus }),
@@ -154,11 +160,20 @@ function parseKept(text: string): JsonObject | undefined {
   return {};
 }
 
-function describeChange(change: unknown, what: string): readonly string[] {
+const startWords: Readonly<Record<number, string>> = { 2: "automatic", 3: "manual", 4: "disabled" };
+const optionWords: Readonly<Record<number, string>> = { 1: "full", 5: "copy" };
+
+function describeChange(
+  change: unknown,
+  names: { readonly what: string; readonly words: Readonly<Record<number, string>> },
+): readonly string[] {
   if (!isObject(change)) return [];
-  const [before, after] = [change["before"], change["after"]];
-  const was = typeof before === "number" ? String(before) : "not set";
-  return [`${what}: ${String(after)}, was ${was}`];
+  const describe = (value: unknown): string => {
+    if (typeof value !== "number") return "not set";
+    const word = names.words[value];
+    return word === undefined ? String(value) : `${String(value)} (${word})`;
+  };
+  return [`${names.what}: ${describe(change["after"])}, was ${describe(change["before"])}`];
 }
 
 async function readState(agent: GuestAgent, options: AgentOptions): Promise<ExtensionState> {
