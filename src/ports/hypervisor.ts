@@ -2,7 +2,7 @@
  * What Kluis needs of a hypervisor: to know its VMs, to freeze an instant of all disks of one, to
  * read that instant and what changed since an earlier one, and to leave the VM as it was found.
  *
- * Every driver passes `src/testing/suites/hypervisor-suite.ts` on real VMs.
+ * Every driver passes `src/testing/suites/hypervisor-suite.ts` and `fleecing-suite.ts` on real VMs.
  */
 import type { ChangedExtents, DiskReader } from "#ports/disk.ts";
 
@@ -199,7 +199,11 @@ export interface SnapshotDisk {
 
 /** What changed since a base, or why that is not known. */
 export type ChangesAnswer =
-  | { readonly known: true; readonly method: string; readonly extents: ChangedExtents }
+  | {
+      readonly known: true;
+      readonly method: "snapshot-difference" | "dirty-bitmap";
+      readonly extents: ChangedExtents;
+    }
   | { readonly known: false; readonly reason: string };
 
 /** One instant of all disks of a VM. Durable: it survives a restart of Kluis and of the VM. */
@@ -214,6 +218,27 @@ export interface VmSnapshot {
   readonly tookMs?: number;
   /** Ids of the vaults whose newest recovery point was sent from this snapshot; see {@link Hypervisor.markBase}. */
   readonly baseOf: readonly string[];
+}
+
+/** What is asked of an instant that is not kept. */
+export interface FleeceRequest extends SnapshotRequest {
+  /** Free space that is the guest's: what is copied aside never takes it, whoever watches. */
+  readonly reserveBytes: number;
+}
+
+/**
+ * An instant of a running VM that lives while this process reads it; disposing ends it, and a VM that
+ * stops does. It is in no list and has no base to open. Where the guest would have to wait or to fail
+ * for it, it is given up and its readers fail. See docs/design/fleecing.md.
+ */
+export interface FleecedSnapshot extends VmSnapshot, AsyncDisposable {
+  /** What taking it leaves behind with the VM; for people. */
+  readonly notes: readonly string[];
+  /**
+   * As {@link Hypervisor.markBase}: from now on the changes since this instant are known, those since
+   * older ones only where another vault is based on them.
+   */
+  markBase(vaultId: string, signal?: AbortSignal): Promise<void>;
 }
 
 /** The layers of one disk, and the room beside them. */
@@ -246,6 +271,16 @@ export interface Hypervisor extends AsyncDisposable {
    * the others: GuestScriptFailed (after-change) where the guest's scripts forbid to go on.
    */
   takeSnapshot(vmId: string, request: SnapshotRequest, signal?: AbortSignal): Promise<VmSnapshot>;
+  /**
+   * Freezes one instant of all disks of a running VM without layers, kept aside until it is disposed;
+   * until then other operations on the VM's snapshots, and other transfers, are Busy. Errors, beside
+   * those of `takeSnapshot`: VmStateWrong where the VM does not run or has layers, SnapshotNoSpace.
+   */
+  takeFleecedSnapshot(
+    vmId: string,
+    request: FleeceRequest,
+    signal?: AbortSignal,
+  ): Promise<FleecedSnapshot>;
   /** Snapshots that are still there, oldest first; a condemned one is absent. */
   listSnapshots(vmId: string, signal?: AbortSignal): Promise<readonly VmSnapshot[]>;
   /**

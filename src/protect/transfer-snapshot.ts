@@ -123,7 +123,8 @@ async function noteBase(
   }
 }
 
-async function sendSnapshot(
+/** Writes an instant as the recovery point that its label says. Errors: those of the readers and the vault. */
+export async function sendSnapshot(
   snapshot: VmSnapshot,
   label: SnapshotLabel,
   deps: BackupDeps,
@@ -216,7 +217,7 @@ async function chooseMethod(
   const baseReader = scope.owned.use(frozen ?? vault.openDisk(baseDisk));
   const method: DiskMethod = {
     increment: { base: toBase(baseDisk, baseReader), changes: answer.extents },
-    tracking: "snapshot-difference",
+    tracking: answer.method,
   };
   return await trustChanges({ ...facts, changes: answer.extents, method }, deps, scope);
 }

@@ -24,16 +24,31 @@ export async function withSpaceWatch<T>(
   deps: ExpiryDeps,
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
+  return await watchSpace(watch, deps, work, () => giveUp(watch, deps));
+}
+
+/**
+ * Does `work` while there is room. Where the reserve is touched the work's signal fires, and when it
+ * has ended `makeRoom` is done; by default ending the work makes room.
+ *
+ * Errors: those of `work`; SnapshotNoSpace (after-change).
+ */
+export async function watchSpace<T>(
+  watch: SpaceWatch,
+  deps: ExpiryDeps,
+  work: (signal: AbortSignal) => Promise<T>,
+  makeRoom: () => Promise<void> = () => Promise.resolve(),
+): Promise<T> {
   const shortage = new AbortController();
   const ended = new AbortController();
   const signals = [shortage.signal, ...(deps.signal === undefined ? [] : [deps.signal])];
-  const watching = watchSpace(watch, deps, { shortage, ended: ended.signal });
+  const watching = pollSpace(watch, deps, { shortage, ended: ended.signal });
   try {
     return await work(AbortSignal.any(signals));
   } catch (error) {
     if (!shortage.signal.aborted || !isKluisError(shortage.signal.reason, "SnapshotNoSpace"))
       throw error;
-    await giveUp(watch, deps);
+    await makeRoom();
     throw shortage.signal.reason;
   } finally {
     ended.abort();
@@ -41,7 +56,7 @@ export async function withSpaceWatch<T>(
   }
 }
 
-async function watchSpace(
+async function pollSpace(
   { vmId, space }: SpaceWatch,
   deps: ExpiryDeps,
   ends: { readonly shortage: AbortController; readonly ended: AbortSignal },

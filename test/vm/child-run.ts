@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import type { LibvirtHypervisorOptions } from "#drivers/libvirt/libvirt-hypervisor.ts";
 import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { QemuHypervisorOptions } from "#drivers/qemu/qemu-hypervisor.ts";
-import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
+import type { ConsistencyRecord, FleeceRequest, SnapshotRequest } from "#ports/hypervisor.ts";
 
 const program = fileURLToPath(new URL("kluis-child.ts", import.meta.url));
 const stepTimeoutMs = 120_000;
@@ -19,6 +19,8 @@ export interface ChildPlan {
   readonly operation:
     | { readonly kind: "snapshot"; readonly request: SnapshotRequest }
     | { readonly kind: "release"; readonly keepId: string }
+    /** Takes an instant that is kept aside, reads a disk of it, and makes it a base. */
+    | { readonly kind: "fleece"; readonly request: FleeceRequest; readonly disk: string }
     | { readonly kind: "detach" };
   /** The first time at this step it waits for {@link ChildRun.goOn}. */
   readonly waitAt?: VmStep;

@@ -125,7 +125,18 @@ test("cli vm: list, start, backup, restore, start the restored one, detach", asy
   );
   assert.equal(note, "kept\nmore\n");
 
+  const fleeced = ["vm", "backup", ...vm, ...world.vault, "--no-snapshot-tier"];
+  assertFailure(await world.run(fleeced), "VmStateWrong", /detach/);
+  assertFailure(await world.run([...fleeced, "--snapshot-only"]), "ArgumentInvalid", /neither/);
   await world.ok(["vm", "detach", ...vm]);
+  for (const tracking of ["checksum", "dirty-bitmap"]) {
+    const { point } = await world.json<BackupOutput>(fleeced);
+    assert.equal(point.consistency, "file-system");
+    assert.ok(
+      point.disks.every((disk) => disk.tracking === tracking),
+      tracking,
+    );
+  }
   const after = await world.json<VmsOutput>(["vm", "list", ...vm]);
   assert.deepEqual(
     after.vms.map(({ snapshots, state }) => [snapshots, state]),

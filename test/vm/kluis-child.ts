@@ -24,6 +24,14 @@ async function perform(hypervisor: Hypervisor, plan: ChildPlan): Promise<ChildMe
     const { id, consistency } = await hypervisor.takeSnapshot(vmId, operation.request);
     return { kind: "done", snapshot: { id, consistency } };
   }
+  if (operation.kind === "fleece") {
+    await using fleece = await hypervisor.takeFleecedSnapshot(vmId, operation.request);
+    const disk = fleece.disks.find(({ name }) => name === operation.disk);
+    await using reader = await disk?.open();
+    await reader?.read(0, Buffer.alloc(1024 * 1024));
+    await fleece.markBase("child");
+    return { kind: "done" };
+  }
   if (operation.kind === "release") {
     await releaseBefore(hypervisor, vmId, operation.keepId);
   } else {

@@ -26,6 +26,7 @@ export const testingFolder = "testing";
 /** Folders below drivers that every driver may import; other drivers do not see each other. */
 export const sharedDrivers: readonly string[] = [
   "disk",
+  "fleecing",
   "guest",
   "layers",
   "nbd",

@@ -1,10 +1,17 @@
-import { isKluisError, type KluisError } from "#base/kluis-error.ts";
-import type { Consistency, DiskSelection, VmSnapshot } from "#ports/hypervisor.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import type {
+  Consistency,
+  DiskSelection,
+  SnapshotRequest,
+  Vm,
+  VmSnapshot,
+} from "#ports/hypervisor.ts";
+import { backupFleecedVm } from "#protect/backup-fleeced-vm.ts";
 import { backupVm, toVmItemId } from "#protect/backup-vm.ts";
 import { fromSnapshot } from "#protect/vm-points.ts";
 import type { Vault } from "#vault/vault.ts";
 import type { CommandInput, CommandSpec } from "#cli/command.ts";
-import type { CliEnvironment } from "#cli/environment.ts";
+import type { CliEnvironment, Vms } from "#cli/environment.ts";
 import { vaultExits, vmExits } from "#cli/exit-codes.ts";
 import { formatDuration } from "#cli/format.ts";
 import { openVaultSession, type VaultSession } from "#cli/open-vault.ts";
@@ -21,7 +28,7 @@ import {
 } from "#cli/options.ts";
 import { outputFormOf, printResult, printWarnings } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
-import { backupLines, phaseWords } from "#cli/render-backup.ts";
+import { backupLines, phaseWords, toBackupOutput } from "#cli/render-backup.ts";
 import { snapshotLines, toJobDocument } from "#cli/render-job.ts";
 import { readSnapshotDays, readSpaceWish, snapshotOptions } from "#cli/snapshot-options.ts";
 
@@ -38,7 +45,10 @@ export const vmBackup: CommandSpec = {
     "point exists and is restored from the snapshot. Then sends what changed since the newest point of the vault, all disks in parallel, under the " +
     "same id. A point that is less consistent than was asked for says why. A transfer that fails, or is skipped " +
     "because another one runs, leaves the snapshot to the next one; where it fails the exit code is that of its " +
-    "error. Last, snapshots expire whose days are over; the newest and the base of the next transfer stay.",
+    "error. Last, snapshots expire whose days are over; the newest and the base of the next transfer stay. " +
+    "Without a snapshot tier nothing is put below the disks of the running VM: what it overwrites is copied aside " +
+    "while the point is sent, what changed since is told by dirty bitmaps as long as the VM runs, by checksums " +
+    "after a stop; the point is in the vault or nowhere.",
   arguments: [vmArgument],
   options: [
     optionalStoreOption,
@@ -78,6 +88,10 @@ export const vmBackup: CommandSpec = {
       text: "disk to leave out; a VM restored from the point has none of that name",
       repeated: true,
     },
+    {
+      flags: "--no-snapshot-tier",
+      text: "send an instant that is not kept: for disks that can or shall have no layers",
+    },
     { flags: "--snapshot-only", text: "take the snapshot and send nothing; needs no --store" },
     ...snapshotOptions,
     vmItemOption,
@@ -94,6 +108,10 @@ export const vmBackup: CommandSpec = {
       line: "kluis vm backup web --vms /etc/kluis/vms --snapshot-only --snapshot-days 1",
       text: "A recovery point on this host, for kluis vm transfer to send later.",
     },
+    {
+      line: "kluis vm backup web --connect qemu:///system --no-snapshot-tier --store /srv/vault --key-file /etc/kluis/key",
+      text: "A VM whose disks stay as they are.",
+    },
   ],
   exits: [...vaultExits, 22, 24, ...vmExits],
   outputKind: "backup",
@@ -102,12 +120,14 @@ export const vmBackup: CommandSpec = {
 
 async function runVmBackup(input: CommandInput, environment: CliEnvironment): Promise<number> {
   const form = outputFormOf(input);
-  const { signal } = environment;
-  const budgetMs = input.count("freezeBudget", freezeBudgetMs) ?? freezeBudgetMs.usual;
+  const instant = readInstantWish(input);
   const wish = { days: readSnapshotDays(input), space: readSpaceWish(input) };
+  const isKept = !input.isOff("snapshotTier");
+  if (!isKept) assertNotKept(input);
   await using vms = await openVmsOf(input, environment);
   const { hypervisor, configurations } = vms;
-  const vm = await chooseVm(input, hypervisor, signal);
+  const vm = await chooseVm(input, hypervisor, environment.signal);
+  if (!isKept) return await backUpWithoutTier(input, environment, { vms, vm });
   await using owned = new AsyncDisposableStack();
   const opened = await openVaultOf(input, environment);
   if (opened !== undefined && !isKluisError(opened)) owned.use(opened);
@@ -116,12 +136,7 @@ async function runVmBackup(input: CommandInput, environment: CliEnvironment): Pr
     {
       vmId: vm.id,
       itemId: input.text("item") ?? toVmItemId(vm.id),
-      consistency: wantedConsistency(input),
-      freezeBudgetMs: budgetMs,
-      mountsToSkip: input.texts("skipMount"),
-      mayFreezeUnwatched: input.flag("freezeUnwatched"),
-      isVssCopy: input.flag("vssCopy"),
-      disks: selectedDisks(input),
+      ...instant,
       ...wish,
     },
     {
@@ -153,9 +168,62 @@ function selectedDisks(input: CommandInput): DiskSelection {
   return { exclude: input.texts("excludeDisk"), ...(include.length === 0 ? {} : { include }) };
 }
 
-function wantedConsistency(input: CommandInput): Consistency {
+async function backUpWithoutTier(
+  input: CommandInput,
+  environment: CliEnvironment,
+  { vms, vm }: { readonly vms: Vms; readonly vm: Vm },
+): Promise<number> {
+  const form = outputFormOf(input);
+  const { hypervisor, configurations } = vms;
+  const open = { intent: "add", startThread: "writing" } as const;
+  await using session = await openVaultSession(input, environment, open);
+  await using display = new ProgressDisplay({ ...environment, form });
+  const outcome = await backupFleecedVm(
+    {
+      vmId: vm.id,
+      itemId: input.text("item") ?? toVmItemId(vm.id),
+      ...readInstantWish(input),
+      space: readSpaceWish(input),
+    },
+    {
+      ...environment,
+      hypervisor,
+      configurations,
+      openVault: () => Promise.resolve(session.vault),
+      onSnapshot: (snapshot) => display.note(describeSnapshot(snapshot)),
+      onProgress: (progress) => display.update({ ...progress, doing: phaseWords[progress.phase] }),
+    },
+  );
+  await display[Symbol.asyncDispose]();
+  printWarnings(environment, outcome.warnings);
+  printResult(environment, form, {
+    document: toBackupOutput(outcome, session),
+    lines: backupLines(outcome),
+  });
+  return 0;
+}
+
+function assertNotKept(input: CommandInput): void {
+  const isAsked = input.flag("snapshotOnly") || input.text("snapshotDays") !== undefined;
+  if (!isAsked) return;
+  throw new KluisError(
+    "ArgumentInvalid",
+    "Cannot keep a snapshot: --no-snapshot-tier goes with neither --snapshot-only nor --snapshot-days",
+  );
+}
+
+/** How the instant is taken. ArgumentInvalid (after-change). */
+function readInstantWish(input: CommandInput): Omit<SnapshotRequest, "label"> {
   const word = input.text("consistency");
-  return consistencies.find((level) => level === word) ?? "application";
+  const consistency: Consistency = consistencies.find((level) => level === word) ?? "application";
+  return {
+    consistency,
+    freezeBudgetMs: input.count("freezeBudget", freezeBudgetMs) ?? freezeBudgetMs.usual,
+    mountsToSkip: input.texts("skipMount"),
+    mayFreezeUnwatched: input.flag("freezeUnwatched"),
+    isVssCopy: input.flag("vssCopy"),
+    disks: selectedDisks(input),
+  };
 }
 
 /**

@@ -8,10 +8,13 @@ import type {
   DiskSpace,
   ExtensionAction,
   ExtensionState,
+  FleecedSnapshot,
+  FleeceRequest,
   SnapshotRequest,
   VmSnapshot,
 } from "#ports/hypervisor.ts";
 import { detachVm } from "./detach-vm.ts";
+import { FleeceInUse } from "./fleece-in-use.ts";
 import { readDiskSpace } from "./disk-space.ts";
 import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
 import { recoverVm } from "./recover.ts";
@@ -19,7 +22,8 @@ import { releaseSnapshots } from "./release-snapshots.ts";
 import { lockToRead, toVmSnapshot } from "./snapshot-disk.ts";
 import { takeSnapshot } from "./take-snapshot.ts";
 import { operateVm, type VmOperation } from "./vm-operation.ts";
-import { acquireVmLock } from "./vm-lock.ts";
+import { lockTransfer } from "./settle-fleece.ts";
+import { takeFleece } from "./take-fleece.ts";
 import { readVmRecord, writeVmRecord } from "./vm-record-file.ts";
 import { withBase } from "./vm-record.ts";
 
@@ -54,9 +58,7 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
 
   /** See the port. */
   takeSnapshot(vmId: string, request: SnapshotRequest, signal?: AbortSignal): Promise<VmSnapshot> {
-    const { min, max } = freezeBudgetMs;
-    const budgetMs = request.freezeBudgetMs;
-    assert(budgetMs >= min && budgetMs <= max, "a freeze lasts 1 to 10 s");
+    assertBudget(request);
     return this.operate(vmId, { kind: "snapshot", signal }, async (context, machine) => {
       const startMs = context.clock.monotonicMs();
       await rm(context.directory.mergeStopPath, { force: true });
@@ -69,6 +71,29 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
         throw error;
       }
     });
+  }
+
+  /** See the port. */
+  async takeFleecedSnapshot(
+    vmId: string,
+    request: FleeceRequest,
+    signal?: AbortSignal,
+  ): Promise<FleecedSnapshot> {
+    assertBudget(request);
+    await using owned = new AsyncDisposableStack();
+    const vm = await this.#finder.findVm(vmId, signal);
+    owned.use(await lockTransfer(vm, signal));
+    const taken = await this.operate(
+      vmId,
+      { kind: "snapshot", signal },
+      async (context, machine) => {
+        const startMs = context.clock.monotonicMs();
+        const record = await recoverVm(context, machine, { isTransferOurs: true });
+        return await takeFleece({ context, record, request, machine, signal, startMs });
+      },
+    );
+    const findMachine = (): Promise<M | undefined> => this.#finder.findMachine(vm);
+    return new FleeceInUse(taken, { context: vm, findMachine, lock: owned.move() });
   }
 
   /** See the port. */
@@ -118,9 +143,7 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
 
   /** See the port. */
   async beginTransfer(vmId: string, signal?: AbortSignal): Promise<AsyncDisposable> {
-    const { clock, directory } = await this.#finder.findVm(vmId, signal);
-    const wait = { timeoutMs: 0, clock, signal, mayWaitFor: () => false };
-    return await acquireVmLock(directory.transferLockPath, "transfer", wait);
+    return await lockTransfer(await this.#finder.findVm(vmId, signal), signal);
   }
 
   /** See the port. */
@@ -155,4 +178,9 @@ async function mergeRefused(
     // Somebody reads or waits: the next release merges them. The refusal is what the caller is told.
     if (!isKluisError(error, "SnapshotInUse") && !isKluisError(error, "Busy")) throw error;
   }
+}
+
+function assertBudget({ freezeBudgetMs: budgetMs }: SnapshotRequest): void {
+  const { min, max } = freezeBudgetMs;
+  assert(budgetMs >= min && budgetMs <= max, "a freeze lasts 1 to 10 s");
 }

@@ -1,5 +1,6 @@
 /** What every operation on the layers of a VM is given, whatever hypervisor runs it. */
 import type { Clock } from "#base/clock.ts";
+import type { Monitor } from "#drivers/fleecing/monitor.ts";
 import type { DiskLayer } from "./disk-layer.ts";
 import type { VmDirectory } from "./vm-directory.ts";
 import type { LayerMerge } from "./layer-changes.ts";
@@ -25,6 +26,11 @@ export const vmSteps = [
   "detach-pending",
   "detach-recorded",
   "detach-finished",
+  "fleece-recorded",
+  "fleece-attached",
+  "fleece-taken",
+  "fleece-exported",
+  "fleece-closed",
 ] as const;
 
 /** See {@link vmSteps}. */
@@ -73,6 +79,8 @@ export interface RunningMachine {
   readonly agentSocket: string;
   /** Opens a session, after which no command of an earlier one can follow. Errors: QmpFailed. */
   open(signal?: AbortSignal): Promise<MachineSession>;
+  /** Opens QEMU's monitor; as {@link open}, and one of both at a time. Errors: QmpFailed. */
+  openMonitor(signal?: AbortSignal): Promise<Monitor>;
 }
 
 /** The layers of a disk that a machine uses, as numbers, oldest first; the last is written. */

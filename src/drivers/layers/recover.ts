@@ -15,6 +15,7 @@ import {
 import { assertLayerUnchanged, readLayerFingerprint } from "./layer-fingerprint.ts";
 import { isOverlayEmpty, readBackingPath, rebaseOverlay } from "./overlay.ts";
 import { removeLayers } from "./remove-layers.ts";
+import { settleFleece } from "./settle-fleece.ts";
 import type { LayeredVm, RunningMachine, UsedChain } from "./layered-vm.ts";
 import { layerPath, listLayerPaths } from "./vm-directory.ts";
 import { readVmRecord, unknownLayer, writeVmRecord } from "./vm-record-file.ts";
@@ -25,17 +26,25 @@ const CLEAR_FREEZE_TIMEOUT_MS = 5_000;
 
 /**
  * Reads the record and puts the VM in order; the caller holds the VM's lock. On return no work is
- * recorded, every frozen layer has a fingerprint and is as it was frozen, and a running QEMU holds
- * no layer open that its disks do not use.
+ * recorded, every frozen layer has a fingerprint and is as it was frozen, a running QEMU holds
+ * no layer open that its disks do not use, and no filter is left in it.
  *
- * Errors: SnapshotBaseChanged; QmpFailed where a running QEMU does not answer; those of readVmRecord.
+ * @param options `isTransferOurs`: the caller holds the lock of transfers.
+ *
+ * Errors: SnapshotBaseChanged; QmpFailed where a running QEMU does not answer; Busy (backoff) where
+ * somebody reads an instant that is kept aside; those of readVmRecord.
  */
 export async function recoverVm(
   context: LayeredVm,
   machine: RunningMachine | undefined,
+  options: { readonly isTransferOurs?: boolean } = {},
 ): Promise<VmRecord> {
   await endLeftoverGuard(context.directory.runDirectory, context.clock);
-  const found = await readVmRecord(context);
+  const recorded = await readVmRecord(context);
+  const isOurs = options.isTransferOurs === true;
+  // The run that left it may have died with the guest frozen.
+  if (machine !== undefined && recorded.fleece !== undefined) await clearFreeze(context, machine);
+  const found = await settleFleece(context, machine, { record: recorded, isOurs });
   const settled =
     machine === undefined
       ? await settleStopped(await followNames(context, found))

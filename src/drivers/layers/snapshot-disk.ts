@@ -20,9 +20,6 @@ import {
   type VmRecord,
 } from "./vm-record.ts";
 
-/** How changes are found, for people. */
-const METHOD = "qcow2 layers of 4 KiB subclusters";
-
 /** An operation on the VM holds its lock for seconds; a merge may hold it for long. */
 const LOCK_TIMEOUT_MS = 60_000;
 
@@ -154,7 +151,7 @@ async function readChanges(
     changes = unionChanges(changes, extents);
   }
   const sizes = { beforeBytes: before.sizeBytes, nowBytes: disk.sizeBytes };
-  return { known: true, method: METHOD, extents: withGrowth(changes, sizes) };
+  return { known: true, method: "snapshot-difference", extents: withGrowth(changes, sizes) };
 }
 
 function layersUpTo(record: VmRecord, disk: SnapshotDiskRecord): readonly LayerRecord[] {

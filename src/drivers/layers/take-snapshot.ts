@@ -1,7 +1,5 @@
 /** Freezes one instant of all disks of a VM; the order of steps is that of docs/design/qemu-driver.md. */
 import { KluisError, isKluisError, toKluisError } from "#base/kluis-error.ts";
-import { toHex } from "#base/bytes.ts";
-import { systemRandom } from "#base/random.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
 import { removeDurably, syncDirectory, syncFile } from "./durable-file.ts";
@@ -12,6 +10,7 @@ import { chooseDisks } from "./choose-disks.ts";
 import { createOverlay, readVirtualSize } from "./overlay.ts";
 import { largestWith } from "./disk-space.ts";
 import { planSwitch } from "./recover.ts";
+import { createSnapshotId } from "./snapshot-id.ts";
 import type { LayeredVm, MachineSession, RunningMachine, UsedChain } from "./layered-vm.ts";
 import { folderOf, layerPath } from "./vm-directory.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
@@ -29,7 +28,6 @@ import {
 } from "./vm-record.ts";
 
 const PROBE_TIMEOUT_MS = 30_000;
-const ID_BYTES = 4;
 
 /** The layer that a snapshot puts on each disk, by disk name. */
 type NewLayers = ReadonlyMap<string, LayerRecord>;
@@ -273,9 +271,8 @@ function planSnapshot(
   const { context } = work;
   const { label } = work.request;
   const takenAtMs = context.clock.nowMs();
-  const time = new Date(takenAtMs).toISOString().slice(0, 19).replace(/[-:]/g, "").toLowerCase();
   return {
-    id: `${time}-${toHex(systemRandom.bytes(ID_BYTES))}`,
+    id: createSnapshotId(takenAtMs),
     takenAtMs,
     consistency: taken.consistency,
     disks: work.disks.map((disk) => ({

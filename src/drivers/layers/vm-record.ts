@@ -8,6 +8,7 @@ import { KluisError } from "#base/kluis-error.ts";
 import { present } from "#base/assert.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
 import { layersMax, type ConsistencyRecord, type SnapshotLabel } from "#ports/hypervisor.ts";
+import type { FleeceDisk } from "#drivers/fleecing/fleece-graph.ts";
 import type { DiskLayer } from "./disk-layer.ts";
 import type { LayerFingerprint } from "./layer-fingerprint.ts";
 
@@ -63,6 +64,14 @@ export type WorkRecord =
   /** Disks are being flattened; those done have one layer. */
   | { readonly kind: "detach" };
 
+/** An instant that is kept aside by a process, or was by one that died. */
+export interface FleeceRecord {
+  readonly snapshotId: string;
+  /** Where QEMU serves it, as this process reaches it. */
+  readonly socketPath: string;
+  readonly disks: readonly FleeceDisk[];
+}
+
 /** See above. Immutable: every change makes a new one. */
 export interface VmRecord {
   readonly vmId: string;
@@ -75,6 +84,10 @@ export interface VmRecord {
   readonly work?: WorkRecord;
   /** By vault id, the snapshot from which its newest recovery point was sent. */
   readonly bases?: Readonly<Record<string, string>>;
+  /** Absent where none is in use and none is left. */
+  readonly fleece?: FleeceRecord;
+  /** By vault id, the fleeced instant from which its newest recovery point was sent. */
+  readonly fleeceBases?: Readonly<Record<string, string>>;
   /** Files that are in no chain any more, to be removed. */
   readonly garbage: readonly string[];
 }
@@ -145,6 +158,12 @@ export function mapDisks(record: VmRecord, change: (disk: DiskRecord) => DiskRec
 /** The record without work under way. */
 export function withoutWork(record: VmRecord): VmRecord {
   const { work: _, ...rest } = record;
+  return rest;
+}
+
+/** The record without a fleece. */
+export function withoutFleece(record: VmRecord): VmRecord {
+  const { fleece: _, ...rest } = record;
   return rest;
 }
 

@@ -63,6 +63,6 @@ function impossible(vm: DomainAt, reason: string): KluisError {
   return new KluisError(
     "SnapshotFailed",
     `Cannot take a snapshot of VM "${vm.domain.name}": its layers could not be merged on this ` +
-      `host later: ${reason}`,
+      `host later: ${reason}; a backup with --no-snapshot-tier needs none`,
   );
 }

@@ -27,6 +27,7 @@ import type { LibvirtVm } from "./libvirt-vm.ts";
 import { queryWrittenChains } from "./monitor-chains.ts";
 import { closeOrphanNodes } from "./orphan-nodes.ts";
 import { readDomain } from "./read-domain.ts";
+import { openVirshMonitor } from "./virsh-monitor.ts";
 import { isVirshRefusal, VIRSH_XML, type Virsh } from "./virsh.ts";
 
 /** A snapshot flushes the layers; on a slow disk that takes its time, frozen or not. */
@@ -45,6 +46,7 @@ export async function findLibvirtMachine(vm: LibvirtVm): Promise<RunningMachine 
   return {
     agentSocket: planVirshAgent({ uri: virsh.uri, domain: uuid, socketPath }),
     open: () => Promise.resolve(new VirshSession(vm)),
+    openMonitor: (signal) => openVirshMonitor(vm, signal),
   };
 }
 

@@ -19,6 +19,7 @@ import { flattenDisk } from "./flatten-disk.ts";
 import { findMachine } from "./machine.ts";
 import { isQmpRefusal, QmpClient } from "#drivers/qmp/qmp-client.ts";
 import { cancelJob, dismissJob, queryJobs, waitForJob } from "#drivers/qmp/qmp-jobs.ts";
+import { QmpMonitor } from "./qmp-monitor.ts";
 import { settlePivots } from "./settle-pivot.ts";
 import type { VmContext } from "./vm-context.ts";
 
@@ -42,6 +43,8 @@ export async function findQemuMachine(context: VmContext): Promise<QemuMachine |
     agentSocket: paths.agentSocket,
     open: async (signal) =>
       new QmpSession(context, await QmpClient.open(paths.qmpSocket, { clock, signal })),
+    openMonitor: async (signal) =>
+      new QmpMonitor(context, await QmpClient.open(paths.qmpSocket, { clock, signal })),
   };
 }
 

@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 
+import type { ErrorCode } from "#base/error-codes.ts";
+import { isKluisError, type KluisError } from "#base/kluis-error.ts";
 import type { ChangedExtents, DiskReader } from "#ports/disk.ts";
 import type { Hypervisor, SnapshotDisk, VmSnapshot } from "#ports/hypervisor.ts";
 import type { Prng } from "../seed.ts";
@@ -38,6 +40,17 @@ export interface HypervisorFixture extends AsyncDisposable {
   readConfiguredImage(disk: string): Promise<Uint8Array>;
 }
 
+/** What is needed to work in a guest. */
+export type GuestFixture = Pick<HypervisorFixture, "run" | "devices">;
+
+/** Asserts that work fails with that code. */
+export async function rejectsWith(work: Promise<unknown>, code: ErrorCode): Promise<void> {
+  await assert.rejects(work, (error: KluisError) => {
+    assert.ok(isKluisError(error, code), `${code} is expected: ${error.message}`);
+    return true;
+  });
+}
+
 /** The disk of a snapshot by its name, which is there. */
 export function diskOf(snapshot: VmSnapshot, name: string): SnapshotDisk {
   const disk = snapshot.disks.find((each) => each.name === name);
@@ -46,13 +59,22 @@ export function diskOf(snapshot: VmSnapshot, name: string): SnapshotDisk {
 }
 
 /** Runs an endless loop in the guest, in a session of its own, and waits until it has begun. */
-export async function startLoop(fixture: HypervisorFixture, script: string): Promise<void> {
+export async function startLoop(fixture: GuestFixture, script: string): Promise<void> {
   const quoted = script.replaceAll("'", "'\\''");
   await fixture.run(`setsid sh -c '${quoted}' </dev/null >/dev/null 2>&1 & sleep 0.3`);
 }
 
+/** Number n goes to the first device and then to the second, each durable before the next write; for ever. */
+export async function startNumbers(fixture: GuestFixture): Promise<void> {
+  const paths = fixture.devices.map(({ path }) => path).join(" ");
+  const script = `n=1; while :; do for d in ${paths}; do
+    printf '%-4095s\\n' $n | dd of=$d bs=${String(PAGE)} count=1 conv=notrunc,fsync iflag=fullblock 2>/dev/null
+    done; n=$((n + 1)); done`;
+  await startLoop(fixture, script);
+}
+
 /** SHA-256 of each device as the guest reads it. */
-export async function hashDevices(fixture: HypervisorFixture): Promise<readonly string[]> {
+export async function hashDevices(fixture: GuestFixture): Promise<readonly string[]> {
   const paths = fixture.devices.map((device) => device.path).join(" ");
   const output = await fixture.run(`sha256sum ${paths}`);
   return output
@@ -63,7 +85,7 @@ export async function hashDevices(fixture: HypervisorFixture): Promise<readonly 
 
 /** SHA-256 of the same devices in a snapshot. */
 export async function hashSnapshot(
-  fixture: HypervisorFixture,
+  fixture: GuestFixture,
   snapshot: VmSnapshot,
 ): Promise<readonly string[]> {
   const hashes: string[] = [];
@@ -75,7 +97,8 @@ export async function hashSnapshot(
   return hashes;
 }
 
-async function readWhole(reader: DiskReader): Promise<Uint8Array> {
+/** All of a small disk. */
+export async function readWhole(reader: DiskReader): Promise<Uint8Array> {
   const whole = new Uint8Array(reader.sizeBytes);
   await reader.read(0, whole);
   return whole;
@@ -102,7 +125,7 @@ export async function readNumber(disk: SnapshotDisk): Promise<number> {
  * were touched.
  */
 export async function writeRandom(
-  fixture: HypervisorFixture,
+  fixture: GuestFixture,
   device: GuestDevice,
   plan: { readonly prng: Prng; readonly writes: number },
 ): Promise<Set<number>> {
@@ -180,7 +203,8 @@ export async function assertChanges(
   }
 }
 
-function toPageKinds(extents: ChangedExtents): Map<number, string> {
+/** The kind of every page that is named. */
+export function toPageKinds(extents: ChangedExtents): Map<number, string> {
   const pages = new Map<number, string>();
   let endBytes = 0;
   for (const { offsetBytes, lengthBytes, kind } of extents) {
@@ -192,7 +216,8 @@ function toPageKinds(extents: ChangedExtents): Map<number, string> {
   return pages;
 }
 
-function samePage(a: Uint8Array, b: Uint8Array, page: number): boolean {
+/** Whether both hold the same in that page. */
+export function samePage(a: Uint8Array, b: Uint8Array, page: number): boolean {
   const range = [page * PAGE, (page + 1) * PAGE] as const;
   return Buffer.compare(a.subarray(...range), b.subarray(...range)) === 0;
 }

@@ -7,8 +7,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { test } from "node:test";
 
-import { isKluisError, type KluisError } from "#base/kluis-error.ts";
-import type { ErrorCode } from "#base/error-codes.ts";
+import { isKluisError } from "#base/kluis-error.ts";
 import type { SnapshotLabel, SnapshotRequest, VmDisk, VmSnapshot } from "#ports/hypervisor.ts";
 import {
   CLUSTER,
@@ -19,7 +18,8 @@ import {
   hashReader,
   hashSnapshot,
   readNumber,
-  startLoop,
+  rejectsWith,
+  startNumbers,
   writeRandom,
   type HypervisorFixture,
 } from "./hypervisor-fixture.ts";
@@ -161,12 +161,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     await hypervisor.start(vmId);
-    const [first, second] = devices;
-    // Number n goes to the first disk and then to the second, each durable before the next write.
-    const script = `n=1; while :; do for d in ${first.path} ${second.path}; do
-      printf '%-4095s\\n' $n | dd of=$d bs=${String(PAGE)} count=1 conv=notrunc,fsync iflag=fullblock 2>/dev/null
-      done; n=$((n + 1)); done`;
-    await startLoop(fixture, script);
+    await startNumbers(fixture);
     let last = 0;
     for (let round = 0; round < suite.rounds; round += 1) {
       const snapshot = await hypervisor.takeSnapshot(vmId, round % 2 === 0 ? crash : freeze);
@@ -459,12 +454,5 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     await fixture.run("echo goes on >/root/x; sync; rm /root/x");
     const next = await hypervisor.takeSnapshot(vmId, freeze);
     assert.equal(next.consistency.consistency, "file-system", next.consistency.reason);
-  });
-}
-
-async function rejectsWith(work: Promise<unknown>, code: ErrorCode): Promise<void> {
-  await assert.rejects(work, (error: KluisError) => {
-    assert.ok(isKluisError(error, code), `${code} is expected: ${error.message}`);
-    return true;
   });
 }

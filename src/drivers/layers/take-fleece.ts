@@ -1,0 +1,198 @@
+/**
+ * Takes an instant of a running VM that is kept aside instead of below its disks; the order of steps
+ * is that of docs/design/fleecing.md.
+ */
+import { join } from "node:path";
+
+import { present } from "#base/assert.ts";
+import { isKluisError, KluisError, toKluisError } from "#base/kluis-error.ts";
+import { BITMAPS_MAX, planCuts, type ChainBitmap } from "#drivers/fleecing/bitmap-chain.ts";
+import { cutChain } from "#drivers/fleecing/cut-chain.ts";
+import { exportFleece, fleeceSocket } from "#drivers/fleecing/fleece-exports.ts";
+import {
+  attachFleece,
+  findDisks,
+  nextBitmap,
+  takeFleeceInstant,
+  transact,
+  type FleecePlan,
+} from "#drivers/fleecing/fleece-graph.ts";
+import type { Monitor } from "#drivers/fleecing/monitor.ts";
+import { GuestRound } from "#drivers/guest/guest-round.ts";
+import type { ConsistencyRecord, FleeceRequest, SnapshotLabel } from "#ports/hypervisor.ts";
+import { chooseDisks } from "./choose-disks.ts";
+import { createFleeceFiles, planFleeceFiles, type FleeceFile } from "./fleece-files.ts";
+import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
+import { closeFleece, removeFleece } from "./settle-fleece.ts";
+import { createSnapshotId } from "./snapshot-id.ts";
+import { writeVmRecord } from "./vm-record-file.ts";
+import { originalLayer, type FleeceRecord, type VmRecord } from "./vm-record.ts";
+
+/** What is worked on. `record` is in order (see recoverVm); the caller holds both locks of the VM. */
+export interface FleeceWork {
+  readonly context: LayeredVm;
+  readonly record: VmRecord;
+  readonly request: FleeceRequest;
+  readonly machine: RunningMachine | undefined;
+  readonly signal: AbortSignal | undefined;
+  /** When the work began, by the monotonic clock. */
+  readonly startMs: number;
+}
+
+/** A disk of an instant, with its bitmaps as they were before it, and the one that begins with it. */
+export interface TakenDisk {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly chain: readonly ChainBitmap[];
+}
+
+/** An instant that was taken. */
+export interface TakenFleece {
+  readonly fleece: FleeceRecord;
+  readonly disks: readonly TakenDisk[];
+  readonly takenAtMs: number;
+  readonly tookMs: number;
+  readonly consistency: ConsistencyRecord;
+  readonly label?: SnapshotLabel;
+  readonly notes: readonly string[];
+}
+
+/** What the steps share. */
+interface Fleecing {
+  readonly machine: RunningMachine;
+  readonly monitor: Monitor;
+  readonly plans: readonly FleecePlan[];
+  readonly files: readonly FleeceFile[];
+  readonly fleece: FleeceRecord;
+}
+
+/**
+ * Takes the instant. Errors: VmStateWrong, SnapshotNoSpace, GuestScriptFailed (after-change),
+ * SnapshotFailed, QmpFailed (backoff); the VM goes on as it was.
+ */
+export async function takeFleece(work: FleeceWork): Promise<TakenFleece> {
+  const { context, signal } = work;
+  const machine = assertPossible(work);
+  const takenAtMs = context.clock.nowMs();
+  try {
+    await using monitor = await machine.openMonitor(signal);
+    const fleecing = await planFleecing(work, { machine, monitor }, createSnapshotId(takenAtMs));
+    await shortenChains(monitor, fleecing.plans, work.record);
+    const consistency = await recordAndApply(work, fleecing);
+    const { plans, fleece } = fleecing;
+    const { label } = work.request;
+    return {
+      fleece,
+      disks: plans.map(({ name, found }) => ({
+        name,
+        sizeBytes: found.sizeBytes,
+        chain: [...found.chain, nextBitmap(found, fleece.snapshotId)],
+      })),
+      takenAtMs,
+      tookMs: Math.round(context.clock.monotonicMs() - work.startMs),
+      consistency,
+      ...(label === undefined ? {} : { label }),
+      notes: monitor.notes,
+    };
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (isKluisError(error) && error.code !== "ToolFailed") throw error;
+    const { message } = toKluisError(error);
+    throw new KluisError("SnapshotFailed", `Cannot take an instant: ${message}`, { cause: error });
+  }
+}
+
+function assertPossible({ context, record, machine }: FleeceWork): RunningMachine {
+  const what = `Cannot back up VM "${context.description.name}" without a snapshot`;
+  if (record.disks.some((disk) => disk.layers.length > 1)) {
+    const reason = "it has snapshots, or layers of some; `kluis vm detach` takes them away";
+    throw new KluisError("VmStateWrong", `${what}: ${reason}`);
+  }
+  if (machine !== undefined) return machine;
+  const reason = "it does not run; a snapshot of a stopped VM costs its guest nothing";
+  throw new KluisError("VmStateWrong", `${what}: ${reason}`);
+}
+
+async function planFleecing(
+  { context, record, request }: FleeceWork,
+  way: Pick<Fleecing, "machine" | "monitor">,
+  snapshotId: string,
+): Promise<Fleecing> {
+  const { monitor } = way;
+  const names = chooseDisks(context.description, request.disks);
+  const found = await findDisks(monitor, names);
+  const seen = names.map((name) => present(found.get(name), "every disk was looked for"));
+  const taken = record.disks.filter((disk) => names.includes(disk.name));
+  const images = taken.map((disk, at) => ({
+    path: originalLayer(disk).path,
+    sizeBytes: seen[at]?.sizeBytes ?? 0,
+  }));
+  const files = await planFleeceFiles(images, request);
+  const plans = names.map((name, at): FleecePlan => {
+    const disk = present(seen[at], "every disk was looked for");
+    const file = present(files[at], "every disk has a file");
+    const { devicePath, node } = disk;
+    return { name, devicePath, node, found: disk, path: file.path, limitBytes: file.limitBytes };
+  });
+  const disks = plans.map(({ name, devicePath, node, path }) => ({ name, devicePath, node, path }));
+  const socketPath = join(monitor.socketFolder.here, fleeceSocket);
+  return { ...way, plans, files, fleece: { snapshotId, socketPath, disks } };
+}
+
+/** Merges bitmaps that are nobody's base where there are too many. */
+async function shortenChains(
+  monitor: Monitor,
+  plans: readonly FleecePlan[],
+  record: VmRecord,
+): Promise<void> {
+  const bases = new Set(Object.values(record.fleeceBases ?? {}));
+  for (const { found, node } of plans) {
+    if (found.chain.length < BITMAPS_MAX) continue;
+    await cutChain(monitor, node, planCuts(found.chain, bases));
+  }
+}
+
+async function recordAndApply(work: FleeceWork, fleecing: Fleecing): Promise<ConsistencyRecord> {
+  const { context, record } = work;
+  const { fleece, monitor } = fleecing;
+  const recorded = await writeVmRecord(context, { ...record, fleece });
+  try {
+    return await applyFleecing(work, fleecing);
+  } catch (error) {
+    // The bitmaps of an instant that is none stay in the chain: they only say more.
+    await closeFleece(monitor, fleece, context.clock);
+    await removeFleece(context, recorded, fleece);
+    throw error;
+  }
+}
+
+async function applyFleecing(work: FleeceWork, fleecing: Fleecing): Promise<ConsistencyRecord> {
+  const { context, request, signal } = work;
+  const { machine, monitor, plans, fleece } = fleecing;
+  const { onStep, clock, directory } = context;
+  await createFleeceFiles(fleecing.files);
+  await onStep("fleece-recorded");
+  await attachFleece(monitor, plans, fleece.snapshotId);
+  await onStep("fleece-attached");
+  signal?.throwIfAborted();
+  const place = { agentSocket: machine.agentSocket, runDirectory: directory.runDirectory, clock };
+  await using guest = await GuestRound.open(place, request, signal);
+  await guest.quiesce(signal);
+  await onStep("quiesced");
+  await guest.freeze();
+  await onStep("frozen");
+  await takeFleeceInstant(monitor, plans);
+  await onStep("fleece-taken");
+  const consistency = await guest.thaw();
+  await onStep("thawed");
+  // Older bitmaps record until after the instant: too much, never too little.
+  const stops = plans.flatMap(({ node, found }) =>
+    found.chain
+      .filter(({ isRecording }) => isRecording)
+      .map(({ name }) => ({ type: "block-dirty-bitmap-disable", data: { node, name } })),
+  );
+  await transact(monitor, stops);
+  await exportFleece(monitor, plans);
+  await onStep("fleece-exported");
+  return consistency;
+}
