@@ -29,8 +29,10 @@ async function measure(driver: DriverName, context: EvidenceContext): Promise<Ev
   const fresh = createPrng(Math.trunc(performance.timeOrigin)).below(seedsMost);
   const seed = Number(context.options["seed"] ?? fresh);
   context.log(`seed ${seed} (repeat with --seed=${seed})`);
-  const { log, signal } = context;
-  const figures = await runRounds({ driver, rounds, seed, log, signal });
+  const log = (line: string): void => {
+    context.log(line);
+  };
+  const figures = await runRounds({ driver, rounds, seed, log, signal: context.signal });
   const { mismatches, surprises, faults } = figures;
   for (const line of [...mismatches, ...surprises]) log(line);
   const kinds = faultKindsOf(driver);
