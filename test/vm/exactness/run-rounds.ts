@@ -275,21 +275,20 @@ class ExactnessRun {
   }
 
   async #end(fault: PlannedFault, backup: Promise<void> | undefined): Promise<void> {
-    switch (fault.kind) {
-      case "libvirtd-kill":
-        await this.#vm.daemon?.kill();
-        this.#isDaemonDown = true;
-        return;
-      case "qemu-kill":
-        await this.#vm.cutPower();
-        this.#noteOff();
-        return;
-      default:
-        if (fault.isOther) await this.#vm.reset();
-        else await this.#shutDown(backup);
-        this.#isRunning = fault.isOther;
-        this.#isBusy = false;
+    if (fault.kind === "libvirtd-kill") {
+      await this.#vm.daemon?.kill();
+      this.#isDaemonDown = true;
+      return;
     }
+    if (fault.kind === "qemu-kill") {
+      await this.#vm.cutPower();
+      this.#noteOff();
+      return;
+    }
+    if (fault.isOther) await this.#vm.reset();
+    else await this.#shutDown(backup);
+    this.#isRunning = fault.isOther;
+    this.#isBusy = false;
   }
 
   #noteOff(): void {
