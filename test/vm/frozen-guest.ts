@@ -66,7 +66,9 @@ export class FrozenGuest implements Disposable {
   async reaches(condition: string, timeoutMs: number): Promise<boolean> {
     const looks = String(Math.ceil(timeoutMs / 50));
     const loop = `n=0; until ${condition} || [ $n -ge ${looks} ]; do sleep 0.05; n=$((n+1)); done`;
-    return (await this.console.run(`${loop}; ${condition} && echo yes`)) === "yes";
+    // A guest that has no processor for itself takes longer for its looks.
+    const answer = await this.console.run(`${loop}; ${condition} && echo yes`, 8 * timeoutMs);
+    return answer === "yes";
   }
 
   /** Whether the application writes now. */
