@@ -114,7 +114,8 @@ export function planFreezeTimes(plan: Pick<FreezePlan, "budgetMs" | "keeper">): 
     freezeAnswersMs: isVss ? VSS_FREEZE_ANSWERS_MS : budgetMs * 0.8,
     thawTryMs: isVss ? VSS_THAW_ANSWERS_MS : THAW_TRY_MS,
     thawAnswersMs: isVss ? VSS_THAW_ANSWERS_MS + THAW_ANSWERS_MS : THAW_ANSWERS_MS,
-    guestResumesAfterMs: budgetMs * 0.6,
+    // The pre script's own time comes before it, and that of the post script after it.
+    guestResumesAfterMs: budgetMs * 0.5,
   };
 }
 
