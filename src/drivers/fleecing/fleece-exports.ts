@@ -146,20 +146,24 @@ export async function endUnion(monitor: Monitor, disk: FleeceDisk, clock: Clock)
   await removeUnion(monitor, nodes.get(disk.node)?.["dirty-bitmaps"], disk.node);
 }
 
-function connect(
-  { socketPath, signal }: FleecedDisk,
+async function connect(
+  { disk, socketPath, signal }: FleecedDisk,
   exportName: string,
   metaContexts: readonly string[],
 ): Promise<NbdClient> {
-  return openNbdClient(
-    { transport: "unix", socketPath, exportName },
-    {
-      metaContexts: ["base:allocation", ...metaContexts],
-      // It ends with its QEMU.
-      reconnectAttemptsMax: 0,
-      ...(signal === undefined ? {} : { signal }),
-    },
-  );
+  try {
+    return await openNbdClient(
+      { transport: "unix", socketPath, exportName },
+      {
+        metaContexts: ["base:allocation", ...metaContexts],
+        // It ends with its QEMU.
+        reconnectAttemptsMax: 0,
+        ...(signal === undefined ? {} : { signal }),
+      },
+    );
+  } catch (error) {
+    throw toReadError(error, disk.name);
+  }
 }
 
 /** An instant that is read no more was given up for the guest, or went with its QEMU. */

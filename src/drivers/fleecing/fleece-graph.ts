@@ -186,7 +186,10 @@ export async function detachFleece(monitor: Monitor, disks: readonly FleeceDisk[
     const options = gates.map(({ name, node }) => planGate(name, node));
     await monitor.execute("blockdev-reopen", { options });
   }
-  for (const { devicePath, node } of gates) {
+  const used = await listUsedNodes(monitor);
+  for (const { name, devicePath, node } of gates) {
+    // A device that was unplugged meanwhile, or never put onto its gate, needs nothing.
+    if (!used.has(fleeceNode("gate", name))) continue;
     await monitor.execute("qom-set", { path: devicePath, property: "drive", value: node });
   }
   for (const { name } of disks) {
@@ -194,6 +197,14 @@ export async function detachFleece(monitor: Monitor, disks: readonly FleeceDisk[
       if (isThere(kind, name)) await closeNode(monitor, fleeceNode(kind, name));
     }
   }
+}
+
+/** Names of the nodes that devices stand on. */
+async function listUsedNodes(monitor: Monitor): Promise<ReadonlySet<string>> {
+  const devices = await executeList(monitor, "query-block");
+  return new Set(
+    devices.flatMap(({ inserted }) => (isObject(inserted) ? [String(inserted["node-name"])] : [])),
+  );
 }
 
 async function closeNode(monitor: Monitor, name: string): Promise<void> {

@@ -129,8 +129,7 @@ export class FleeceInUse implements FleecedSnapshot {
     this.#isOpen = false;
     const { context, lock } = this.#use;
     await using _ = lock;
-    await using held = await lockToRead(context, undefined);
-    void held;
+    await using __ = await lockToRead(context, undefined);
     const record = await readVmRecord(context);
     const { fleece } = record;
     // Whoever started the VM again has cleared up.

@@ -208,6 +208,7 @@ function testLifetime(name: string, suite: FleecingSuite): void {
       await readWhole(reader);
       await fixture.cutPower();
       await rejectsWith(readWhole(reader), "DiskReadFailed");
+      await rejectsWith(diskOf(fleece, devices[1].disk).open(), "DiskReadFailed");
     }
     await hypervisor.start(vmId);
     assert.deepEqual(await fixture.listLeftovers(), []);
