@@ -33,7 +33,7 @@ const allSteps: readonly VmStep[] = [
   "fleece-closed",
 ];
 /** Where most can go wrong; all of them in the long run. */
-const steps: readonly VmStep[] = isLong ? allSteps : ["fleece-attached", "fleece-taken"];
+const steps: readonly VmStep[] = isLong ? allSteps : ["fleece-taken"];
 const stepsWithQemu: readonly VmStep[] = isLong ? allSteps : ["fleece-exported"];
 
 function startFleece(vm: DrivenVm, waitAt: VmStep): ChildRun {

@@ -29,4 +29,4 @@ async function openFixture(): Promise<FleecingFixture> {
   };
 }
 
-testFleecing("QEMU driver", { open: openFixture, rounds: isLong ? 40 : 4 });
+testFleecing("QEMU driver", { open: openFixture, rounds: isLong ? 40 : 3 });
