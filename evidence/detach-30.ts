@@ -1,0 +1,208 @@
+/**
+ * A VM gets 30 layers on each disk and is left again: by Kluis while it runs, by a Kluis that is killed
+ * at one step after the other, and by hand with the lines of the guide. What the guest wrote, before and
+ * after, is read from the original images by other programs.
+ */
+import { createHash } from "node:crypto";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { systemClock } from "#base/clock.ts";
+import type { VmStep } from "#drivers/layers/layered-vm.ts";
+
+import { exportRawImage, readExt4File } from "../lab/ext4.ts";
+import { hashGuestFile, runInGuest, writeRandomPages, writeSeededFile } from "../lab/guest.ts";
+import { readTool } from "../lab/tools.ts";
+import { ChildRun, type ChildPlan } from "../test/vm/child-run.ts";
+import { createExactVm, type DriverName, type ExactVm } from "../test/vm/exactness/exact-vm.ts";
+import { planFio } from "../test/vm/exactness/disk-model.ts";
+import type { Evidence, EvidenceContext, EvidenceOutcome } from "../tools/evidence/evidence.ts";
+import { repositoryRoot } from "../tools/tidy/source-files.ts";
+
+const wholeLayers = 30;
+/** Before the first disk is complete, when it is, before the second is, and when that is. */
+const killSteps: readonly VmStep[] = [
+  "detach-marked",
+  "detach-pending",
+  "detach-recorded",
+  "detach-pending",
+  "detach-finished",
+];
+const dataDiskMiB = 64;
+const MiB = 1024 * 1024;
+const rawDevice = "/dev/vdb";
+const filePath = "/data/vdc/file";
+const diskNames = ["vda", "vdb", "vdc"] as const;
+const guide = "docs/guides/leaving.md";
+
+const drivers = ["qemu", "libvirt"] as const;
+const ways = ["running", "killed", "by hand"] as const;
+type Way = (typeof ways)[number];
+
+/** Options for a try: `--driver=NAME`, `--way=NAME`, `--layers=N`. */
+export const evidence: Evidence = {
+  name: "detach-30",
+  claim: `after ${wholeLayers} layers a VM is left as it was found: the same paths, formats and configuration, nothing lost`,
+  bar: `with the VM running, by a Kluis that is killed at ${killSteps.length} steps, both drivers; by hand as the guide says, a VM that Kluis starts`,
+  run,
+};
+
+async function run(context: EvidenceContext): Promise<EvidenceOutcome> {
+  const { driver: wanted, way: wantedWay, layers = String(wholeLayers) } = context.options;
+  const figures: string[] = [];
+  const wrong: string[] = [];
+  for (const driver of drivers) {
+    if (wanted !== undefined && wanted !== driver) continue;
+    for (const way of ways) {
+      if (wantedWay !== undefined && wantedWay !== way) continue;
+      // The guide has lines for VMs that Kluis starts.
+      if (way === "by hand" && driver === "libvirt") continue;
+      context.signal.throwIfAborted();
+      const plan = { driver, way, layers: Number(layers) };
+      const left = await leave(plan);
+      figures.push(`${driver}, ${way}: ${left.did}`);
+      wrong.push(...left.wrong.map((what) => `${driver}, ${way}: ${what}`));
+      context.log([figures.at(-1), ...left.wrong].join("; "));
+    }
+  }
+  const isTry = wanted !== undefined || wantedWay !== undefined || Number(layers) !== wholeLayers;
+  return {
+    figure: [...figures, `${wrong.length} things wrong`, ...wrong].join("; "),
+    holds: wrong.length === 0,
+    ...(isTry ? { isPartial: true } : {}),
+  };
+}
+
+/** What a VM's owner knows of it from outside. */
+interface Look {
+  /** Its lines; libvirt puts controllers into another order whenever it reads XML. */
+  readonly configuration: readonly string[];
+  /** `qemu-img info` of each image: format, what it lies on, size. */
+  readonly images: readonly string[];
+  readonly files: readonly string[];
+}
+
+async function look(vm: ExactVm): Promise<Look> {
+  const images = await Promise.all(
+    diskNames.map(async (disk) => {
+      const text = await readTool("qemu-img", ["info", "-U", "--output=json", vm.imagePath(disk)]);
+      const info = JSON.parse(text) as Readonly<Record<string, unknown>>;
+      const { filename, format, "virtual-size": size, "backing-filename": below } = info;
+      return JSON.stringify([filename, format, size, below]);
+    }),
+  );
+  const names = await readdir(vm.directory);
+  const files = names.filter((name) => name.includes("vd")).sort();
+  const configuration = (await vm.configurations.read(vm.vmId)).split("\n");
+  return { configuration, images, files };
+}
+
+async function leave(plan: {
+  readonly driver: DriverName;
+  readonly way: Way;
+  readonly layers: number;
+}): Promise<{ readonly did: string; readonly wrong: readonly string[] }> {
+  const { way, layers } = plan;
+  // Who forgets the record by hand forgets that the saved state of the lab's VM is used up.
+  const start = way === "by hand" ? "cold" : "warm";
+  await using vm = await createExactVm(plan.driver, dataDiskMiB, start);
+  const before = await look(vm);
+  await vm.hypervisor.start(vm.vmId);
+  // Without a file system, so that no boot mounts it and writes there.
+  const wipe = `umount /data/vdb; dd if=/dev/zero of=${rawDevice} bs=1M count=1 conv=notrunc,fsync`;
+  await runInGuest(vm.exec, `(${wipe}) 2>/dev/null`);
+  await makeLayers(vm, layers);
+  const startMs = systemClock.monotonicMs();
+  let did = "";
+  if (way === "running") await vm.hypervisor.detach(vm.vmId);
+  else if (way === "killed") did = `, ${await detachUnderKills(vm)} kills`;
+  else await leaveByHand(vm);
+  const seconds = ((systemClock.monotonicMs() - startMs) / 1000).toFixed(1);
+  if ((await vm.hypervisor.get(vm.vmId)).state === "stopped") await vm.hypervisor.start(vm.vmId);
+  // What is written now is in the originals too.
+  await writeRaw(vm, layers + 1);
+  await writeRandomPages(vm.exec, filePath, { seed: layers + 1, pages: 50 });
+  const expected = [
+    await hashGuestFile(vm.exec, rawDevice),
+    await hashGuestFile(vm.exec, filePath),
+  ];
+  await vm.shutDown();
+  const wrong = compare(before, await look(vm));
+  const found = await hashOriginals(vm);
+  if (found.join() !== expected.join())
+    wrong.push("the originals do not hold what the guest wrote");
+  return { did: `${layers} layers in ${seconds} s${did}`, wrong };
+}
+
+async function makeLayers(vm: ExactVm, layers: number): Promise<void> {
+  await writeSeededFile(vm.exec, filePath, { seed: 1, sizeBytes: 4 * MiB });
+  for (let layer = 1; layer <= layers; layer += 1) {
+    await vm.hypervisor.takeSnapshot(vm.vmId, { consistency: "crash", freezeBudgetMs: 1000 });
+    await writeRaw(vm, layer);
+    await writeRandomPages(vm.exec, filePath, { seed: layer, pages: 10 });
+  }
+  const space = await vm.hypervisor.readSpace(vm.vmId);
+  if (space.some((disk) => disk.layers !== layers + 1)) throw new Error("there are not all layers");
+}
+
+async function writeRaw(vm: ExactVm, seed: number): Promise<void> {
+  const job = ["--rw=randwrite", "--bs=4k", `--size=${dataDiskMiB}m`, "--io_size=1m"];
+  await runInGuest(vm.exec, 'fio "$@"', planFio(rawDevice, [...job, `--randseed=${seed}`]));
+}
+
+/** Kills the process that detaches at one step after the other, then lets it; the guest goes on. */
+async function detachUnderKills(vm: ExactVm): Promise<number> {
+  for (const step of killSteps) {
+    await using child = ChildRun.start({ ...planDetach(vm), waitAt: step });
+    await child.waitForStep(step);
+    await child.kill();
+    await runInGuest(vm.exec, `echo ${step} >/data/vdc/goes-on; sync`);
+  }
+  await using child = ChildRun.start(planDetach(vm));
+  const end = await child.outcome();
+  if (end.kind === "failed") throw new Error(`${end.code}: ${end.message}`);
+  return killSteps.length;
+}
+
+function planDetach(vm: ExactVm): ChildPlan {
+  return { options: vm.driverOptions, vmId: vm.vmId, operation: { kind: "detach" } };
+}
+
+/** Runs the lines of the guide as they stand there. */
+async function leaveByHand(vm: ExactVm): Promise<void> {
+  const text = await readFile(join(repositoryRoot, guide), "utf8");
+  const [, block = ""] = text.split("<!-- by-hand -->");
+  const script = /```sh\n(.*?)```/su.exec(block)?.[1] ?? "exit 1";
+  await vm.shutDown();
+  const images = diskNames.map((disk) => vm.imagePath(disk)).join("\n");
+  const { stateDirectory } = vm.driverOptions;
+  await runScript(script, { VM: vm.vmId, STATE: stateDirectory, IMAGES: images });
+}
+
+async function runScript(
+  script: string,
+  variables: Readonly<Record<string, string>>,
+): Promise<void> {
+  const values = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
+  await readTool("env", [...values, "sh", "-c", script]);
+}
+
+function compare(before: Look, after: Look): string[] {
+  return (["configuration", "images", "files"] as const).flatMap((part) =>
+    [
+      ...before[part]
+        .filter((line) => !after[part].includes(line))
+        .map((line) => `without ${line}`),
+      ...after[part].filter((line) => !before[part].includes(line)).map((line) => `with ${line}`),
+    ].map((line) => `${part} ${line}`),
+  );
+}
+
+/** The raw disk and the file, from the original images. */
+async function hashOriginals(vm: ExactVm): Promise<readonly string[]> {
+  const hash = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+  const copy = join(vm.directory, "copy");
+  await exportRawImage(vm.imagePath("vdc"), copy);
+  const file = await readExt4File(copy, "/file");
+  return [hash(await readFile(vm.imagePath("vdb"))), hash(file ?? Buffer.alloc(0))];
+}
