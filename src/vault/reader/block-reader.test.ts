@@ -124,6 +124,17 @@ async function assertReads(
   }
 }
 
+/** Flips a bit in frame 1 of each pack. */
+async function damageSecondFrame(store: NotingStore): Promise<void> {
+  for (const name of (await listAll(store)).keys()) {
+    if (!name.startsWith(packPrefix)) continue;
+    const bytes = await store.get(name);
+    const at = 64 + (frameBytesMax + 32) + 5000;
+    bytes[at] = (bytes[at] ?? 0) ^ 1;
+    await replaceObject(store, name, bytes);
+  }
+}
+
 test("block reader: fetches neighbouring frames as one, up to its bound, and each once", async () => {
   await using fixture = await createFixture(12 * mib);
   const { store } = fixture;
@@ -240,13 +251,7 @@ test("block reader: nothing is written into the target after an abort, though th
 test("block reader: a damaged frame costs those that came along with it nothing", async () => {
   await using fixture = await createFixture(3 * mib);
   const { store } = fixture;
-  for (const name of (await listAll(store)).keys()) {
-    if (!name.startsWith(packPrefix)) continue;
-    const bytes = await store.get(name);
-    const at = 64 + (frameBytesMax + 32) + 5000;
-    bytes[at] = (bytes[at] ?? 0) ^ 1;
-    await replaceObject(store, name, bytes);
-  }
+  await damageSecondFrame(store);
   const reader = fixture.open(16 * mib);
   store.ranges.length = 0;
   const target = new Uint8Array(3 * windowBytes);
@@ -424,13 +429,7 @@ test("block reader: an abort waits for what is being opened in a shared target",
 test("block reader: a damaged frame fails the read that would open it in a shared target", async () => {
   await using fixture = await createFixture(3 * mib);
   const { store } = fixture;
-  for (const name of (await listAll(store)).keys()) {
-    if (!name.startsWith(packPrefix)) continue;
-    const bytes = await store.get(name);
-    const at = 64 + (frameBytesMax + 32) + 5000;
-    bytes[at] = (bytes[at] ?? 0) ^ 1;
-    await replaceObject(store, name, bytes);
-  }
+  await damageSecondFrame(store);
   const reader = fixture.open(8 * mib);
   const { pieces, target } = toShared(
     fixture,
