@@ -49,11 +49,12 @@ export async function verifyStore(options: VerifyStoreOptions): Promise<StoreRep
   const startMs = clock.monotonicMs();
   const damage = new Damage();
   for (const object of options.known ?? []) damage.addObject(object);
-  const state = await checkStore({ store, vaultId, keys: undefined, signal }, damage);
+  // Before the rest, because the first reason counts, and this one says what is lost.
   for (const name of (await listKeySlots(store, vaultId, signal)).damaged) {
     const loss = await describeLostSlot(store, name, signal);
     damage.addObject({ name, verdict: "damaged", reason: `it is no whole key slot: ${loss}` });
   }
+  const state = await checkStore({ store, vaultId, keys: undefined, signal }, damage);
   let totals = { objects: 0, bytes: 0 };
   if (depth === "objects") totals = await checkObjects(state, damage, options);
   return {
