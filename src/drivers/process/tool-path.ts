@@ -49,6 +49,8 @@ const TOOL_PACKAGES: Readonly<Record<string, string>> = {
  * Errors: ToolMissing (after-change) with the package to install.
  */
 export async function resolveTool(command: string): Promise<string> {
+  // It runs us, so it is there; access(2) would ask for the user alone, without our capabilities.
+  if (command === process.execPath) return command;
   const folders = isAbsolute(command) ? [""] : TOOL_SEARCH_PATH.split(":");
   for (const folder of folders) {
     const path = folder === "" ? command : join(folder, command);
