@@ -21,6 +21,8 @@ import { createTempFolder } from "./temp-folder.ts";
 
 const readyTimeoutMs = 60_000;
 const askAgainAfterMs = 200;
+/** A port that was free may be taken by the time that its server binds it; then all starts anew. */
+const startsMax = 3;
 const memoryBytes = 4 * 1024 ** 3;
 
 /** A kind of bucket. */
@@ -46,6 +48,17 @@ const credentials: S3Credentials = {
 
 /** Starts the gateway and waits until it answers to its user. Disposing ends it and removes everything. */
 export async function startRadosgw(): Promise<Radosgw> {
+  for (let started = 1; ; started++) {
+    try {
+      return await startOnce();
+    } catch (error) {
+      if (started === startsMax) throw error;
+      console.log(`radosgw did not start, once more: ${String(error)}`);
+    }
+  }
+}
+
+async function startOnce(): Promise<Radosgw> {
   const startedMs = performance.now();
   const stack = new AsyncDisposableStack();
   try {
