@@ -11,8 +11,9 @@ import {
   formatTime,
   printable,
 } from "#cli/format.ts";
+import type { CliEnvironment } from "#cli/environment.ts";
 import type { VaultSession } from "#cli/open-vault.ts";
-import { toPointOutput } from "#cli/output.ts";
+import { type OutputForm, printResult, printWarnings, toPointOutput } from "#cli/output.ts";
 import { setBackWarnings } from "#cli/vault-memory.ts";
 
 /** What a disk is doing, as progress lines say it. */
@@ -52,6 +53,23 @@ export function toBackupOutput(
     durationMs: Math.round(outcome.durationMs),
     warnings: [...setBackWarnings(session.store, session.setBack), ...outcome.warnings],
   };
+}
+
+/** Prints what a backup came to, its warnings first. */
+export function printBackup(
+  environment: Pick<CliEnvironment, "terminal">,
+  form: OutputForm,
+  done: {
+    readonly outcome: BackupOutcome;
+    readonly session: Pick<VaultSession, "store" | "setBack">;
+  },
+): void {
+  const { outcome, session } = done;
+  printWarnings(environment, outcome.warnings);
+  printResult(environment, form, {
+    document: toBackupOutput(outcome, session),
+    lines: backupLines(outcome),
+  });
 }
 
 /** The lines of a backup. */

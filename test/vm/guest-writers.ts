@@ -1,5 +1,6 @@
 /** Guest processes that write all the time, and what they say afterwards. */
 import assert from "node:assert/strict";
+import type { TestContext } from "node:test";
 
 import { systemClock } from "#base/clock.ts";
 import { GuestAgent } from "#drivers/guest/guest-agent.ts";
@@ -15,6 +16,8 @@ import type { DrivenVm } from "./driven-vm.ts";
 /** Acknowledgements that must have come before a test does harm. */
 const firstRecords = 3;
 const ackTimeoutMs = 60_000;
+/** What a guest may wait at most, by its own clock. */
+const gapSecondsMax = 10;
 
 /** The acknowledged writer on one file of a VM, and the host's side of it. */
 export class AcknowledgedWriter implements Disposable {
@@ -86,7 +89,7 @@ export async function startGapMeter(vm: DrivenVm): Promise<void> {
 }
 
 /** The longest time in seconds between two writes that were done, up to now. */
-export async function readLongestGap(vm: DrivenVm): Promise<number> {
+async function readLongestGap(vm: DrivenVm): Promise<number> {
   const script = `
     lines=$(wc -l </run/gap-log)
     tries=0
@@ -98,6 +101,13 @@ export async function readLongestGap(vm: DrivenVm): Promise<number> {
   const gap = Number(await runInGuest(vm.exec, script));
   assert.ok(Number.isFinite(gap), "the guest measured gaps");
   return gap;
+}
+
+/** The guest never waited longer than it may for whatever died; `when` says after what. */
+export async function assertShortGap(vm: DrivenVm, t: TestContext, when: string): Promise<void> {
+  const gap = await readLongestGap(vm);
+  t.diagnostic(`${when}: longest gap so far ${gap.toFixed(2)} s`);
+  assert.ok(gap <= gapSecondsMax, `${when}: the guest waited ${String(gap)} s`);
 }
 
 /** Waits on the host's clock; for letting time pass that is itself the subject of a test. */

@@ -18,9 +18,9 @@ import {
   verifyBeforeCommitOption,
   workOptions,
 } from "#cli/options.ts";
-import { outputFormOf, printResult, printWarnings } from "#cli/output.ts";
+import { outputFormOf } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
-import { backupLines, phaseWords, toBackupOutput } from "#cli/render-backup.ts";
+import { phaseWords, printBackup } from "#cli/render-backup.ts";
 
 /** `kluis image backup`. */
 export const imageBackup: CommandSpec = {
@@ -106,11 +106,7 @@ async function runImageBackup(input: CommandInput, environment: CliEnvironment):
     },
   );
   await display[Symbol.asyncDispose]();
-  printWarnings(environment, outcome.warnings);
-  printResult(environment, form, {
-    document: toBackupOutput(outcome, session),
-    lines: backupLines(outcome),
-  });
+  printBackup(environment, form, { outcome, session });
   return 0;
 }
 

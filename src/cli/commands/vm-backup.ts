@@ -28,7 +28,7 @@ import {
 } from "#cli/options.ts";
 import { outputFormOf, printResult, printWarnings } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
-import { backupLines, phaseWords, toBackupOutput } from "#cli/render-backup.ts";
+import { backupLines, phaseWords, printBackup } from "#cli/render-backup.ts";
 import { snapshotLines, toJobDocument } from "#cli/render-job.ts";
 import { readSnapshotDays, readSpaceWish, snapshotOptions } from "#cli/snapshot-options.ts";
 
@@ -195,11 +195,7 @@ async function backUpWithoutTier(
     },
   );
   await display[Symbol.asyncDispose]();
-  printWarnings(environment, outcome.warnings);
-  printResult(environment, form, {
-    document: toBackupOutput(outcome, session),
-    lines: backupLines(outcome),
-  });
+  printBackup(environment, form, { outcome, session });
   return 0;
 }
 

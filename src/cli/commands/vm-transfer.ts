@@ -16,9 +16,9 @@ import {
   vmOptions,
   workOptions,
 } from "#cli/options.ts";
-import { outputFormOf, printResult, printWarnings } from "#cli/output.ts";
+import { outputFormOf, printResult } from "#cli/output.ts";
 import { ProgressDisplay } from "#cli/progress-display.ts";
-import { backupLines, phaseWords, toBackupOutput } from "#cli/render-backup.ts";
+import { phaseWords, printBackup } from "#cli/render-backup.ts";
 import { toTaskOutput } from "#cli/render-job.ts";
 import { readReserveBytes, reserveOption } from "#cli/snapshot-options.ts";
 
@@ -82,10 +82,6 @@ async function runVmTransfer(input: CommandInput, environment: CliEnvironment): 
     printResult(environment, form, { document, lines: [`Nothing was sent: ${transfer.reason}`] });
     return 0;
   }
-  printWarnings(environment, transfer.outcome.warnings);
-  printResult(environment, form, {
-    document: toBackupOutput(transfer.outcome, session),
-    lines: backupLines(transfer.outcome),
-  });
+  printBackup(environment, form, { outcome: transfer.outcome, session });
   return 0;
 }

@@ -1,5 +1,5 @@
 /** The way to a guest agent: the socket of its channel, or libvirt where that owns the socket. */
-import type { Clock } from "#base/clock.ts";
+import type { Patience } from "./deadline.ts";
 import { connectWhenThere, type LineSocketEvents } from "./line-socket.ts";
 import { parseVirshAgent, VirshAgentChannel } from "./virsh-agent-channel.ts";
 
@@ -18,9 +18,9 @@ export interface AgentChannel {
 export async function openAgentChannel(
   address: string,
   events: LineSocketEvents,
-  options: { readonly timeoutMs: number; readonly clock: Clock; readonly signal?: AbortSignal },
+  patience: Patience,
 ): Promise<AgentChannel> {
   const agent = parseVirshAgent(address);
-  if (agent === undefined) return connectWhenThere(address, events, options);
-  return new VirshAgentChannel(agent, events, options.clock);
+  if (agent === undefined) return connectWhenThere(address, events, patience);
+  return new VirshAgentChannel(agent, events, patience.clock);
 }

@@ -39,3 +39,17 @@ export function assertProgramDone(result: GuestProgramResult, what: string, word
   const reason = words ?? (said === "" ? `exit ${String(result.exitCode)}` : said);
   throw new KluisError("AgentFailed", `Cannot ${what}: ${reason}`);
 }
+
+/** With this a program says before it does anything that the guest has none, or another one. */
+export const NOT_CURRENT_EXIT = 90;
+
+/** Runs the program of the guest; where that is not the one that Kluis brings, puts it there and runs it once more. */
+export async function runCurrentProgram(
+  run: () => Promise<GuestProgramResult>,
+  install: () => Promise<void>,
+): Promise<GuestProgramResult> {
+  const result = await run();
+  if (result.exitCode !== NOT_CURRENT_EXIT) return result;
+  await install();
+  return await run();
+}

@@ -132,7 +132,7 @@ export class GuardLink {
     this.#socket = await connectWhenThere(path, events, {
       timeoutMs: READY_MS_MAX,
       clock: this.#clock,
-      ...(signal === undefined ? {} : { signal }),
+      signal,
     });
     void this.#beat();
   }

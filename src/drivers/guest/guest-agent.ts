@@ -122,7 +122,6 @@ export class GuestAgent implements AsyncDisposable {
   }
 
   async #connect(path: string, patience: Patience): Promise<AgentChannel> {
-    const { signal } = patience;
     try {
       return await openAgentChannel(
         path,
@@ -134,14 +133,10 @@ export class GuestAgent implements AsyncDisposable {
             this.#end(error);
           },
         },
-        {
-          timeoutMs: patience.timeoutMs,
-          clock: patience.clock,
-          ...(signal === undefined ? {} : { signal }),
-        },
+        patience,
       );
     } catch (error) {
-      signal?.throwIfAborted();
+      patience.signal?.throwIfAborted();
       throw unavailable(`its channel does not open: ${(error as Error).message}`, error);
     }
   }

@@ -1,8 +1,8 @@
 /** A connected Unix socket that speaks lines; internal to this folder. */
 import { connect, type Socket } from "node:net";
 
-import type { Clock } from "#base/clock.ts";
 import { QmpLines, type QmpLine } from "#formats/qmp-wire.ts";
+import type { Patience } from "./deadline.ts";
 
 /** Most bytes that wait to be sent; more means that the peer has stopped reading. */
 export const LINE_SOCKET_UNSENT_BYTES_MAX = 1024 * 1024;
@@ -105,10 +105,10 @@ export class LineSocket {
 export async function connectWhenThere(
   path: string,
   events: LineSocketEvents,
-  options: { readonly timeoutMs: number; readonly clock: Clock; readonly signal?: AbortSignal },
+  patience: Patience,
 ): Promise<LineSocket> {
-  const { clock, signal } = options;
-  const deadlineMs = clock.monotonicMs() + options.timeoutMs;
+  const { clock, signal } = patience;
+  const deadlineMs = clock.monotonicMs() + patience.timeoutMs;
   for (;;) {
     signal?.throwIfAborted();
     try {

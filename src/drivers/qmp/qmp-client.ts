@@ -144,7 +144,6 @@ export class QmpClient implements AsyncDisposable {
   }
 
   async #connect(path: string, patience: Patience): Promise<LineSocket> {
-    const { signal } = patience;
     try {
       return await connectWhenThere(
         path,
@@ -156,14 +155,10 @@ export class QmpClient implements AsyncDisposable {
             this.#end(error);
           },
         },
-        {
-          timeoutMs: patience.timeoutMs,
-          clock: patience.clock,
-          ...(signal === undefined ? {} : { signal }),
-        },
+        patience,
       );
     } catch (error) {
-      signal?.throwIfAborted();
+      patience.signal?.throwIfAborted();
       throw failed("open a session with QEMU", (error as Error).message, error);
     }
   }

@@ -180,14 +180,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     await using fixture = await suite.open();
     const { hypervisor, vmId, devices } = fixture;
     await hypervisor.start(vmId);
-    const prng = createPrng(testSeed());
-    const taken: VmSnapshot[] = [];
-    const hashes: (readonly string[])[] = [];
-    for (let round = 0; round < 4; round += 1) {
-      for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
-      hashes.push(await hashDevices(fixture));
-      taken.push(await hypervisor.takeSnapshot(vmId, crash));
-    }
+    const { taken, hashes } = await takeChanged(fixture, 4);
     const [, second, third, fourth] = taken as [VmSnapshot, VmSnapshot, VmSnapshot, VmSnapshot];
     {
       await using reader = await diskOf(second, devices[0].disk).open();
@@ -237,14 +230,7 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
         await using fixture = await suite.open();
         const { hypervisor, vmId, devices } = fixture;
         await hypervisor.start(vmId);
-        const prng = createPrng(testSeed());
-        const taken: VmSnapshot[] = [];
-        const hashes: (readonly string[])[] = [];
-        for (let round = 0; round < 5; round += 1) {
-          for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
-          hashes.push(await hashDevices(fixture));
-          taken.push(await hypervisor.takeSnapshot(vmId, crash));
-        }
+        const { taken, hashes } = await takeChanged(fixture, 5);
         if (state === "stopped") await fixture.shutDown();
         const at = (index: number): VmSnapshot => {
           const snapshot = taken[index];
@@ -455,4 +441,24 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
     const next = await hypervisor.takeSnapshot(vmId, freeze);
     assert.equal(next.consistency.consistency, "file-system", next.consistency.reason);
   });
+}
+
+/** Snapshots, each after random changes of all disks; with the hashes of these as the guest saw them then. */
+async function takeChanged(
+  fixture: HypervisorFixture,
+  rounds: number,
+): Promise<{
+  readonly taken: readonly VmSnapshot[];
+  readonly hashes: readonly (readonly string[])[];
+}> {
+  const { hypervisor, vmId, devices } = fixture;
+  const prng = createPrng(testSeed());
+  const taken: VmSnapshot[] = [];
+  const hashes: (readonly string[])[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    for (const device of devices) await writeRandom(fixture, device, { prng, writes: 4 });
+    hashes.push(await hashDevices(fixture));
+    taken.push(await hypervisor.takeSnapshot(vmId, crash));
+  }
+  return { taken, hashes };
 }

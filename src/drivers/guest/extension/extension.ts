@@ -7,6 +7,8 @@ import type { AgentOptions, GuestAgent } from "../guest-agent.ts";
 import {
   assertProgramDone,
   loadExtensionProgram,
+  NOT_CURRENT_EXIT,
+  runCurrentProgram,
   SAID_CHARACTERS_MAX,
 } from "../extension-program.ts";
 import { runGuestProgram } from "../guest-commands.ts";
@@ -17,13 +19,11 @@ const programPath = `${EXTENSION_HOME}/extension.sh`;
 
 /** How long one call may take unless the caller says otherwise. */
 export const EXTENSION_TIMEOUT_MS = 15_000;
-/** The program in the guest is not the one that this Kluis brings. */
-const notCurrentExit = 90;
 
 /** $1 the program's hash, $2 its path, then what is asked of it. */
 const callScript = `
 sum=$(sha256sum <"$2" 2>/dev/null)
-[ "\${sum%% *}" = "$1" ] || exit ${String(notCurrentExit)}
+[ "\${sum%% *}" = "$1" ] || exit ${String(NOT_CURRENT_EXIT)}
 shift
 exec /bin/sh "$@"
 `;
@@ -79,11 +79,10 @@ export async function callExtension(
   const { hash } = await ownProgram();
   const call = ["-c", callScript, "kluis-extension", hash, programPath, ...args];
   const run = { timeoutMs: EXTENSION_TIMEOUT_MS, ...options };
-  let result = await runGuestProgram(agent, { path: "/bin/sh", args: call }, run);
-  if (result.exitCode === notCurrentExit) {
-    await installExtension(agent, options);
-    result = await runGuestProgram(agent, { path: "/bin/sh", args: call }, run);
-  }
+  const result = await runCurrentProgram(
+    () => runGuestProgram(agent, { path: "/bin/sh", args: call }, run),
+    () => installExtension(agent, options),
+  );
   assertProgramDone(result, `run "${args[0] ?? ""}" of the backup extension in the guest`);
   return result.stdout;
 }

@@ -9,14 +9,15 @@ import type { AgentOptions, GuestAgent } from "../guest-agent.ts";
 import {
   assertProgramDone,
   loadExtensionProgram,
+  NOT_CURRENT_EXIT,
+  runCurrentProgram,
   SAID_CHARACTERS_MAX,
 } from "../extension-program.ts";
 import { runGuestProgram, writeGuestFile, type GuestProgramResult } from "../guest-commands.ts";
 
 /** Starting PowerShell takes seconds; listing the writers, half a minute at most. */
 const PROGRAM_TIMEOUT_MS = 30_000;
-/** Exit codes of the scripts below. */
-const notCurrentExit = 90;
+/** Exit code of the scripts below: a policy forbids them to run the program. */
 const forbiddenExit = 91;
 /** An argument of the extension: nothing that PowerShell would read as more than a word. */
 const wordPattern = /^[A-Za-z0-9+/=-]+$/;
@@ -40,8 +41,8 @@ function Send-Base64([string]$Text) {
 
 /** Runs a verb of the program where it is the one with that hash. */
 function callScript(hash: string, words: readonly string[]): string {
-  return `if (-not (Test-Path -LiteralPath $program)) { exit ${String(notCurrentExit)} }
-if ((Get-Sum $program) -ne '${hash}') { exit ${String(notCurrentExit)} }
+  return `if (-not (Test-Path -LiteralPath $program)) { exit ${String(NOT_CURRENT_EXIT)} }
+if ((Get-Sum $program) -ne '${hash}') { exit ${String(NOT_CURRENT_EXIT)} }
 & $program ${words.map((word) => `'${word}'`).join(" ")}
 exit 0`;
 }
@@ -91,11 +92,10 @@ export async function callWindowsExtension(
     throw new KluisError("Internal", "An argument of the backup extension is no word");
   }
   const script = callScript(hash, words);
-  let result = await runPowerShell(agent, script, options);
-  if (result.exitCode === notCurrentExit) {
-    await install(agent, options);
-    result = await runPowerShell(agent, script, options);
-  }
+  const result = await runCurrentProgram(
+    () => runPowerShell(agent, script, options),
+    () => install(agent, options),
+  );
   assertDone(result, `run "${words[0] ?? ""}" of the backup extension in the guest`);
   return result.stdout;
 }
