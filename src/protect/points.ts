@@ -1,5 +1,6 @@
 /** Recovery points of a vault: listing them, choosing one. */
-import { isKluisError, KluisError } from "#base/kluis-error.ts";
+import { KluisError } from "#base/kluis-error.ts";
+import { isUnreadableManifest } from "#vault/open-manifest.ts";
 import { checkPointId, type RecoveryPoint } from "#vault/recovery-point.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
 
@@ -76,8 +77,7 @@ async function readOne(
   try {
     return await vault.readPoint(name, signal);
   } catch (error) {
-    const isDamage = isKluisError(error, "ObjectCorrupt") || isKluisError(error, "KeyWrong");
-    if (!isDamage) throw error;
+    if (!isUnreadableManifest(error)) throw error;
     return { ...name, code: error.code, message: error.message };
   }
 }

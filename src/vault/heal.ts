@@ -20,6 +20,7 @@ import { readCondemned } from "#vault/gc/session-protocol.ts";
 import { describeLostSlot } from "#vault/keys/lost-access.ts";
 import { listKeySlots } from "#vault/keys/slots.ts";
 import type { DamagedObject, HealedObject, HealOptions, HealReport } from "#vault/copy-report.ts";
+import { isUnreadableManifest } from "#vault/open-manifest.ts";
 import type { PointName, Vault } from "#vault/vault.ts";
 import { readVaultHeader } from "#vault/vault-files.ts";
 import { isInventoried } from "#vault/verify/store-check.ts";
@@ -216,7 +217,7 @@ class Healing {
       return await vault.readPoint(point, this.#options.signal);
     } catch (error) {
       if (isKluisError(error, "RecoveryPointNotFound")) return undefined;
-      if (!isKluisError(error, "ObjectCorrupt")) throw error;
+      if (!isUnreadableManifest(error)) throw error;
       this.#unhealed.set(pointName(point.item, point.pointId), error.message);
       return undefined;
     }

@@ -1,5 +1,5 @@
 /** Opens the manifest of a recovery point; docs/design/vault-format.md §7. */
-import { KluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { type Manifest, parseManifest } from "#formats/manifest.ts";
 import { pointName } from "#formats/store-names.ts";
 import { openContainer } from "#vault/container/container-reader.ts";
@@ -25,5 +25,18 @@ export function openManifest(
     "ObjectCorrupt",
     `Cannot read "${name}": it is the manifest of another recovery point`,
     { details: { object: name } },
+  );
+}
+
+/**
+ * Whether {@link openManifest} could not use the bytes: they are damaged, or sealed under an epoch or by
+ * a version that is not known here. A flipped bit of their header looks like any of the three, so none
+ * of them may end what is done for other recovery points.
+ */
+export function isUnreadableManifest(error: unknown): error is KluisError {
+  return (
+    isKluisError(error, "ObjectCorrupt") ||
+    isKluisError(error, "KeyWrong") ||
+    isKluisError(error, "StoreFormatNewer")
   );
 }

@@ -9,7 +9,8 @@ import { test } from "node:test";
 
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
-import { parseStoreName } from "#formats/store-names.ts";
+import { containerHeaderBytes } from "#formats/container.ts";
+import { parseStoreName, pointName } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
 import { flipObjectBit } from "#testing/damage.ts";
 import { FaultyStore } from "#testing/faulty-store.ts";
@@ -97,6 +98,24 @@ test("copy damage: holds back the points that damage touches, and copies all oth
   }
   console.log(`${cases} kinds of damage, ${heldBack} points held back until it was repaired`);
   assert.ok(cases > 10 && heldBack > 0 && heldBack < cases * world.points.length);
+});
+
+test("copy damage: any flipped bit in the header of a manifest is that of one point", async () => {
+  const world = await createCopyWorld(random);
+  const sound = await contentOf(world.primary);
+  const [manifest = ""] = await namesOf(world.primary, "manifest");
+  for (let byte = 0; byte < containerHeaderBytes; byte++) {
+    const store = createMemoryStore(sound);
+    await flipObjectBit(store, manifest, 8 * byte + random.integer(0, 7));
+    const secondary = createMemoryStore();
+    const report = await replicateVault(copyOptions({ ...world, primary: store }, secondary));
+    const held = report.heldBack.map(({ item, pointId }) => pointName(item, pointId));
+    assert.deepEqual(held, [manifest], `byte ${byte}`);
+    const healing = { ...copyOptions(world, secondary), store, copy: createMemoryStore(sound) };
+    const { healed, unhealed } = await healVault(healing);
+    const names = unhealed.map(({ name }) => name);
+    assert.deepEqual([healed, names], [[], [manifest]], `byte ${byte}`);
+  }
 });
 
 test("copy damage: what the secondary lost since a point got there holds back the next one", async () => {

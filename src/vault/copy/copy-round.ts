@@ -13,7 +13,7 @@ import type { Manifest } from "#formats/manifest.ts";
 import { parseStoreName, pointName } from "#formats/store-names.ts";
 import type { ObjectInfo } from "#ports/object-store.ts";
 import { openContainer } from "#vault/container/container-reader.ts";
-import { openManifest } from "#vault/open-manifest.ts";
+import { isUnreadableManifest, openManifest } from "#vault/open-manifest.ts";
 import { type PointName, readIndexSegment, type Vault } from "#vault/vault.ts";
 import type { CopyInventory } from "./copy-inventory.ts";
 import {
@@ -209,7 +209,7 @@ export class CopyRound {
         openManifest(this.#options.keys, bytes, { item: parsed.item, pointId: parsed.point });
         this.#inventory.note({ name, sizeBytes: bytes.byteLength, sha256: toSha256(bytes) });
       } catch (error) {
-        const isBad = isKluisError(error, "ObjectCorrupt") || isKluisError(error, "ObjectNotFound");
+        const isBad = isUnreadableManifest(error) || isKluisError(error, "ObjectNotFound");
         // Whoever verifies with a key is told; what is damaged must not be what is expected.
         if (!isBad) throw error;
       }
@@ -254,7 +254,8 @@ export class CopyRound {
       manifest = openManifest(this.#options.keys, bytes, point);
       this.#manifestHashes.set(name, toSha256(bytes));
     } catch (error) {
-      return damagedBy(error);
+      if (!isUnreadableManifest(error)) throw error;
+      return { kind: "damaged", reason: error.message };
     }
     let absent: string | undefined;
     const known = this.#whole.get(point.item) ?? (await this.#readPointThere(there.vault, point));
@@ -291,7 +292,7 @@ export class CopyRound {
       return await vault.readPoint(newest, this.#options.signal);
     } catch (error) {
       const isNone = isKluisError(error, "RecoveryPointNotFound");
-      if (isNone || isKluisError(error, "ObjectCorrupt")) return undefined;
+      if (isNone || isUnreadableManifest(error)) return undefined;
       throw error;
     }
   }
