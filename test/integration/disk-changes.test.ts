@@ -1,13 +1,15 @@
 // Goal: what an overlay or a bitmap names as changed is exactly what was changed, to the page.
 // Method: random writes, zeros and discards by qemu-io, against a model in memory.
 import assert from "node:assert/strict";
+import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 
 import { bytesEqual } from "#base/bytes.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { imageAccess } from "#drivers/disk/image-access.ts";
-import { openDiskImage } from "#drivers/disk/open-disk-image.ts";
+import { readImageInfo } from "#drivers/disk/image-info.ts";
+import { openDiskImage, openKnownImage, readLayerStates } from "#drivers/disk/open-disk-image.ts";
 import { readOverlayExtents } from "#drivers/disk/overlay-extents.ts";
 import type { ChangedExtents } from "#ports/disk.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
@@ -142,6 +144,21 @@ test("overlay: larger than its base, names what was written in the new part", as
   const { extents, sizeBytes } = await readOverlayExtents(top);
   assert.equal(sizeBytes, 48 * MIB);
   assert.deepEqual(extents, [{ offsetBytes: 40 * MIB, lengthBytes: 8192, kind: "data" }]);
+});
+
+test("overlay: replaced while its processes start, it is not read as half the old and half the new one", async () => {
+  await using folder = await createTempFolder();
+  const names = ["base", "o.qcow2", "later.qcow2"].map((name) => join(folder.path, name));
+  const [base = "", overlay = "", later = ""] = names;
+  await writeImage(base, "raw", baseDisk());
+  await createOverlay(overlay, { base, format: "raw" });
+  await createOverlay(later, { base, format: "raw" });
+  const info = await readImageInfo(overlay, { format: "qcow2" });
+  const states = await readLayerStates(info);
+  await rename(later, overlay);
+  await assert.rejects(openKnownImage(info, undefined, states), (error) =>
+    isKluisError(error, "ImageChangedDuringRead"),
+  );
 });
 
 test("overlay: a frozen layer can be read below a writer, an active one is refused", async () => {

@@ -69,6 +69,15 @@ export async function assertSameState(path: string, before: FileState): Promise<
   if (!isSameState(before, now)) throw changed(path);
 }
 
+/** The same of an open file: it is still the one that `path` names, and as it was. */
+export async function assertSameFile(
+  handle: FileHandle,
+  path: string,
+  before: FileState,
+): Promise<void> {
+  if (!isSameState(before, await readHandleState(handle))) throw changed(path);
+}
+
 function isSameState(a: FileState, b: FileState): boolean {
   return (
     a.device === b.device &&

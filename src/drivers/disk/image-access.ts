@@ -25,7 +25,12 @@ import {
   readLayerInfo,
 } from "./image-info.ts";
 import { createQcow2File, openExportTarget } from "./nbd-writer.ts";
-import { openKnownImage, openNbdDisk, type LocalImage } from "./open-disk-image.ts";
+import {
+  openKnownImage,
+  openNbdDisk,
+  readLayerStates,
+  type LocalImage,
+} from "./open-disk-image.ts";
 import { collectOverlay, startOverlayServer } from "./overlay-extents.ts";
 import type { QemuNbd } from "./qemu-nbd.ts";
 import { createRawFile, openDeviceTarget } from "./raw-writer.ts";
@@ -51,9 +56,10 @@ async function openSource(
   }
   const info = await readImageInfo(place, { format: options.format, signal });
   await using owned = new AsyncDisposableStack();
+  const states = hasBacking(info) ? await readLayerStates(info) : undefined;
   // Begun beside the process that reads the image: who opens an overlay asks for its changes next.
-  const overlay = hasBacking(info) ? owned.use(new OverlayServer(info, signal)) : undefined;
-  const image = await openKnownImage(info, signal);
+  const overlay = states === undefined ? undefined : owned.use(new OverlayServer(info, signal));
+  const image = await openKnownImage(info, signal, states);
   owned.use(image.reader);
   const ending = owned.move();
   return {
@@ -91,12 +97,14 @@ class OverlayServer implements AsyncDisposable {
   constructor(info: ImageInfo, signal: AbortSignal | undefined) {
     this.#info = info;
     this.#ahead = startOverlayServer(info, signal);
-    // Told to who asks for the changes.
+    // Started again for who asks for the changes.
     this.#ahead.catch(() => undefined);
   }
 
   async readExtents(signal: AbortSignal | undefined): Promise<ChangedExtents> {
-    const server = await (this.#takeAhead() ?? startOverlayServer(this.#info, signal));
+    // One that could not start ahead may do so now; if not, it says why.
+    const ahead = await this.#takeAhead()?.catch(() => undefined);
+    const server = ahead ?? (await startOverlayServer(this.#info, signal));
     try {
       const { extents } = await collectOverlay(server, signal);
       return extents;

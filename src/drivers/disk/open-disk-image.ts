@@ -57,13 +57,33 @@ export async function openLocalImage(
   return await openKnownImage(await readImageInfo(path, { format, signal }), signal);
 }
 
-/** Opens an image that was looked at before; otherwise as {@link openDiskImage}. */
-export async function openKnownImage(info: ImageInfo, signal?: AbortSignal): Promise<LocalImage> {
+/**
+ * Opens an image that was looked at before; otherwise as {@link openDiskImage}.
+ *
+ * @param states Of {@link readLayerStates}, where another process of the caller reads the image as well
+ *   and was started after them: ImageChangedDuringRead unless both read the same files.
+ */
+export async function openKnownImage(
+  info: ImageInfo,
+  signal?: AbortSignal,
+  states?: readonly (FileState | undefined)[],
+): Promise<LocalImage> {
   if (info.format === "raw" && info.layers.length === 1) {
     const { reader, state } = await openRawReader(info);
     return { reader, info, states: [state] };
   }
-  return openByQemuNbd(info, signal);
+  return openByQemuNbd(info, states ?? (await readLayerStates(info)), signal);
+}
+
+/** What to compare the layers of an image with later; errors of `readReferenceState`. */
+export async function readLayerStates(
+  info: ImageInfo,
+): Promise<readonly (FileState | undefined)[]> {
+  return await Promise.all(
+    info.layers.map(async (layer) =>
+      isLocalFile(layer) ? await readReferenceState(layer.file) : undefined,
+    ),
+  );
 }
 
 /** How an export is opened. */
@@ -112,24 +132,23 @@ function assertUsable(client: NbdClient, uri: string, wanted: readonly string[])
 
 async function openByQemuNbd(
   info: ImageInfo,
+  states: readonly (FileState | undefined)[],
   signal: AbortSignal | undefined,
 ): Promise<LocalImage> {
   const node = toImageNode(info, { withBacking: true });
   const server = await startQemuNbd({ path: info.path, format: info.format, node, signal });
+  const assertUnchanged = async (): Promise<void> => {
+    for (const [index, state] of states.entries()) {
+      if (state !== undefined) await assertSameState(info.layers[index]?.file ?? "", state);
+    }
+  };
   try {
-    const states = await Promise.all(
-      info.layers.map(async (layer) =>
-        isLocalFile(layer) ? await readReferenceState(layer.file) : undefined,
-      ),
-    );
+    // Taken before the process opened the files: a name that changed hands in between shows here.
+    await assertUnchanged();
     const reader = createNbdReader({
       client: server.client,
       translate: (error) => toReadError(info.path, error, server),
-      assertUnchanged: async () => {
-        for (const [index, state] of states.entries()) {
-          if (state !== undefined) await assertSameState(info.layers[index]?.file ?? "", state);
-        }
-      },
+      assertUnchanged,
       close: async () => {
         await server[Symbol.asyncDispose]();
       },

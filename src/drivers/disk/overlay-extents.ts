@@ -56,7 +56,7 @@ export async function startOverlayServer(info: ImageInfo, signal?: AbortSignal):
   });
 }
 
-/** The other half. */
+/** The other half: asks a server of {@link startOverlayServer}, which stays the caller's. Errors: NbdUnsupported (never), DiskReadFailed, Nbd*. */
 export async function collectOverlay(
   { client }: QemuNbd,
   signal?: AbortSignal,

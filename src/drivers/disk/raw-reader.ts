@@ -9,7 +9,12 @@ import { assertInsideDisk } from "#base/range.ts";
 import { readToolLines } from "#drivers/process/tool-lines.ts";
 import type { DiskReader, Extent } from "#ports/disk.ts";
 import { alignExtents } from "./extents.ts";
-import { assertSameState, readReferenceState, type FileState } from "./file-state.ts";
+import {
+  assertSameFile,
+  assertSameState,
+  readReferenceState,
+  type FileState,
+} from "./file-state.ts";
 import { imageInvalid, type ImageInfo } from "./image-info.ts";
 import { isImageWritten } from "./image-lock.ts";
 
@@ -40,6 +45,7 @@ export async function openRawReader(
   try {
     if (await isImageWritten(handle)) throw inUse(info.path);
     const state = await readReferenceState(info.path);
+    await assertSameFile(handle, info.path, state);
     return { reader: new RawReader(info, handle, state), state };
   } catch (error) {
     await handle.close();
