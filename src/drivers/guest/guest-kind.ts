@@ -3,12 +3,11 @@ import { isObject } from "#formats/qmp-wire.ts";
 import type { AgentOptions, GuestAgent } from "./guest-agent.ts";
 
 /** What decides how a guest is brought to rest. */
-export type GuestKind = "windows" | "linux";
+export type GuestKind = "windows" | "linux" | "unknown";
 
 /**
- * Asks the guest what it runs. Whatever does not say that it is Windows is taken for Linux, agents too
- * old to say so included: there a freeze needs a watchdog, which a Windows guest cannot have. Errors:
- * AgentUnavailable (backoff).
+ * Asks the guest what it runs. Whatever answers and does not say that it is Windows is taken for Linux;
+ * an agent too old to answer may be one of Windows. Errors: AgentUnavailable (backoff).
  */
 export async function readGuestKind(
   agent: GuestAgent,
@@ -19,6 +18,6 @@ export async function readGuestKind(
     return isObject(info) && info["id"] === "mswindows" ? "windows" : "linux";
   } catch (error) {
     if (!isKluisError(error, "AgentFailed")) throw error;
-    return "linux";
+    return "unknown";
   }
 }

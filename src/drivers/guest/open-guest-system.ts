@@ -5,7 +5,10 @@ import { readGuestKind } from "./guest-kind.ts";
 import { LinuxGuest } from "./linux-guest.ts";
 import { WindowsGuest } from "./windows/windows-guest.ts";
 
-/** Asks a guest what it runs and looks at it, in a session of its own. Errors: Agent*. */
+/**
+ * Asks a guest what it runs and looks at it, in a session of its own. One that does not say is handled as
+ * Linux and never frozen without a watchdog, which Windows cannot have. Errors: Agent*.
+ */
 export async function openGuestSystem(
   place: GuestPlace,
   request: SnapshotRequest,
@@ -14,5 +17,6 @@ export async function openGuestSystem(
   await using agent = await GuestAgent.open(place.agentSocket, { clock: place.clock, signal });
   const kind = await readGuestKind(agent, { signal });
   if (kind === "windows") return await WindowsGuest.open(agent, { place, request }, signal);
-  return await LinuxGuest.open(agent, request, signal);
+  const asked = kind === "unknown" ? { ...request, mayFreezeUnwatched: false } : request;
+  return await LinuxGuest.open(agent, asked, signal);
 }

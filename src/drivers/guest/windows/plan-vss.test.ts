@@ -70,6 +70,21 @@ test("plan vss: a manual service becomes automatic, a disabled one stays and is 
   assert.match(planVss({ ...usual, isProviderThere: false }, false).obstacle ?? "", /provider/);
 });
 
+test("plan vss: a guest that cannot be frozen is not changed", () => {
+  const asked = { ...usual, start: 3, copyFlag: "true" };
+  assert.deepEqual(planVss(asked, false).change, ["2", "5"]);
+  const own = { before: undefined, after: 5 };
+  for (const facts of [
+    { ...asked, isProviderThere: false },
+    { ...asked, start: 4 },
+    { ...usual, isProviderThere: false, option: 5, own },
+  ]) {
+    const { change, obstacle } = planVss(facts, false);
+    assert.equal(change, undefined);
+    assert.notEqual(obstacle, undefined);
+  }
+});
+
 test("plan vss: an answer of another form is refused", () => {
   const answer = {
     provider: true,

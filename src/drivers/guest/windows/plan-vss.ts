@@ -26,7 +26,7 @@ export interface VssFacts {
 export interface VssPlan {
   /** Why the guest cannot be frozen; absent where it can. */
   readonly obstacle?: string;
-  /** Arguments of the extension's `apply`; absent where nothing is to be changed. */
+  /** Arguments of the extension's `apply`; absent where nothing is to be changed, or frozen. */
   readonly change?: readonly [start: string, option: string];
   readonly evidence: Pick<VssEvidence, "backupType" | "copyAskedBy">;
 }
@@ -65,19 +65,19 @@ export function isCopyFlag(flag: string | undefined): boolean {
 /** Plans the round. `isCopyWished`: the policy asks for a copy, whatever the guest says. */
 export function planVss(facts: VssFacts, isCopyWished: boolean): VssPlan {
   const isCopy = isCopyWished || isCopyFlag(facts.copyFlag);
+  const asked = isCopy ? ({ copyAskedBy: isCopyWished ? "policy" : "guest" } as const) : {};
+  const obstacle = findObstacle(facts);
+  if (obstacle !== undefined) {
+    return { obstacle, evidence: { backupType: typeOf(facts.option), ...asked } };
+  }
   const option = planOption(facts, isCopy);
   const willBe =
     option === "restore" ? afterRestore(facts) : option === "keep" ? facts.option : vssOptions.copy;
   const start = facts.start === starts.manual ? String(starts.automatic) : "keep";
-  const obstacle = findObstacle(facts);
   const isChanged = start !== "keep" || option !== "keep";
   return {
-    ...(obstacle === undefined ? {} : { obstacle }),
     ...(isChanged ? { change: [start, option] } : {}),
-    evidence: {
-      backupType: typeOf(willBe),
-      ...(isCopy ? { copyAskedBy: isCopyWished ? "policy" : "guest" } : {}),
-    },
+    evidence: { backupType: typeOf(willBe), ...asked },
   };
 }
 

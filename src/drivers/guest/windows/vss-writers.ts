@@ -38,16 +38,11 @@ const doneStates: ReadonlySet<number> = new Set([1, 5]);
 /** Waiting for freeze, thaw, or the end of the snapshot. */
 const busyStates: ReadonlySet<number> = new Set([2, 3, 4]);
 
-const englishNoError = "No error";
-/** What vssadmin prints in English for each error that a writer may report. */
-const englishErrors: ReadonlySet<string> = new Set([
-  "Inconsistent shadow copy",
-  "Non-retryable error",
-  "Out of resources",
-  "Retryable error",
-  "Timed out",
-  "Unexpected error",
-]);
+/**
+ * What vssadmin prints for a writer without an error, in the languages in which that is known. No other
+ * word is guessed: writers that all say the same may all have the same error.
+ */
+const noErrorWords: ReadonlySet<string> = new Set(["No error", "Kein Fehler", "Aucune erreur"]);
 
 const guidPattern = /\{([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}/i;
 const statePattern = /\[\s*(\d{1,2})\s*\]/;
@@ -92,29 +87,19 @@ export function judgeVssWriters(writers: readonly VssWriter[] | undefined): Writ
     const names = busy.map(({ name }) => name).join(", ");
     return { kind: "busy", reason: `VSS writers have not ended their part: ${names}` };
   }
-  const noError = findNoError(writers.filter(({ state }) => doneStates.has(state)));
+  const done = writers.filter(({ state }) => doneStates.has(state));
+  const isLanguageKnown = done.some(({ lastError }) => noErrorWords.has(lastError));
   const failed = writers.filter(
     ({ state, lastError }) =>
-      !doneStates.has(state) || (noError !== undefined && lastError !== noError),
+      !doneStates.has(state) || (isLanguageKnown && !noErrorWords.has(lastError)),
   );
   if (failed.length > 0) return { kind: "failed", count, failed };
-  if (noError === undefined) {
-    return { kind: "unknown", reason: "whether the VSS writers had errors cannot be told" };
+  if (!isLanguageKnown) {
+    const words = `"${done[0]?.lastError ?? ""}"`;
+    return {
+      kind: "unknown",
+      reason: `whether the VSS writers had errors cannot be told: Kluis does not know the words ${words}`,
+    };
   }
   return { kind: "succeeded", count };
-}
-
-/**
- * The words for "no error": the English ones where they are there, else those of more than half of the
- * writers, of two at least. A writer may be stable and have an error all the same.
- */
-function findNoError(writers: readonly VssWriter[]): string | undefined {
-  const counts = new Map<string, number>();
-  for (const { lastError } of writers) counts.set(lastError, (counts.get(lastError) ?? 0) + 1);
-  if (counts.has(englishNoError)) return englishNoError;
-  for (const [text, count] of counts) {
-    const isUsual = count >= 2 && count * 2 > writers.length;
-    if (isUsual && !englishErrors.has(text)) return text;
-  }
-  return undefined;
 }
