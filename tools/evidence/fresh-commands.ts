@@ -3,14 +3,14 @@ import { join } from "node:path";
 
 import { isKluisError } from "#base/kluis-error.ts";
 
-import { createStamp, readFigures, writeFigures } from "../../bench/figures.ts";
+import { createStamp, readFreshFigures, writeFigures } from "../../bench/figures.ts";
 import { repositoryRoot } from "../tidy/source-files.ts";
 import type { EvidenceContext } from "./evidence.ts";
 import { cloneInto, type FreshMachine, makeFreshMachine, runOn } from "./fresh-machine.ts";
+import { sharedMsMax } from "./shared-figures.ts";
 
 /** A first run installs everything and builds the lab's guests. */
 const commandTimeoutMs = 90 * 60_000;
-const figuresName = "fresh-commands";
 /** The commands of the README. */
 export const freshLines = { demo: "npm run demo", test: "npm test" } as const;
 
@@ -28,12 +28,10 @@ export interface FreshRun {
   readonly summary: Readonly<Record<string, number>>;
 }
 
-type FreshRuns = Readonly<Partial<Record<FreshName, FreshRun>>>;
-
 /** Runs a command on a new machine, from a clone of the commit that is checked out. */
 export async function runFresh(name: FreshName, context: EvidenceContext): Promise<FreshRun> {
-  const stamp = await createStamp(context.signal);
-  const machine = await makeMachine(name, context);
+  const { commit, machine } = await makeMachine(name, context);
+  const stamp = { ...(await createStamp(context.signal)), commit };
   const startMs = performance.now();
   const summary: Record<string, number> = {};
   const isGood = await runLine(context, machine, freshLines[name], (text) => {
@@ -41,31 +39,38 @@ export async function runFresh(name: FreshName, context: EvidenceContext): Promi
     if (key !== undefined) summary[key] = Number(value);
   });
   const durationMs = performance.now() - startMs;
-  const run: FreshRun = { isGood, durationMs, description: machine.description, summary };
-  const kept = await readFigures<FreshRuns>(figuresName);
-  const others = kept?.stamp.commit === stamp.commit ? kept.figures : {};
-  await writeFigures(figuresName, { stamp, figures: { ...others, [name]: run } }, "whole");
-  return run;
+  const figures: FreshRun = { isGood, durationMs, description: machine.description, summary };
+  await writeFigures(figuresName(name), { stamp, figures }, "whole");
+  return figures;
 }
 
-/** What the command last came to with the commit that is checked out; runs it where it has not run. */
+/**
+ * What the command came to in the last hour with the commit that is checked out, on this machine; runs
+ * it where it has not run.
+ */
 export async function readOrRunFresh(name: FreshName, context: EvidenceContext): Promise<FreshRun> {
   const { commit } = await createStamp(context.signal);
-  const kept = await readFigures<FreshRuns>(figuresName);
-  const run = kept?.stamp.commit === commit ? kept.figures[name] : undefined;
-  if (run === undefined) return await runFresh(name, context);
+  const kept = await readFreshFigures<FreshRun>(figuresName(name), sharedMsMax, context.signal);
+  if (kept?.stamp.commit !== commit) return await runFresh(name, context);
   context.log(`figures of an earlier run, of the same commit on this machine`);
-  return run;
+  return kept.figures;
 }
 
-async function makeMachine(name: FreshName, context: EvidenceContext): Promise<FreshMachine> {
+function figuresName(name: FreshName): string {
+  return `fresh-${name}`;
+}
+
+async function makeMachine(
+  name: FreshName,
+  context: EvidenceContext,
+): Promise<{ readonly machine: FreshMachine; readonly commit: string }> {
   const line = freshLines[name];
   const root = join(context.scratch, line.replaceAll(" ", "-"));
   context.log(`making a fresh machine for ${line}`);
   const machine = await makeFreshMachine(root, context.signal);
-  await cloneInto(machine, repositoryRoot, context.signal);
-  context.log(`${machine.description}: ${line}`);
-  return machine;
+  const commit = await cloneInto(machine, repositoryRoot, context.signal);
+  context.log(`${machine.description}: ${line} of commit ${commit}`);
+  return { machine, commit };
 }
 
 async function runLine(

@@ -52,14 +52,15 @@ export async function makeFreshMachine(root: string, signal: AbortSignal): Promi
   return { root, description: `${name}, Node ${node}` };
 }
 
-/** Clones the commit that is checked out in `repository` into the machine. */
+/** Clones the commit that is checked out in `repository` into the machine; returns its hash. */
 export async function cloneInto(
   machine: FreshMachine,
   repository: string,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<string> {
   const target = join(machine.root, cloneFolder);
   await readOutput("git", ["clone", "--quiet", "--no-hardlinks", repository, target], signal);
+  return await readOutput("git", ["-C", target, "rev-parse", "HEAD"], signal);
 }
 
 /**

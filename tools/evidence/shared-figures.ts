@@ -2,8 +2,8 @@
 import { readFreshFigures } from "../../bench/figures.ts";
 import type { EvidenceContext } from "./evidence.ts";
 
-/** How old figures may be. */
-const sharedMsMax = 60 * 60_000;
+/** How old figures may be that several evidences share. */
+export const sharedMsMax = 60 * 60_000;
 
 /** The figures of that name, of the very same files on this machine in the last hour, or measured now. */
 export async function readOrMeasure<T>(

@@ -79,7 +79,7 @@ const pageCacheBytes = 16 * 1024 * 1024;
 const segmentObjectBytes = 1024;
 /** Segments that are read from the vault at the same time. */
 const readsAtOnce = 4;
-/** A snapshot is written when the last lacks so many entries, or this share, or so many segments. */
+/** A snapshot is written when the last lacks so many entries that are also this share, or so many segments. */
 const snapshotEntries = 2048;
 const snapshotShare = 1 / 32;
 const snapshotSegments = 64;
