@@ -212,20 +212,26 @@ async function measureOpenFromFiles(
   return { openFromFiles: timer.rate };
 }
 
+/** One by one, as a backup asks. */
+function countFound(index: BlockIndex, ids: Uint8Array): number {
+  let found = 0;
+  for (let at = 0; at < ids.length; at += idBytes) if (index.has(ids, at)) found++;
+  return found;
+}
+
 function measureHas(
   index: BlockIndex,
   what: { readonly first: number; readonly count: number; readonly expected: 0 | 1 },
 ): Rate {
   const timer = new Timer();
-  const found = new Uint8Array(batchIds);
   for (let done = 0; done < what.count; done += batchIds) {
     const count = Math.min(batchIds, what.count - done);
     const ids = syntheticIds(key, what.first + done, count);
+    let found = 0;
     timer.run(count, () => {
-      index.hasMany(ids, found.subarray(0, count));
+      found = countFound(index, ids);
     });
-    const right = found.subarray(0, count).every((is) => is === what.expected);
-    assert(right, "each lookup gave the right answer");
+    assert(found === count * what.expected, "each lookup gave the right answer");
   }
   return timer.rate;
 }
@@ -267,14 +273,11 @@ function measureRandom(index: BlockIndex, entries: number, batches: number): Rat
       const first = random.below(entries / 2) * 2;
       ids.set(syntheticIds(key, first, 1), at * idBytes);
     }
-    const found = new Uint8Array(count);
+    let found = 0;
     timer.run(count, () => {
-      index.hasMany(ids, found);
+      found = countFound(index, ids);
     });
-    assert(
-      found.every((is) => is === 1),
-      "each block was found",
-    );
+    assert(found === count, "each block was found");
   }
   return timer.rate;
 }

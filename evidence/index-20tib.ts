@@ -39,7 +39,7 @@ async function run(context: EvidenceContext): Promise<EvidenceOutcome> {
     figure:
       `${millions(entries)} M entries: memory ${Math.ceil(memoryBytes / mebibyte)} of ` +
       `${Math.floor(bytesMost / mebibyte)} MiB, misses ${millions(miss.perSecond)} M/s, ` +
-      `hits in order ${millions(hitInOrder.perSecond)} M/s with the full id checked, many ids a call; ` +
+      `hits in order ${millions(hitInOrder.perSecond)} M/s with the full id checked; ` +
       `random hits ${thousands(hitRandom.perSecond)} k/s, cold ${thousands(hitRandomCold.perSecond)} k/s, ` +
       `warm open ${Math.round(openWarmMs)} ms, rebuild ${millions(rebuild.perSecond)} M/s; ` +
       `a page-run block takes ${pageBlockTableBytes.toFixed(1)} B of memory and ${pageBlockFileBytes.toFixed(1)} B of cache file`,

@@ -11,7 +11,6 @@ import { systemClock, type Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { systemRandom, type RandomSource } from "#base/random.ts";
 import { Semaphore } from "#base/semaphore.ts";
-import { idBytes } from "#formats/geometry.ts";
 import { fromIndexColumns, type IndexPack, toIndexColumns } from "#formats/index-segment.ts";
 import { PageCache } from "#vault/cache/page-cache.ts";
 import { SegmentCache } from "#vault/cache/segment-cache.ts";
@@ -23,7 +22,7 @@ import {
   type LoadedSegment,
   type PackExtent,
 } from "./entry-reader.ts";
-import { IdTable, warmIdsMax } from "./id-table.ts";
+import { IdTable } from "./id-table.ts";
 import { repairsPerReadMax, SegmentLoader, type SegmentReader } from "./segment-loader.ts";
 import { type LostSegment, SegmentRepairs } from "./segment-repairs.ts";
 import { decodeSnapshot, encodeSnapshot, type TableSnapshot } from "./table-snapshot.ts";
@@ -197,18 +196,6 @@ export class BlockIndex implements AsyncDisposable {
     } catch (error) {
       this.#repairs.start(this.#repairs.damagedBy(error));
       return false;
-    }
-  }
-
-  /**
-   * {@link has} for `found.length` ids, one after the other in `ids`; 1 in `found` for yes. In a large index
-   * more than twice as fast as one by one.
-   */
-  hasMany(ids: Uint8Array, found: Uint8Array): void {
-    for (let first = 0; first < found.length; first += warmIdsMax) {
-      const end = Math.min(first + warmIdsMax, found.length);
-      this.#table.warm(ids, first * idBytes, end - first);
-      for (let at = first; at < end; at++) found[at] = this.has(ids, at * idBytes) ? 1 : 0;
     }
   }
 

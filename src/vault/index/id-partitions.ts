@@ -104,35 +104,6 @@ export class IdPartitions {
     return -1;
   }
 
-  /**
-   * Reads the lines of memory that {@link find} will want, for `count` partitions and the upper words of
-   * hashes, which are spent. Nothing but the time of the next finds depends on it; see {@link IdTable.warm}.
-   */
-  warm(partitions: Uint32Array, highs: Uint32Array, count: number): void {
-    const { slabOf, offsetOf, halves, bytes, words } = this.#memory;
-    let seen = 0;
-    for (let at = 0; at < count; at++) {
-      const partition = partitions[at] as number;
-      const heads = halves[slabOf[partition] as number] as Uint16Array;
-      const bucket = bucketIn(this.#depths[partition] as number, highs[at] as number);
-      seen ^= heads[((offsetOf[partition] as number) >>> 1) + bucket] as number;
-    }
-    // Where an entry lies depends on what was just read.
-    for (let at = 0; at < count; at++) {
-      const partition = partitions[at] as number;
-      const slab = slabOf[partition] as number;
-      const offset = offsetOf[partition] as number;
-      const bucket = bucketIn(this.#depths[partition] as number, highs[at] as number);
-      const start = startOf(halves[slab] as Uint16Array, offset >>> 1, bucket);
-      const tagsAt = offset + headBytes + 4 * (this.#capacities[partition] as number);
-      // An empty bucket may start behind the slab's end: that counts as 0 here.
-      seen ^= (bytes[slab] as Uint8Array)[tagsAt + start] as number;
-      seen ^= (words[slab] as Uint32Array)[((offset + headBytes) >>> 2) + start] as number;
-    }
-    // Kept somewhere, or the compiler would leave the reading out.
-    highs[0] = seen;
-  }
-
   /** The number of the entry at a place. */
   numberAt(partition: number, place: number): number {
     const memory = this.#memory;
@@ -332,12 +303,7 @@ interface Chunk {
 }
 
 function bucketOf(depth: number, hash: IdHash): number {
-  return bucketIn(depth, hash.high);
-}
-
-/** The bucket that the upper word of a hash names in a partition. */
-function bucketIn(depth: number, high: number): number {
-  return (high << depth) >>> (32 - bucketBits);
+  return (hash.high << depth) >>> (32 - bucketBits);
 }
 
 /** The stored bits of a hash, from the highest bit of the word on. */

@@ -9,9 +9,6 @@ import { assert } from "#base/assert.ts";
 import { idBytes } from "#formats/geometry.ts";
 import { depthMax, type IdHash, IdPartitions, partitionCountMax } from "./id-partitions.ts";
 
-/** Ids that {@link IdTable.warm} takes at most: of 16 to 128 the number that made lookups fastest. */
-export const warmIdsMax = 32;
-
 /** One partition of a snapshot; `read` fills the arrays that follow, one after the other. */
 export interface PartitionSnapshot {
   readonly depth: number;
@@ -30,9 +27,6 @@ export class IdTable {
   readonly #hash: IdHash = { high: 0, low: 0 };
   #partition = 0;
   #place = -1;
-  /** Of {@link warm}. */
-  readonly #highs = new Uint32Array(warmIdsMax);
-  readonly #sought = new Uint32Array(warmIdsMax);
 
   /** An empty table. */
   constructor() {
@@ -52,27 +46,6 @@ export class IdTable {
   /** Bytes of memory. */
   get memoryBytes(): number {
     return this.#partitions.memoryBytes + this.#directory.byteLength;
-  }
-
-  /**
-   * Prepares {@link first} for `count` ids from `ids[at]` on, at most {@link warmIdsMax}: reads the lines of
-   * memory that it will want. A lookup in a large table waits two or three times for one of them, each
-   * time until it knows where the next one lies; in short loops over many ids a processor waits for
-   * those of several at once.
-   */
-  warm(ids: Uint8Array, at: number, count: number): void {
-    assert(count <= warmIdsMax, "few ids are prepared at once");
-    if (this.#depth === 0) return;
-    const shift = 32 - this.#depth;
-    const highs = this.#highs;
-    const partitions = this.#sought;
-    for (let id = 0; id < count; id++) {
-      const from = at + id * idBytes;
-      const high = highOf(ids, from);
-      highs[id] = high;
-      partitions[id] = this.#directory[high >>> shift] as number;
-    }
-    this.#partitions.warm(partitions, highs, count);
   }
 
   /** The number of the first entry that may have the id at `ids[at]`, or -1. */
@@ -140,7 +113,9 @@ export class IdTable {
 
   #seek(ids: Uint8Array, at: number): void {
     assert(at + idBytes <= ids.byteLength, "an id has 24 bytes");
-    this.#hash.high = highOf(ids, at);
+    const first = ((ids[at] as number) << 24) | ((ids[at + 1] as number) << 16);
+    const second = ((ids[at + 2] as number) << 8) | (ids[at + 3] as number);
+    this.#hash.high = first | second;
     this.#hash.low = (ids[at + 4] as number) >>> 4;
     this.#partition = this.#directory[this.#prefix()] as number;
   }
@@ -179,10 +154,4 @@ export class IdTable {
       at = end;
     });
   }
-}
-
-/** The first 32 bits of the id at `ids[at]`, as a signed number. */
-function highOf(ids: Uint8Array, at: number): number {
-  const first = ((ids[at] as number) << 24) | ((ids[at + 1] as number) << 16);
-  return first | ((ids[at + 2] as number) << 8) | (ids[at + 3] as number);
 }
