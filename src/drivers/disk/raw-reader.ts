@@ -17,12 +17,14 @@ import {
 } from "./file-state.ts";
 import { imageInvalid, type ImageInfo } from "./image-info.ts";
 import { isImageWritten } from "./image-lock.ts";
+import { isOnLocalFileSystem } from "./local-file-system.ts";
 
 /** As many as Node's thread pool takes at once. */
 const RAW_READS_IN_FLIGHT = 4;
 /**
- * Reads of so many bytes are made in this thread: a page from the page cache takes 2 µs of processor time
- * there, and 11 by way of the thread pool, which has to be woken.
+ * Reads of so many bytes from a file system of this host are made in this thread: a page from the page
+ * cache takes 2 µs of processor time there, and 11 by way of the thread pool, which has to be woken.
+ * Never from a device or by a network: what hangs there must not stop leases, watches and time limits.
  */
 const QUICK_READ_BYTES_MAX = 64 * 1024;
 /** A read that takes longer came from the disk: the next ones go to the pool, several at once. */
@@ -46,7 +48,8 @@ export async function openRawReader(
     if (await isImageWritten(handle)) throw inUse(info.path);
     const state = await readReferenceState(info.path);
     await assertSameFile(handle, info.path, state);
-    return { reader: new RawReader(info, handle, state), state };
+    const mayReadHere = !info.isBlockDevice && (await isOnLocalFileSystem(info.path));
+    return { reader: new RawReader(info, handle, { state, mayReadHere }), state };
   } catch (error) {
     await handle.close();
     throw error;
@@ -59,6 +62,8 @@ class RawReader implements DiskReader {
   readonly #info: ImageInfo;
   readonly #handle: FileHandle;
   readonly #state: FileState;
+  /** Longest read that is made in this thread. */
+  readonly #quickBytesMax: number;
   /** Where the file ends; what a VM sees behind it, up to a whole sector, are zeros. */
   readonly #fileBytes: number;
   readonly #reads = new Set<Promise<void>>();
@@ -66,10 +71,15 @@ class RawReader implements DiskReader {
   /** Reads that go to the thread pool, whatever their size. */
   #pooledReads = 0;
 
-  constructor(info: ImageInfo, handle: FileHandle, state: FileState) {
+  constructor(
+    info: ImageInfo,
+    handle: FileHandle,
+    { state, mayReadHere }: { readonly state: FileState; readonly mayReadHere: boolean },
+  ) {
     this.#info = info;
     this.#handle = handle;
     this.#state = state;
+    this.#quickBytesMax = mayReadHere ? QUICK_READ_BYTES_MAX : 0;
     this.sizeBytes = info.sizeBytes;
     this.#fileBytes = info.isBlockDevice ? info.sizeBytes : Number(state.sizeBytes);
   }
@@ -119,7 +129,7 @@ class RawReader implements DiskReader {
 
   async #readOnce(offsetBytes: number, target: Uint8Array): Promise<number> {
     try {
-      if (target.byteLength > QUICK_READ_BYTES_MAX || this.#pooledReads > 0) {
+      if (target.byteLength > this.#quickBytesMax || this.#pooledReads > 0) {
         this.#pooledReads = Math.max(0, this.#pooledReads - 1);
         return await readAt(this.#handle.fd, target, offsetBytes);
       }
