@@ -1,6 +1,6 @@
 /**
- * Goal: whatever happens to a VM between two backups, the newest recovery point is, byte for byte, what
- * was frozen, and costs what changed. Method: random rounds (the whole run is `evidence/exactness-*.ts`);
+ * Goal: whatever happens to a VM between and during backups, with and without a snapshot tier, each
+ * recovery point is, byte for byte, what was there at its instant, and costs what changed. Method: random rounds (the whole run is `evidence/exactness-*.ts`);
  * qemu-img and a second run of the guest's jobs on the host are the witnesses.
  */
 import assert from "node:assert/strict";

@@ -10,7 +10,7 @@ import { openFileStore } from "#drivers/store/file-store.ts";
 import type { DiskReader } from "#ports/disk.ts";
 import type { Hypervisor } from "#ports/hypervisor.ts";
 import type { VmConfigurations } from "#ports/vm-configurations.ts";
-import { backupFleecedVm } from "#protect/backup-fleeced-vm.ts";
+import { backupFleecedVm, type FleecedBackupRequest } from "#protect/backup-fleeced-vm.ts";
 import type { BackupOutcome } from "#protect/backup-run.ts";
 import { backupVm, toVmItemId, type VmBackupDeps, type VmBackupJob } from "#protect/backup-vm.ts";
 import { fromVault } from "#protect/restore.ts";
@@ -38,7 +38,7 @@ export interface Protection extends AsyncDisposable {
   /** The same where the transfer has to succeed; throws its error. */
   backUp(options?: BackUpOptions): Promise<BackupOutcome>;
   /** Makes a recovery point without a snapshot tier, by another driver of the same VM. */
-  backUpFleeced(by: Hypervisor): Promise<BackupOutcome>;
+  backUpFleeced(by: Hypervisor, request?: Partial<FleecedBackupRequest>): Promise<BackupOutcome>;
 }
 
 /** A VM of any driver. */
@@ -105,7 +105,7 @@ export async function protectVm(vm: ProtectableVm): Promise<Protection> {
       if (transfer.status === "Skipped") throw new Error(`skipped: ${transfer.reason}`);
       return { ...transfer.outcome, warnings };
     },
-    backUpFleeced: (by) =>
+    backUpFleeced: (by, request) =>
       backupFleecedVm(
         {
           vmId,
@@ -113,6 +113,7 @@ export async function protectVm(vm: ProtectableVm): Promise<Protection> {
           consistency: "file-system",
           freezeBudgetMs: 10_000,
           space: { firstFreePercent: 0, reserveBytes: 0 },
+          ...request,
         },
         {
           clock: systemClock,

@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { createDomainConfigurations } from "#drivers/libvirt/domain-configurations.ts";
 import { openLibvirtHypervisor } from "#drivers/libvirt/libvirt-hypervisor.ts";
 import { createVmConfigurations } from "#drivers/qemu/vm-configurations.ts";
+import type { VmStep } from "#drivers/layers/layered-vm.ts";
+import type { Hypervisor } from "#ports/hypervisor.ts";
 import type { GuestExec } from "../../../lab/guest-exec.ts";
 import { JsonChannel } from "../../../lab/json-channel.ts";
 import { LibvirtVms } from "../../../lab/libvirt-vm.ts";
@@ -21,6 +23,8 @@ export interface ExactVm extends ProtectableVm, AsyncDisposable {
   readonly exec: GuestExec;
   /** To open its driver in another process. */
   readonly driverOptions: ChildPlan["options"];
+  /** The same VM through another driver of this process, which is told its steps. */
+  reopen(onStep: (step: VmStep) => Promise<void>): Promise<Hypervisor>;
   /** The original image. */
   imagePath(disk: string): string;
   /** Kills QEMU and waits for its end. */
@@ -60,6 +64,7 @@ async function createQemuVm(dataDiskMiB: number, start: "warm" | "cold"): Promis
     directory: lab.directory,
     exec,
     driverOptions: vm.options,
+    reopen: (onStep) => vm.reopen(onStep),
     imagePath,
     cutPower: () => vm.cutPower(),
     reset: async () => {
@@ -112,6 +117,7 @@ async function createLibvirtVm(dataDiskMiB: number, start: "warm" | "cold"): Pro
     directory,
     exec,
     driverOptions,
+    reopen: (onStep) => openLibvirtHypervisor({ ...driverOptions, onStep }),
     imagePath: (disk) => vm.diskPath(disk),
     cutPower: () => vm.cutPower(),
     reset: async () => {

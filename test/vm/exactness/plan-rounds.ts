@@ -10,6 +10,8 @@ const writtenBytesMin = 4 * MiB;
 const delayMsMax = 700;
 const growthBytesMax = 2 * MiB;
 const sectorBytes = 512;
+/** Rounds that follow one another in one way: long enough for a base and what befalls it. */
+const stretch = { least: 3, most: 6 };
 
 /** What befalls a VM or its backups. */
 export type FaultKind =
@@ -54,6 +56,8 @@ export interface PlannedRound {
   readonly writes: readonly PlannedWrite[];
   /** Written while a machine dies. */
   readonly lastWrite: PlannedWrite;
+  /** Written over the instant of the last backup, where that needs no layer. */
+  readonly liveWrite: PlannedWrite;
   readonly faults: readonly PlannedFault[];
   /** Whether the last backup freezes the guest. */
   readonly isFrozen: boolean;
@@ -61,16 +65,25 @@ export interface PlannedRound {
   readonly isOff: boolean;
   /** Whether snapshots expire first, all that may. */
   readonly isExpiryDue: boolean;
+  /** Whether backups are made without a snapshot tier. */
+  readonly isFleeced: boolean;
 }
 
-/** Plans so many rounds; faults come round in turn, in an order of their own each time. */
+/** Plans so many rounds; faults and ways come round in turn, in an order of their own each time. */
 export function planRounds(
   rounds: number,
   kinds: readonly FaultKind[],
   prng: Prng,
 ): readonly PlannedRound[] {
   let deck: (FaultKind | undefined)[] = [];
+  let isFleeced = prng.below(2) === 0;
+  let left = 0;
   return Array.from({ length: rounds }, (_, index) => {
+    if (left === 0) {
+      isFleeced = !isFleeced;
+      left = stretch.least + prng.below(stretch.most - stretch.least + 1);
+    }
+    left -= 1;
     if (deck.length === 0) deck = shuffle([...kinds, undefined], prng);
     const wanted = [deck.pop(), ...(prng.below(4) === 0 ? [kinds[prng.below(kinds.length)]] : [])];
     const distinct = [...new Set(wanted.filter((kind) => kind !== undefined))];
@@ -81,10 +94,12 @@ export function planRounds(
         ...(prng.below(4) === 0 ? [planWrite(prng, "zeros")] : []),
       ],
       lastWrite: planWrite(prng, prng.below(2) === 0 ? "scattered" : "contiguous"),
+      liveWrite: planWrite(prng, prng.below(2) === 0 ? "scattered" : "contiguous"),
       faults: distinct.map((kind) => planFault(kind, prng)),
       isFrozen: prng.below(3) === 0,
       isOff: prng.below(3) === 0,
       isExpiryDue: prng.below(6) === 0,
+      isFleeced,
     };
   });
 }

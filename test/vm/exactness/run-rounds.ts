@@ -1,7 +1,8 @@
 /**
- * The rounds of an exactness run: the guest writes, something happens to it, a backup is taken, and the
- * newest recovery point is restored and compared, byte for byte, with a copy of the frozen layers by
- * qemu-img and, on the raw disk, with what a second run of the same jobs on the host says.
+ * The rounds of an exactness run: the guest writes, something happens to it, a backup is taken, and each
+ * recovery point, those made while something happened too, is restored and compared, byte for byte: with
+ * copies by qemu-img, of the frozen layers or, without a snapshot tier, of frozen file systems; and on the
+ * raw disk with what a second run of the same jobs on the host says, where the guest may write on.
  */
 import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -12,7 +13,15 @@ import { imageAccess } from "#drivers/disk/image-access.ts";
 import { pageBytes } from "#formats/geometry.ts";
 import { expireSnapshots } from "#protect/expire-snapshots.ts";
 import { dayMs } from "#protect/plan-expiry.ts";
-import { applyRestore, fromVault, prepareRestore } from "#protect/restore.ts";
+import { toVmItemId } from "#protect/backup-vm.ts";
+import type { RestorablePoint } from "#protect/plan-restore.ts";
+import {
+  applyRestore,
+  fromSnapshotDisks,
+  fromVault,
+  prepareRestore,
+  type OpenDisk,
+} from "#protect/restore.ts";
 import type { RecoveryPoint } from "#vault/recovery-point.ts";
 import { createPrng } from "#testing/seed.ts";
 import { storedBytesOf } from "../../../bench/stored-bytes.ts";
@@ -21,6 +30,7 @@ import { protectVm, type Protection } from "../protected-vm.ts";
 import { DiskModel, planFio } from "./disk-model.ts";
 import { createExactVm, type DriverName, type ExactVm } from "./exact-vm.ts";
 import { copyFrozenDisk, findFilePages } from "./frozen-copy.ts";
+import { InstantCopies } from "./instant-copies.ts";
 import {
   faultKindsOf,
   planRounds,
@@ -34,7 +44,9 @@ const dataDiskMiB = 64;
 /** Without a file system, so that every byte of it is one that a job wrote. */
 const rawDisk = "vdb";
 const rawDevice = `/dev/${rawDisk}`;
-const diskNames = ["vda", rawDisk, "vdc"] as const;
+const fileSystemDisks = ["vda", "vdc"] as const;
+/** So slow and so often durable that it goes on over the instant of a backup. */
+const livePace = ["--rate=2m", "--fsync=32"];
 /** Writes all the time on a disk with a file system. */
 const busyScript = `while :; do
   dd if=/dev/urandom of=/data/vdc/busy bs=4k count=8 seek=$((RANDOM % 128)) conv=notrunc
@@ -42,6 +54,17 @@ const busyScript = `while :; do
 done`;
 /** Days by which every snapshot that may expire has expired. */
 const farDays = 3;
+
+/** What a backup under a fault acknowledged, and where the point is at least. */
+interface Told {
+  readonly pointId: string;
+  readonly tier: "snapshot" | "vault";
+}
+
+/** A recovery point to compare. */
+interface CheckedPoint extends RestorablePoint {
+  readonly consistency: string;
+}
 
 /** What a run came to. */
 export interface ExactnessFigures {
@@ -51,8 +74,12 @@ export interface ExactnessFigures {
   readonly writtenBytes: number;
   /** What was not equal, for people. */
   readonly mismatches: readonly string[];
-  /** Rounds in which every disk of every backup was tracked. */
+  /** Rounds in which every disk of every backup was tracked by snapshots. */
   readonly trackedRounds: number;
+  /** The same of those without a snapshot tier, by dirty bitmaps. */
+  readonly bitmapRounds: number;
+  /** Points compared that were acknowledged, or found in the vault, after a fault during their backup. */
+  readonly pointsUnderFault: number;
   /** The largest growth of the store in a tracked round, by the pages written or discarded in it. */
   readonly worstGrowth: number;
   /** Disks that were compared by checksum though no snapshot had been deleted, with the reason. */
@@ -87,7 +114,8 @@ export async function runRounds(options: ExactnessOptions): Promise<ExactnessFig
 class ExactnessRun {
   readonly #vm: ExactVm;
   readonly #protection: Protection;
-  /** Holds `DISK.raw`, each disk as it was frozen for the last recovery point. */
+  readonly #copies: InstantCopies;
+  /** Holds `DISK.raw`, each disk as the last recovery point has it. */
   readonly #folder: string;
   readonly #faults = new Map<FaultKind, number>();
   readonly #mismatches: string[] = [];
@@ -97,6 +125,15 @@ class ExactnessRun {
   #touched = new Set<number>();
   /** Whether a backup since the last point had nothing to track changes by. */
   #isBaseGone = true;
+  /** Whether backups are made without a snapshot tier now. */
+  #isFleeced = false;
+  /** Of the newest point in the vault. */
+  #lastPointId: string | undefined;
+  /** What the guest writes over the instant of a backup. */
+  #liveJob: readonly string[] | undefined;
+  /** Pages changed up to the points of this round, and whether the store grew by just those. */
+  #roundPages = 0;
+  #isRoundExact = true;
   #isRunning = false;
   /** Whether the guest's own writer runs, which every boot ends. */
   #isBusy = false;
@@ -106,21 +143,30 @@ class ExactnessRun {
   #rounds = 0;
   #writtenBytes = 0;
   #trackedRounds = 0;
+  #bitmapRounds = 0;
+  #pointsUnderFault = 0;
   #worstGrowth = 0;
 
-  private constructor(vm: ExactVm, protection: Protection) {
+  private constructor(
+    vm: ExactVm,
+    protection: Protection,
+    witness: { readonly folder: string; readonly copies: InstantCopies },
+  ) {
     this.#vm = vm;
     this.#protection = protection;
-    this.#folder = join(vm.directory, "exactness");
+    this.#folder = witness.folder;
+    this.#copies = witness.copies;
   }
 
   static async open(vm: ExactVm, protection: Protection): Promise<ExactnessRun> {
-    const run = new ExactnessRun(vm, protection);
-    await mkdir(run.#folder);
+    const folder = join(vm.directory, "exactness");
+    await mkdir(folder);
+    const copies = await InstantCopies.open(vm, folder);
+    const run = new ExactnessRun(vm, protection, { folder, copies });
     await run.#start();
     const wipe = `umount /data/${rawDisk}; dd if=/dev/zero of=${rawDevice} bs=64k count=16 conv=notrunc,fsync`;
     await runInGuest(vm.exec, `(${wipe}) 2>/dev/null`);
-    await run.#check(await run.#backUp(false), "the first point");
+    await run.#checkInVault(await run.#backUp(), "the first point");
     return run;
   }
 
@@ -131,6 +177,8 @@ class ExactnessRun {
       writtenBytes: this.#writtenBytes,
       mismatches: this.#mismatches,
       trackedRounds: this.#trackedRounds,
+      bitmapRounds: this.#bitmapRounds,
+      pointsUnderFault: this.#pointsUnderFault,
       worstGrowth: this.#worstGrowth,
       surprises: this.#surprises,
       refusals: this.#refusals,
@@ -141,6 +189,10 @@ class ExactnessRun {
   async apply(round: PlannedRound): Promise<string> {
     const startMs = systemClock.monotonicMs();
     const storedBefore = await storedBytesOf(this.#protection.storePath);
+    const name = `round ${round.number}`;
+    this.#roundPages = 0;
+    this.#isRoundExact = true;
+    await this.#changeWay(round.isFleeced);
     if (round.isExpiryDue) await this.#expire();
     for (const write of round.writes) await this.#write(write);
     for (const fault of round.faults) {
@@ -148,34 +200,46 @@ class ExactnessRun {
       this.#faults.set(fault.kind, (this.#faults.get(fault.kind) ?? 0) + 1);
     }
     await this.#restartDaemon();
-    if (!round.isOff) await this.#start();
-    const wasBaseGone = this.#isBaseGone;
+    // What does not run has a snapshot for nothing, and is refused another way.
+    if (!round.isOff || round.isFleeced) await this.#start();
     const point = await this.#backUpAtLast(round);
-    const name = `round ${round.number}`;
-    const changedPages = await this.#check(point, name);
+    const wasBaseGone = this.#isBaseGone;
+    if (wasBaseGone) this.#isRoundExact = false;
+    await this.#checkInVault(point, name);
+    await this.#endLiveWrite();
     const grown = (await storedBytesOf(this.#protection.storePath)) - storedBefore;
-    const ratio = grown / (changedPages * pageBytes);
+    const ratio = grown / (this.#roundPages * pageBytes);
     this.#noteTracking(point, { name, wasBaseGone, ratio });
     await this.#start();
     this.#rounds += 1;
     const faults = round.faults.map(({ kind, moment }) => `${kind} (${moment})`).join(", ");
     const seconds = ((systemClock.monotonicMs() - startMs) / 1000).toFixed(1);
-    return `${name}: ${faults || "no fault"}; ${changedPages} pages, growth ${ratio.toFixed(3)}, ${point.consistency}, ${point.disks[1]?.tracking ?? ""}, ${this.#mismatches.length} mismatches, ${seconds} s`;
+    return `${name}: ${faults || "no fault"}; ${this.#roundPages} pages, growth ${ratio.toFixed(3)}, ${point.consistency}, ${point.disks[1]?.tracking ?? ""}, ${this.#mismatches.length} mismatches, ${seconds} s`;
   }
 
   #noteTracking(
     point: RecoveryPoint,
     round: { readonly name: string; readonly wasBaseGone: boolean; readonly ratio: number },
   ): void {
-    const untracked = point.disks.filter(({ tracking }) => tracking !== "snapshot-difference");
-    if (untracked.length === 0 && !round.wasBaseGone) {
-      this.#trackedRounds += 1;
+    const wanted = this.#isFleeced ? "dirty-bitmap" : "snapshot-difference";
+    const untracked = point.disks.filter(({ tracking }) => tracking !== wanted);
+    if (untracked.length === 0 && this.#isRoundExact) {
+      if (this.#isFleeced) this.#bitmapRounds += 1;
+      else this.#trackedRounds += 1;
       this.#worstGrowth = Math.max(this.#worstGrowth, round.ratio);
     }
     if (round.wasBaseGone) return;
     for (const { name, trackingReason = "" } of untracked) {
       this.#surprises.push(`${round.name}, ${name}: ${trackingReason}`);
     }
+  }
+
+  /** Backups with and without a snapshot tier do not mix: the next has no base. */
+  async #changeWay(isFleeced: boolean): Promise<void> {
+    if (isFleeced === this.#isFleeced) return;
+    if (isFleeced) await this.#vm.hypervisor.detach(this.#vm.vmId);
+    this.#isFleeced = isFleeced;
+    this.#isBaseGone = true;
   }
 
   async #restartDaemon(): Promise<void> {
@@ -217,7 +281,7 @@ class ExactnessRun {
       case "resize":
         return await this.#grow(fault);
       case "snapshot-deletion":
-        return await this.#deleteSnapshots(fault);
+        return await this.#deleteSnapshots(fault, round);
       case "reboot":
       case "qemu-kill":
       case "libvirtd-kill":
@@ -245,9 +309,14 @@ class ExactnessRun {
     await model.grow(sizeBytes);
   }
 
-  async #deleteSnapshots(fault: PlannedFault): Promise<void> {
+  async #deleteSnapshots(fault: PlannedFault, round: PlannedRound): Promise<void> {
     const { hypervisor, vmId } = this.#vm;
-    if (fault.isOther) await hypervisor.detach(vmId);
+    if (this.#isFleeced) {
+      // One that somebody takes and gives up again: what was written over it is merged into the disk.
+      await hypervisor.takeSnapshot(vmId, { consistency: "crash", freezeBudgetMs: 1_000 });
+      await this.#write(round.lastWrite);
+      await hypervisor.detach(vmId);
+    } else if (fault.isOther) await hypervisor.detach(vmId);
     else {
       const snapshots = await hypervisor.listSnapshots(vmId);
       await hypervisor.releaseSnapshots(vmId, new Set(snapshots.map(({ id }) => id)));
@@ -257,7 +326,7 @@ class ExactnessRun {
 
   /** Something dies while the guest writes, or a backup runs, or nothing goes on. */
   async #interrupt(fault: PlannedFault, round: PlannedRound): Promise<void> {
-    let backup: Promise<void> | undefined;
+    let backup: Promise<Told | undefined> | undefined;
     let job: readonly string[] | undefined;
     if (fault.moment === "writing") {
       job = planJob(round.lastWrite, this.#knownModel().sizeBytes);
@@ -266,15 +335,20 @@ class ExactnessRun {
     if (fault.moment === "backup") backup = this.#backUpUnderFault(round.isFrozen);
     await systemClock.sleep(fault.delayMs);
     await this.#end(fault, backup);
-    await backup;
+    if (backup !== undefined) {
+      await this.#checkUnderFault(await backup, `round ${round.number}, under a fault`);
+    }
     if (job === undefined) return;
     const goesOn = fault.kind === "libvirtd-kill";
-    if (goesOn)
-      await runInGuest(this.#vm.exec, "while pidof fio >/dev/null; do usleep 50000; done");
+    if (goesOn) await this.#waitForFio();
     this.#touch(await this.#knownModel().write(job, goesOn ? "durable" : "unknown"), goesOn);
   }
 
-  async #end(fault: PlannedFault, backup: Promise<void> | undefined): Promise<void> {
+  async #waitForFio(): Promise<void> {
+    await runInGuest(this.#vm.exec, "while pidof fio >/dev/null; do usleep 50000; done");
+  }
+
+  async #end(fault: PlannedFault, backup: Promise<unknown> | undefined): Promise<void> {
     if (fault.kind === "libvirtd-kill") {
       await this.#vm.daemon?.kill();
       this.#isDaemonDown = true;
@@ -285,30 +359,71 @@ class ExactnessRun {
       this.#noteOff();
       return;
     }
-    if (fault.isOther) await this.#vm.reset();
-    else await this.#shutDown(backup);
-    this.#isRunning = fault.isOther;
-    this.#isBusy = false;
+    if (fault.isOther) {
+      await this.#vm.reset();
+      this.#isBusy = false;
+      return;
+    }
+    await this.#shutDown(backup);
+    this.#noteOff();
   }
 
   #noteOff(): void {
     this.#isRunning = false;
     this.#isBusy = false;
+    // Bitmaps go with their QEMU.
+    if (this.#isFleeced) this.#isBaseGone = true;
   }
 
-  async #shutDown(backup: Promise<void> | undefined): Promise<void> {
+  async #shutDown(backup: Promise<unknown> | undefined): Promise<void> {
     // A shutdown is an operation, which waits for no other.
     await backup;
     await this.#vm.shutDown();
   }
 
-  /** A backup in whose middle something dies: it succeeds or says why not. */
-  async #backUpUnderFault(isFrozen: boolean): Promise<void> {
+  /** A backup in whose middle something dies: it succeeds, in part or whole, or says why not. */
+  async #backUpUnderFault(isFrozen: boolean): Promise<Told | undefined> {
     try {
-      await this.#protection.runJob({ consistency: isFrozen ? "file-system" : "crash" });
+      if (this.#isFleeced) {
+        const { pointId } = await this.#backUpFleeced(isFrozen);
+        return { pointId, tier: "vault" };
+      }
+      const consistency = isFrozen ? "file-system" : "crash";
+      const { taken, transfer } = await this.#protection.runJob({ consistency });
+      const pointId = taken.snapshot.label?.pointId ?? "";
+      return { pointId, tier: transfer.status === "Completed" ? "vault" : "snapshot" };
     } catch (error) {
       if (!isKluisError(error)) throw error;
+      return undefined;
     }
+  }
+
+  /** Compares what a backup under a fault acknowledged, and a point that it left in the vault untold. */
+  async #checkUnderFault(told: Told | undefined, name: string): Promise<void> {
+    await this.#restartDaemon();
+    const { hypervisor, vmId } = this.#vm;
+    const { vault } = this.#protection;
+    const newest = (await vault.listPoints(toVmItemId(vmId))).at(-1);
+    if (told?.tier === "vault" && told.pointId !== newest?.pointId) {
+      this.#mismatch(name, "the point that was acknowledged is not in the vault");
+    }
+    if (newest !== undefined && newest.pointId !== this.#lastPointId) {
+      this.#pointsUnderFault += 1;
+      if (this.#isBaseGone) this.#isRoundExact = false;
+      return await this.#checkInVault(await vault.readPoint(newest), name);
+    }
+    if (told?.tier !== "snapshot") return;
+    const snapshots = await hypervisor.listSnapshots(vmId);
+    const snapshot = snapshots.find(({ label }) => label?.pointId === told.pointId);
+    if (snapshot === undefined) {
+      this.#mismatch(name, "the snapshot that was acknowledged is not there");
+      return;
+    }
+    this.#pointsUnderFault += 1;
+    this.#isRoundExact = false;
+    const { consistency } = snapshot.consistency;
+    const point = { pointId: told.pointId, disks: snapshot.disks, consistency };
+    await this.#check(point, fromSnapshotDisks(snapshot), name);
   }
 
   async #expire(): Promise<void> {
@@ -317,17 +432,44 @@ class ExactnessRun {
     await expireSnapshots(vmId, 0, { hypervisor, clock });
   }
 
-  async #backUp(isFrozen: boolean): Promise<RecoveryPoint> {
+  /** Without a round it freezes nothing, and nothing is written over its instant. */
+  async #backUp(round?: PlannedRound): Promise<RecoveryPoint> {
+    const isFrozen = round?.isFrozen === true;
+    if (!this.#isFleeced || round === undefined) {
+      const consistency = isFrozen ? "file-system" : "crash";
+      return (await this.#protection.backUp({ consistency })).manifest;
+    }
+    const model = this.#knownModel();
+    const job = planJob(round.liveWrite, model.sizeBytes);
+    await startInGuest(this.#vm.exec, ["fio", ...planFio(rawDevice, job), ...livePace]);
+    try {
+      return await this.#backUpFleeced(isFrozen);
+    } finally {
+      await this.#waitForFio();
+      // The instant has of it what it has; what was there before is all that it can have instead.
+      await model.write(job, "unknown");
+      this.#liveJob = job;
+    }
+  }
+
+  async #backUpFleeced(isFrozen: boolean): Promise<RecoveryPoint> {
+    this.#copies.expect(isFrozen ? fileSystemDisks : []);
     const consistency = isFrozen ? "file-system" : "crash";
-    const { manifest } = await this.#protection.backUp({ consistency });
-    this.#isBaseGone = false;
-    return manifest;
+    const { hypervisor } = this.#copies;
+    return (await this.#protection.backUpFleeced(hypervisor, { consistency })).manifest;
+  }
+
+  /** The guest has written on behind the instant that the model was settled at. */
+  async #endLiveWrite(): Promise<void> {
+    const job = this.#liveJob;
+    this.#liveJob = undefined;
+    if (job !== undefined) this.#touch(await this.#knownModel().write(job, "durable"));
   }
 
   /** libvirt that died and lost track of a QEMU refuses snapshots until the VM was started again. */
   async #backUpAtLast(round: PlannedRound): Promise<RecoveryPoint> {
     try {
-      return await this.#backUp(round.isFrozen);
+      return await this.#backUp(round);
     } catch (error) {
       const hasLostTrack = round.faults.some(({ kind }) => kind === "libvirtd-kill");
       if (!hasLostTrack || !isKluisError(error, "SnapshotFailed")) throw error;
@@ -335,47 +477,57 @@ class ExactnessRun {
       await this.#vm.shutDown();
       this.#noteOff();
       await this.#start();
-      return await this.#backUp(round.isFrozen);
+      return await this.#backUp(round);
     }
   }
 
-  /** Restores the point and compares it; returns how many pages were written since the last one. */
-  async #check(point: RecoveryPoint, name: string): Promise<number> {
+  async #checkInVault(point: RecoveryPoint, name: string): Promise<void> {
+    this.#lastPointId = point.pointId;
+    this.#isBaseGone = false;
+    await this.#check(point, fromVault(this.#protection.vault, point), name);
+  }
+
+  /** Restores the point and compares it; counts the pages that were changed since the last one. */
+  async #check(point: CheckedPoint, openDisk: OpenDisk, name: string): Promise<void> {
     const restored = join(this.#folder, "restored");
     await mkdir(restored);
+    const pathOf = (disk: string): string => join(restored, `${disk}.raw`);
     const targets = point.disks.map((disk) => ({
       diskName: disk.name,
-      place: join(restored, `${disk.name}.raw`),
+      place: pathOf(disk.name),
       format: "raw" as const,
     }));
-    const deps = {
-      clock: systemClock,
-      images: imageAccess,
-      openDisk: fromVault(this.#protection.vault, point),
-    };
+    const deps = { clock: systemClock, images: imageAccess, openDisk };
     await applyRestore(await prepareRestore(point, { targets, overwrite: false }, deps), deps);
-    let pages = 0;
-    for (const disk of diskNames) {
+    for (const disk of [...fileSystemDisks, rawDisk]) {
       const before = join(this.#folder, `${disk}.raw`);
-      const copy = join(this.#folder, `${disk}.new`);
-      await copyFrozenDisk(this.#vm.imagePath(disk), copy);
-      const differing = await findFilePages(join(restored, `${disk}.raw`), copy);
+      const copy = await this.#copyOf(disk, point);
+      const differing = copy === undefined ? [] : await findFilePages(pathOf(disk), copy);
       if (differing.length > 0) this.#mismatch(name, `${disk}: ${differing.length} pages`);
-      const changed = new Set(await findFilePages(before, copy));
-      pages += disk === rawDisk ? await this.#countRaw(changed, copy, name) : changed.size;
-      await rename(copy, before);
+      const changed = new Set(await findFilePages(before, pathOf(disk)));
+      await rename(pathOf(disk), before);
+      this.#roundPages +=
+        disk === rawDisk ? await this.#countRaw(changed, before, name) : changed.size;
     }
     await rm(restored, { recursive: true });
-    return pages;
+  }
+
+  /** A copy of the disk at the instant of the newest point, by qemu-img; `undefined` where there is none. */
+  async #copyOf(disk: string, { consistency }: CheckedPoint): Promise<string | undefined> {
+    // Without a freeze the guest wrote on while qemu-img read.
+    if (this.#isFleeced) return consistency === "crash" ? undefined : this.#copies.find(disk);
+    const copy = join(this.#folder, `${disk}.new`);
+    await copyFrozenDisk(this.#vm.imagePath(disk), copy);
+    return copy;
   }
 
   /** Compares the raw disk with what must be there; returns how many pages were written or discarded. */
   async #countRaw(changed: ReadonlySet<number>, path: string, name: string): Promise<number> {
-    const copy = await readFile(path);
+    const found = await readFile(path);
     if (this.#model === undefined) {
-      this.#model = await DiskModel.create(join(this.#folder, "model"), copy);
+      this.#model = await DiskModel.create(join(this.#folder, "model"), found);
     } else {
-      const wrong = await this.#model.settle(copy);
+      const wrong = await this.#model.settle(found);
       if (wrong !== undefined) this.#mismatch(name, `page ${wrong} is not what the guest wrote`);
     }
     const union = new Set([...this.#touched, ...changed]);
