@@ -1,17 +1,22 @@
 /**
  * Goal: whoever dies while an instant is kept aside, the guest goes on writing, no acknowledged write
- * is lost, nothing of it stays in QEMU after the next run, and what changed stays known. Method: the
- * work runs in a process of its own that is killed with its group at each step, alone or with QEMU,
- * while a guest process writes numbered records and the host hears which are durable.
+ * is lost, nothing of it stays in QEMU after the next run, and every change since the last base stays
+ * named. Method: the work runs in a process of its own that is killed with its group at each step, alone
+ * or with QEMU, while a guest process writes numbered records and the host hears which are durable; the
+ * next run's instant and changes are compared with copies that another program makes of the disks while
+ * the machine stands still.
  */
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { test, type TestContext } from "node:test";
 
 import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { FleeceRequest } from "#ports/hypervisor.ts";
+import { diskOf, readWhole } from "#testing/suites/hypervisor-fixture.ts";
+import { assertNamed, pagesThatDiffer } from "#testing/suites/fleecing-suite.ts";
 import { ChildRun } from "./child-run.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
-import { listFleeceLeftovers } from "./fleece-witness.ts";
+import { listFleeceLeftovers, openFleeceWitness, type FleeceWitness } from "./fleece-witness.ts";
 import { AcknowledgedWriter, assertShortGap, startGapMeter } from "./guest-writers.ts";
 
 const request: FleeceRequest = {
@@ -41,19 +46,46 @@ function startFleece(vm: DrivenVm, waitAt: VmStep): ChildRun {
   return ChildRun.start({ options, vmId, operation, waitAt });
 }
 
-/** A run that goes to its end; returns the id of its instant, which is the next base. */
-async function runWhole(vm: DrivenVm, baseId: string | undefined): Promise<string> {
-  await using fleece = await vm.hypervisor.takeFleecedSnapshot(vm.vmId, request);
+/** Those that the guest writes on; the first one holds the records. */
+const diskNames = ["vdb", "vdc"] as const;
+/** Small, since they are compared byte by byte. */
+const dataDisksMiB = [64, 64];
+
+/** An instant that is a base now, and what the disks were at it. */
+interface Base {
+  readonly id: string;
+  readonly copies: readonly Uint8Array[];
+}
+
+/**
+ * A run that goes to its end: the instant equals the copies, and what changed since the base is named,
+ * or, with `isGone`, said to be unknown. Returns the next base.
+ */
+async function runWhole(
+  { vmId }: DrivenVm,
+  witness: FleeceWitness,
+  base?: Base & { readonly isGone?: boolean },
+): Promise<Base> {
+  await using fleece = await witness.hypervisor.takeFleecedSnapshot(vmId, request);
   assert.equal(fleece.consistency.consistency, "file-system", fleece.consistency.reason);
-  for (const disk of fleece.disks) {
+  const copies = await Promise.all(diskNames.map((disk) => readFile(witness.pathOf(disk))));
+  for (const [at, name] of diskNames.entries()) {
+    const disk = diskOf(fleece, name);
     await using reader = await disk.open();
-    await reader.read(0, Buffer.alloc(1024 * 1024));
-    if (baseId === undefined) continue;
-    const answer = await disk.changesSince(baseId);
-    assert.ok(answer.known, answer.known ? "" : answer.reason);
+    const now = copies[at] as Uint8Array;
+    assert.deepEqual(pagesThatDiffer(await readWhole(reader), now), [], `${name} at the instant`);
+    if (base === undefined) continue;
+    if (base.isGone === true) {
+      const answer = await disk.changesSince(base.id);
+      assert.ok(!answer.known && /stopped/.test(answer.reason), "the bitmap went with its QEMU");
+      continue;
+    }
+    await assertNamed(fleece, { disk: name, base, at, expected: copies });
+    const changed = pagesThatDiffer(now, base.copies[at] as Uint8Array);
+    assert.ok(name !== diskNames[0] || changed.length > 0, "the guest wrote since the base");
   }
   await fleece.markBase("vault");
-  return fleece.id;
+  return { id: fleece.id, copies };
 }
 
 async function assertOnlyBitmaps(vm: DrivenVm): Promise<void> {
@@ -65,10 +97,11 @@ async function assertOnlyBitmaps(vm: DrivenVm): Promise<void> {
 }
 
 test("fleecing crash: Kluis is killed at each step, QEMU lives", async (t: TestContext) => {
-  await using vm = await createDrivenVm({ rawDisk: "vdb" });
+  await using vm = await createDrivenVm({ dataDisksMiB, rawDisk: "vdb" });
   await vm.hypervisor.start(vm.vmId);
   await startGapMeter(vm);
-  let baseId = await runWhole(vm, undefined);
+  const witness = await openFleeceWitness(vm, diskNames);
+  let base = await runWhole(vm, witness);
   let seed = 1;
   for (let round = 0; round < rounds; round += 1) {
     for (const step of steps) {
@@ -79,7 +112,7 @@ test("fleecing crash: Kluis is killed at each step, QEMU lives", async (t: TestC
       if (!isHeld) await writer.waitForMore();
       await child.kill();
       await writer.waitForMore();
-      baseId = await runWhole(vm, baseId);
+      base = await runWhole(vm, witness, base);
       await assertOnlyBitmaps(vm);
       await writer.waitForMore();
       await writer.stop();
@@ -90,8 +123,10 @@ test("fleecing crash: Kluis is killed at each step, QEMU lives", async (t: TestC
 });
 
 test("fleecing crash: Kluis and QEMU are killed, the VM starts on what was acknowledged", async () => {
-  await using vm = await createDrivenVm({ rawDisk: "vdb" });
+  await using vm = await createDrivenVm({ dataDisksMiB, rawDisk: "vdb" });
   await vm.hypervisor.start(vm.vmId);
+  const witness = await openFleeceWitness(vm, diskNames);
+  let base = await runWhole(vm, witness);
   let seed = 1;
   for (let round = 0; round < rounds; round += 1) {
     for (const step of stepsWithQemu) {
@@ -103,7 +138,7 @@ test("fleecing crash: Kluis and QEMU are killed, the VM starts on what was ackno
       await vm.hypervisor.start(vm.vmId);
       assert.deepEqual(await listFleeceLeftovers(vm), []);
       await writer.assertNothingLost();
-      await runWhole(vm, undefined);
+      base = await runWhole(vm, witness, { ...base, isGone: true });
       await assertOnlyBitmaps(vm);
     }
   }

@@ -77,8 +77,8 @@ async function openWitness(fixture: FleecingFixture): Promise<Witness> {
   return { hypervisor, copies };
 }
 
-/** Pages in which two copies of a disk differ. */
-function pagesThatDiffer(a: Uint8Array, b: Uint8Array): readonly number[] {
+/** Pages in which two copies of a disk, of one size, differ. */
+export function pagesThatDiffer(a: Uint8Array, b: Uint8Array): readonly number[] {
   const pages = Array.from({ length: a.byteLength / PAGE }, (_, page) => page);
   return pages.filter((page) => !samePage(a, b, page));
 }
@@ -224,8 +224,13 @@ function testLifetime(name: string, suite: FleecingSuite): void {
   });
 }
 
-/** Every page that differs from the base is named, and those called zero hold zeros. */
-async function assertNamed(
+/**
+ * Asserts that every page that differs from the base is named, and that those called zero hold zeros.
+ *
+ * @param round Copies of the disks at both instants, by a program that shares nothing with Kluis; `at`
+ *   is the place of `disk` among them.
+ */
+export async function assertNamed(
   fleece: FleecedSnapshot,
   round: {
     readonly disk: string;
