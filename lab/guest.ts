@@ -84,7 +84,14 @@ export async function writeRandomPages(
 }
 
 async function runFio(exec: GuestExec, path: string, options: readonly string[]): Promise<void> {
-  const common = ["--name=lab", "--thread", "--ioengine=psync", "--refill_buffers=1"];
+  // Without the last of these fio takes the same places for every seed.
+  const common = [
+    "--name=lab",
+    "--thread",
+    "--ioengine=psync",
+    "--refill_buffers=1",
+    "--randrepeat=0",
+  ];
   const args = [...common, "--end_fsync=1", `--filename=${path}`, ...options];
   await runInGuest(exec, 'fio "$@"', args);
 }

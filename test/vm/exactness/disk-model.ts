@@ -9,7 +9,14 @@ import { readTool } from "../../../lab/tools.ts";
 
 /** Arguments of fio but for the file; the same bytes go to the same places, in the guest and here. */
 export function planFio(filePath: string, job: readonly string[]): readonly string[] {
-  const common = ["--name=lab", "--thread", "--ioengine=psync", "--refill_buffers=1"];
+  // Without the last of these fio takes the same places for every seed.
+  const common = [
+    "--name=lab",
+    "--thread",
+    "--ioengine=psync",
+    "--refill_buffers=1",
+    "--randrepeat=0",
+  ];
   return [...common, "--end_fsync=1", `--filename=${filePath}`, ...job];
 }
 
