@@ -11,7 +11,7 @@ const faultsLeast = 20;
 /** Points that were acknowledged, or found, after a fault during their backup. */
 const underFaultLeast = 10;
 /** Rounds without a snapshot tier whose changes came from bitmaps. */
-const bitmapRoundsLeast = 20;
+const bitmapRoundsLeast = 15;
 const growthMost = 1.3;
 const seedsMost = 0x7fff_ffff;
 

@@ -8,16 +8,24 @@ import type { Hypervisor } from "#ports/hypervisor.ts";
 import { copyDisk } from "../device-fixture.ts";
 import type { ExactVm } from "./exact-vm.ts";
 
+/** What is done at the next instant. */
+interface Expected {
+  readonly disks: readonly string[];
+  readonly beforeInstant: () => Promise<void>;
+}
+
+const nothing: Expected = { disks: [], beforeInstant: () => Promise.resolve() };
+
 /** See above. */
 export class InstantCopies {
   /** The driver that copies; for one backup at a time. */
   readonly hypervisor: Hypervisor;
-  readonly #state: { wanted: readonly string[]; taken: ReadonlySet<string> };
+  readonly #state: { expected: Expected; taken: ReadonlySet<string> };
   readonly #pathOf: (disk: string) => string;
 
   private constructor(
     hypervisor: Hypervisor,
-    state: { wanted: readonly string[]; taken: ReadonlySet<string> },
+    state: { expected: Expected; taken: ReadonlySet<string> },
     pathOf: (disk: string) => string,
   ) {
     this.hypervisor = hypervisor;
@@ -27,24 +35,28 @@ export class InstantCopies {
 
   /** Copies go to raw files in `folder`. */
   static async open(vm: ExactVm, folder: string): Promise<InstantCopies> {
-    const state = { wanted: [] as readonly string[], taken: new Set<string>() };
+    const state = { expected: nothing, taken: new Set<string>() };
     const pathOf = (disk: string): string => join(folder, `${disk}.instant`);
-    const hypervisor = await vm.reopen((step) => {
+    const hypervisor = await vm.reopen(async (step) => {
+      // The guest's agent is nobody's yet.
+      if (step === "fleece-attached") await state.expected.beforeInstant();
       if (step === "fleece-taken") {
-        for (const disk of state.wanted) {
+        for (const disk of state.expected.disks) {
           const image = { path: vm.imagePath(disk), format: "qcow2", isOpen: true };
           copyDisk(image, pathOf(disk));
         }
-        state.taken = new Set(state.wanted);
+        state.taken = new Set(state.expected.disks);
       }
-      return Promise.resolve();
     });
     return new InstantCopies(hypervisor, state, pathOf);
   }
 
-  /** Forgets older copies; at the next instant these qcow2 images are copied. */
-  expect(disks: readonly string[]): void {
-    this.#state.wanted = disks;
+  /**
+   * Forgets older copies. At the next instant these qcow2 images are copied; shortly before, with the
+   * guest's agent free, `beforeInstant` is called.
+   */
+  expect(disks: readonly string[], beforeInstant = nothing.beforeInstant): void {
+    this.#state.expected = { disks, beforeInstant };
     this.#state.taken = new Set();
   }
 

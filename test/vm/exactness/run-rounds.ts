@@ -441,19 +441,27 @@ class ExactnessRun {
     }
     const model = this.#knownModel();
     const job = planJob(round.liveWrite, model.sizeBytes);
-    await startInGuest(this.#vm.exec, ["fio", ...planFio(rawDevice, job), ...livePace]);
+    let isStarted = false;
     try {
-      return await this.#backUpFleeced(isFrozen);
+      return await this.#backUpFleeced(isFrozen, async () => {
+        await startInGuest(this.#vm.exec, ["fio", ...planFio(rawDevice, job), ...livePace]);
+        isStarted = true;
+      });
     } finally {
-      await this.#waitForFio();
-      // The instant has of it what it has; what was there before is all that it can have instead.
-      await model.write(job, "unknown");
-      this.#liveJob = job;
+      if (isStarted) {
+        await this.#waitForFio();
+        // The instant has of it what it has; what was there before is all that it can have instead.
+        await model.write(job, "unknown");
+        this.#liveJob = job;
+      }
     }
   }
 
-  async #backUpFleeced(isFrozen: boolean): Promise<RecoveryPoint> {
-    this.#copies.expect(isFrozen ? fileSystemDisks : []);
+  async #backUpFleeced(
+    isFrozen: boolean,
+    beforeInstant?: () => Promise<void>,
+  ): Promise<RecoveryPoint> {
+    this.#copies.expect(isFrozen ? fileSystemDisks : [], beforeInstant);
     const consistency = isFrozen ? "file-system" : "crash";
     const { hypervisor } = this.#copies;
     return (await this.#protection.backUpFleeced(hypervisor, { consistency })).manifest;
