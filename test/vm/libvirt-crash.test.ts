@@ -2,12 +2,13 @@
  * Goal: libvirtd may be killed at any moment of a snapshot, while it writes the XML too, and whoever
  * starts the VM afterwards finds every write that was acknowledged; the next snapshot works. Method:
  * libvirtd is killed at random moments after a step, and (each with KLUIS_LONG, else one) right before
- * the rename that ends each of its writes of XML, by strace; the guest writes a number, heard on a
+ * the rename that ends a write of XML: strace first lists those of one snapshot, of all threads, and then
+ * each of them has its kill; the guest writes a number, heard on a
  * channel of the tests' own; QEMU is killed, in half of the random rounds, and the VM started by hand.
  */
 import assert from "node:assert/strict";
-import { readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { readdir, readFile, rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { after, test, type TestContext } from "node:test";
 
 import { systemClock } from "#base/clock.ts";
@@ -31,8 +32,7 @@ const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
 /** What follows each: overlays exist; the XML is written; the instant is taken; the record is written. */
 const steps: readonly VmStep[] = ["created", "attached", "frozen", "taken"];
 
-/** More than libvirt writes in a snapshot. */
-const writesMax = 40;
+const renames = "rename,renameat,renameat2";
 const attachTimeoutMs = 20_000;
 
 const vms = await LibvirtVms.open([2, 2], { isSerial: true });
@@ -109,34 +109,82 @@ test("crash: libvirtd is killed at random moments of a snapshot, nothing is lost
       assert.equal(await readNumbers(vm), `${String(round)}\n${String(round)}\n`);
     }
     t.diagnostic(`${at} + ${String(delayMs)} ms: ${outcome}; next: ${next}`);
-    const snapshots = await hypervisor.listSnapshots(vm.uuid);
-    const older = new Set(snapshots.slice(0, -1).map((snapshot) => snapshot.id));
-    await hypervisor.releaseSnapshots(vm.uuid, older);
+    await releaseOlder(vm, hypervisor);
     assert.equal(await readNumbers(vm), `${String(round)}\n${String(round)}\n`);
   }
 });
 
-/** Has libvirtd die where its calling thread is about to rename a file for the `count`th time. */
-async function dieAtRename(vm: LibvirtVm, count: number): Promise<Daemon> {
+/** A write of XML: the `count`th rename of a thread, by its name and its place among those of that name. */
+interface XmlWrite {
+  readonly thread: string;
+  readonly count: number;
+  readonly file: string;
+}
+
+/** The threads of libvirtd that there are, by their ids. */
+async function listThreads(vm: LibvirtVm): Promise<ReadonlyMap<number, string>> {
+  const folder = `/proc/${String(vm.host.daemon.identity.pid)}/task`;
+  const ids = (await readdir(folder)).map(Number).sort((a, b) => a - b);
+  const seen = new Map<string, number>();
+  const threads = new Map<number, string>();
+  for (const id of ids) {
+    const name = (await readFile(join(folder, String(id), "comm"), "utf8")).trim();
+    const place = (seen.get(name) ?? 0) + 1;
+    seen.set(name, place);
+    threads.set(id, `${name} ${String(place)}`);
+  }
+  return threads;
+}
+
+/** Follows renames of libvirtd until it is stopped. */
+async function trace(
+  vm: LibvirtVm,
+  args: readonly string[],
+): Promise<{ readonly tracer: Daemon; readonly logPath: string }> {
   const logPath = join(vm.directory, "strace.log");
   await rm(logPath, { force: true });
-  const calls = "rename,renameat,renameat2";
-  const { pid } = vm.host.daemon.identity;
-  const die = `inject=${calls}:signal=KILL:when=${String(count)}`;
-  return spawnDaemon("strace", ["-f", "-e", `trace=${calls}`, "-e", die, "-p", String(pid)], {
+  const tracer = await spawnDaemon("strace", ["-e", `trace=${renames}`, ...args], {
     logPath,
     isReady: async () => (await readFile(logPath, "utf8")).includes("attached"),
     readyTimeoutMs: attachTimeoutMs,
   });
+  return { tracer, logPath };
 }
 
-/** Takes a snapshot in which libvirtd dies at one of its writes; `undefined` where it has fewer. */
-async function snapshotUnderWrite(
+/** All writes of XML in one snapshot, in their order, by every thread. */
+async function listWrites(
   vm: LibvirtVm,
-  count: number,
-): Promise<"taken" | "failed" | undefined> {
+  hypervisor: LibvirtHypervisor,
+): Promise<readonly XmlWrite[]> {
+  const { pid } = vm.host.daemon.identity;
+  const threads = await listThreads(vm);
+  const { tracer, logPath } = await trace(vm, ["-f", "-p", String(pid)]);
+  try {
+    await hypervisor.takeSnapshot(vm.uuid, crash);
+  } finally {
+    await tracer.stop();
+  }
+  const counts = new Map<string, number>();
+  const lines = (await readFile(logPath, "utf8")).split("\n");
+  return lines.flatMap((line): readonly XmlWrite[] => {
+    const match = /^(?:\[pid\s+(\d+)\] )?rename\w*\(.*"([^"]+)"[^"]*$/u.exec(line);
+    if (match === null) return [];
+    const thread = threads.get(Number(match[1] ?? pid));
+    assert.ok(thread !== undefined, `a thread that was there before writes: ${line}`);
+    const count = (counts.get(thread) ?? 0) + 1;
+    counts.set(thread, count);
+    return [{ thread, count, file: basename(match[2] ?? "") }];
+  });
+}
+
+/** Takes a snapshot in which libvirtd dies at that write. */
+async function snapshotUnderWrite(vm: LibvirtVm, write: XmlWrite): Promise<"taken" | "failed"> {
   const { daemon } = vm.host;
-  const killer = await dieAtRename(vm, count);
+  const threads = [...(await listThreads(vm))];
+  const id = threads.find(([, thread]) => thread === write.thread)?.[0];
+  assert.ok(id !== undefined, `libvirtd has the thread "${write.thread}"`);
+  const die = `inject=${renames}:signal=KILL:when=${String(write.count)}`;
+  const { tracer } = await trace(vm, ["-e", die, "-p", String(id)]);
   let outcome: "taken" | "failed" = "taken";
   try {
     const hypervisor = await open(vm);
@@ -145,11 +193,16 @@ async function snapshotUnderWrite(
     if (!isKluisError(error)) throw error;
     outcome = "failed";
   } finally {
-    await killer.stop();
+    await tracer.stop();
   }
-  if (daemon.exitStatus !== undefined) return outcome;
-  assert.equal(outcome, "taken", "a libvirtd that lives takes the snapshot");
-  return undefined;
+  assert.ok(daemon.exitStatus !== undefined, `libvirtd died at ${JSON.stringify(write)}`);
+  return outcome;
+}
+
+async function releaseOlder(vm: LibvirtVm, hypervisor: LibvirtHypervisor): Promise<void> {
+  const snapshots = await hypervisor.listSnapshots(vm.uuid);
+  const older = new Set(snapshots.slice(0, -1).map((snapshot) => snapshot.id));
+  await hypervisor.releaseSnapshots(vm.uuid, older);
 }
 
 test("crash: libvirtd is killed at each write of XML in a snapshot, nothing is lost", async (t) => {
@@ -157,26 +210,26 @@ test("crash: libvirtd is killed at each write of XML in a snapshot, nothing is l
   const prng = createPrng(testSeed());
   const hypervisor = await open(vm);
   await hypervisor.start(vm.uuid);
-  const only = isLong ? undefined : 1 + prng.below(4);
-  let writes = 0;
-  for (let count = only ?? 1; count <= (only ?? writesMax); count += 1) {
-    const outcome = await snapshotUnderWrite(vm, count);
-    if (outcome === undefined) break;
-    writes += 1;
-    await writeNumber(vm, count);
+  // As every one that follows: not the first snapshot of the VM.
+  await hypervisor.takeSnapshot(vm.uuid, crash);
+  const writes = await listWrites(vm, hypervisor);
+  await releaseOlder(vm, hypervisor);
+  assert.ok(writes.length >= 3, `libvirt writes XML in a snapshot: ${JSON.stringify(writes)}`);
+  const chosen = isLong ? writes : writes.slice(prng.below(writes.length)).slice(0, 1);
+  for (const [at, write] of chosen.entries()) {
+    const outcome = await snapshotUnderWrite(vm, write);
+    await writeNumber(vm, at);
     await vm.cutPower();
     await vm.host.restart();
     await vm.host.virsh.run(["start", vm.uuid]);
-    const numbers = `${String(count)}\n${String(count)}\n`;
+    const numbers = `${String(at)}\n${String(at)}\n`;
     assert.equal(await readNumbers(vm), numbers);
     await hypervisor.takeSnapshot(vm.uuid, crash);
-    t.diagnostic(`write ${String(count)} of XML: ${outcome}`);
-    const snapshots = await hypervisor.listSnapshots(vm.uuid);
-    const older = new Set(snapshots.slice(0, -1).map((snapshot) => snapshot.id));
-    await hypervisor.releaseSnapshots(vm.uuid, older);
+    const { file, thread, count } = write;
+    t.diagnostic(`write of XML to "${file}", ${String(count)} of thread "${thread}": ${outcome}`);
+    await releaseOlder(vm, hypervisor);
     assert.equal(await readNumbers(vm), numbers);
   }
-  t.diagnostic(`libvirtd was killed at ${String(writes)} writes of XML`);
-  assert.ok(writes >= (isLong ? 3 : 1), "libvirt writes XML in a snapshot");
-  assert.ok(writes < writesMax, "every write had its turn");
+  const all = `${String(chosen.length)} of ${String(writes.length)} writes of XML`;
+  t.diagnostic(`libvirtd was killed at ${all}`);
 });
