@@ -10,11 +10,13 @@ export interface WriteGaps {
   readonly writes: number;
   readonly longestMs: number;
   readonly p99Ms: number;
+  /** From its first write to its last. */
+  readonly lastWriteMs: number;
 }
 
 /**
- * Starts a writer of 4 KiB pages, each followed by fsync, that ends after so many seconds; returns its
- * pid. A page is written when the fsync of the one before has returned.
+ * Starts a writer of 4 KiB pages, each followed by fsync, that ends after so many seconds, and waits
+ * until it has opened its file; returns its pid. A page is written when the fsync of the one before has returned.
  */
 export async function startFsyncWriter(
   exec: GuestExec,
@@ -22,7 +24,7 @@ export async function startFsyncWriter(
   seconds: number,
 ): Promise<number> {
   await runInGuest(exec, `rm -f ${logName}*`);
-  return startInGuest(exec, [
+  const pid = await startInGuest(exec, [
     "fio",
     "--name=gaps",
     "--thread",
@@ -36,21 +38,31 @@ export async function startFsyncWriter(
     `--runtime=${seconds}`,
     `--write_lat_log=${logName}`,
   ]);
+  const opened =
+    'until ls -l "/proc/$2/fd" | grep -qF "$1" || [ ! -e "/proc/$2" ]; do usleep 20000; done';
+  await runInGuest(exec, opened, [path, String(pid)]);
+  return pid;
 }
 
 /** Waits for the end of the writer `pid` and reads the gaps between its writes. */
 export async function readWriteGaps(exec: GuestExec, pid: number): Promise<WriteGaps> {
   const script = `while [ -e "/proc/$1" ] && ! grep -qs ") Z" "/proc/$1/stat"; do usleep 100000; done
     awk -F, '$3 == 1 { if (last != "") print $1 - last; last = $1 }' ${logName}_clat.1.log | sort -n >${logName}
-    awk '{ gaps[NR] = $1 } END { print NR, gaps[NR], gaps[int(NR * 0.99 + 0.999)] }' ${logName}`;
-  const [writes, longestMs, p99Ms] = (await runInGuest(exec, script, [String(pid)]))
+    awk '{ gaps[NR] = $1; sum += $1 } END { print NR, gaps[NR], gaps[int(NR * 0.99 + 0.999)], sum }' ${logName}`;
+  const [writes, longestMs, p99Ms, lastWriteMs] = (await runInGuest(exec, script, [String(pid)]))
     .trim()
     .split(" ")
     .map(Number);
-  if (writes === undefined || longestMs === undefined || p99Ms === undefined || !(writes > 1)) {
+  if (
+    writes === undefined ||
+    longestMs === undefined ||
+    p99Ms === undefined ||
+    lastWriteMs === undefined ||
+    !(writes > 1)
+  ) {
     throw new Error("the guest's writer wrote no log");
   }
-  return { writes, longestMs, p99Ms };
+  return { writes, longestMs, p99Ms, lastWriteMs };
 }
 
 /** Makes so many MiB of a file dirty in the guest's page cache, which keeps them until it is told to sync. */
