@@ -15,7 +15,7 @@ import {
   type RestoreRequest,
 } from "#protect/plan-restore.ts";
 
-/** Disks that are written at once; each has its own threads and buffers. */
+/** Disks that are written at once; they share threads and memory. */
 export const disksInParallel = 4;
 
 /** How far one disk is. */
@@ -89,13 +89,14 @@ export async function applyRestore(plan: RestorePlan, deps: RestoreDeps): Promis
   const failed = new AbortController();
   const signal =
     deps.signal === undefined ? failed.signal : AbortSignal.any([deps.signal, failed.signal]);
-  const permits = new Semaphore(disksInParallel);
+  const disksAtOnce = Math.max(1, Math.min(plan.disks.length, disksInParallel));
+  const permits = new Semaphore(disksAtOnce);
   let failure: { readonly error: unknown } | undefined;
   const work = plan.disks.map((planned) =>
     permits
       .run(async () => {
         signal.throwIfAborted();
-        return await restoreOne(planned, { ...deps, signal });
+        return await restoreOne(planned, { ...deps, signal, disksAtOnce });
       })
       .catch((error: unknown) => {
         failure ??= { error };
@@ -113,7 +114,7 @@ export async function applyRestore(plan: RestorePlan, deps: RestoreDeps): Promis
 
 async function restoreOne(
   planned: PlannedDisk,
-  deps: RestoreDeps & { readonly signal: AbortSignal },
+  deps: RestoreDeps & { readonly signal: AbortSignal; readonly disksAtOnce: number },
 ): Promise<RestoredDiskOutcome> {
   const { disk, place, format, overwrite } = planned;
   const startMs = deps.clock.monotonicMs();
@@ -123,6 +124,7 @@ async function restoreOne(
     deps.signal,
   );
   const bytes = await copyToTarget(reader, writer, {
+    disksAtOnce: deps.disksAtOnce,
     signal: deps.signal,
     onProgress: (doneBytes) =>
       deps.onProgress?.({ disk: disk.name, doneBytes, totalBytes: disk.sizeBytes }),

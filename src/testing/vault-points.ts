@@ -9,7 +9,7 @@ import { computeWindowChecksum } from "#vault/hashing.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { walkMap } from "#vault/map/walk-map.ts";
 import { NodeReader } from "#vault/reader/node-reader.ts";
-import { restoreDisk } from "#vault/reader/restore-disk.ts";
+import { copyToTarget } from "#vault/recovery-point.ts";
 import type { Vault } from "#vault/vault.ts";
 import type { DiskInput } from "#vault/writer/point-writer.ts";
 import { createMemoryReader, createMemoryTarget, MemoryDisk } from "./memory-disk.ts";
@@ -76,8 +76,7 @@ export async function assertPointReads(vault: Vault, kept: KeptPoint): Promise<v
   for (const [at, disk] of kept.manifest.disks.entries()) {
     await using reader = vault.openDisk(disk);
     const target = createMemoryTarget(disk.sizeBytes);
-    const options = { segments: 3, signal: undefined, onProgress: () => {} };
-    await restoreDisk(reader, target.writer, options);
+    await copyToTarget(reader, target.writer, { disksAtOnce: 4, onProgress: () => {} });
     const expected = kept.disks[at];
     const restored = target.committed();
     assert.ok(expected !== undefined && restored !== undefined);

@@ -48,7 +48,7 @@ export interface FlushLimits {
 /** By default: an index segment for some 16 GiB of windows, map packs for some 100 GiB. */
 export const flushLimits: FlushLimits = { entries: 64 * 1024, mapBytes: 24 * 1024 * 1024 };
 /** Bytes of decoded frames that a restore keeps. */
-export const frameCacheBytes = 96 * frameBytesMax;
+export const frameCacheBytes = 80 * frameBytesMax;
 /** Frames that a restore fetches ahead for each worker thread. */
 export const framesAheadPerWorker = 6;
 /** Fetches of neighbouring frames are joined up to this many bytes. */
@@ -57,11 +57,15 @@ export const fetchBytesMax = 4 * frameBytesMax;
 export const openBytesMax = 8 * frameBytesMax;
 /** Bytes between two frames of a pack that are fetched along: a get of their own takes longer. */
 export const fetchGapBytesMax = 64 * 1024;
+/** Bytes on their way to targets, of all disks that are restored at once. */
+export const restoreBytesInFlight = 384 * windowBytes;
 /**
- * A restore reads and writes regions of this size as one: in so much of a disk, frames of an increment
- * are neighbours in their pack and come with one fetch.
+ * Regions of each disk of which those consist: one is read while another is written. They are as large as
+ * can be, since in so much of a disk, frames of an increment are neighbours in their pack and come with one fetch.
  */
-export const restoreSegmentBytes = 64 * windowBytes;
+export const restoreSegmentsPerDisk = 2;
+/** A restore starts a thread for each so many bytes of a disk. */
+export const restoreBytesPerThread = 64 * windowBytes;
 /** Bytes of map frames that are kept decoded. */
 export const nodeCacheBytes = 32 * frameBytesMax;
 /** Reads of single runs of pages in flight for a disk. */

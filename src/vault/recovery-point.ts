@@ -4,7 +4,7 @@ import type { RandomSource } from "#base/random.ts";
 import type { ChangeTracking, Manifest, ManifestDisk } from "#formats/manifest.ts";
 import { createPointId, parsePointId, pointIdTimeMs } from "#formats/store-names.ts";
 import type { DiskReader, DiskWriter } from "#ports/disk.ts";
-import { restoreSegmentBytes } from "#vault/limits.ts";
+import { restoreBytesInFlight, restoreSegmentsPerDisk, segmentBytes } from "#vault/limits.ts";
 import { restoreDisk, type RestoreTotals } from "#vault/reader/restore-disk.ts";
 import type { DiskInput, PointInput, WrittenPoint } from "#vault/writer/point-writer.ts";
 
@@ -38,15 +38,25 @@ export function pointTimeMs(pointId: string): number {
   return pointIdTimeMs(pointId);
 }
 
-/** Bytes in flight for each disk that is restored. */
-export const restoreBytesInFlight = restoreSegmentBytes * 3;
-
-/** Copies a disk of a recovery point to a target and commits that; see `restoreDisk`. */
+/**
+ * Copies a disk of a recovery point to a target and commits that; see `restoreDisk`.
+ *
+ * @param options.disksAtOnce Disks that are copied at the same time, this one included: they share
+ *   `restoreBytesInFlight`. By default 1.
+ */
 export async function copyToTarget(
   reader: DiskReader,
   writer: DiskWriter,
-  options: { readonly signal?: AbortSignal; readonly onProgress: (doneBytes: number) => void },
+  options: {
+    readonly disksAtOnce?: number;
+    readonly signal?: AbortSignal;
+    readonly onProgress: (doneBytes: number) => void;
+  },
 ): Promise<RestoredBytes> {
-  const segments = restoreBytesInFlight / restoreSegmentBytes;
-  return await restoreDisk(reader, writer, { ...options, signal: options.signal, segments });
+  const { disksAtOnce = 1, signal, onProgress } = options;
+  const segments = restoreSegmentsPerDisk;
+  // Of whole segments of a backup, so that most of its frames lie in one region.
+  const parts = Math.floor(restoreBytesInFlight / segments / disksAtOnce / segmentBytes);
+  const bytes = Math.max(1, parts) * segmentBytes;
+  return await restoreDisk(reader, writer, { segments, segmentBytes: bytes, signal, onProgress });
 }

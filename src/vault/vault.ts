@@ -44,7 +44,7 @@ import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import {
   type FlushLimits,
   objectBytesMax,
-  restoreSegmentBytes,
+  restoreBytesPerThread,
   workersMax,
 } from "#vault/limits.ts";
 import type { DiskMap } from "#vault/map/map-source.ts";
@@ -407,7 +407,7 @@ export class Vault implements AsyncDisposable {
     }
     const reading = this.#reading;
     reading.disks++;
-    if (isRestore) reading.pool.warmUp(Math.ceil(disk.sizeBytes / restoreSegmentBytes));
+    if (isRestore) reading.pool.warmUp(Math.ceil(disk.sizeBytes / restoreBytesPerThread));
     return new VaultDiskReader(disk, { access: this.#nodes, blocks: reading.blocks }, async () => {
       reading.disks--;
       if (reading.disks > 0) return;

@@ -14,7 +14,7 @@ import { createMemoryReader, createMemoryTarget, MemoryDisk } from "#testing/mem
 import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
-import { restoreDisk } from "#vault/reader/restore-disk.ts";
+import { copyToTarget } from "#vault/recovery-point.ts";
 import type { Vault } from "#vault/vault.ts";
 import type { DiskInput } from "#vault/writer/point-writer.ts";
 
@@ -44,11 +44,7 @@ async function assertPointReads(vault: Vault, kept: Kept): Promise<void> {
   assert.ok(disk);
   await using reader = vault.openDisk(disk);
   const target = createMemoryTarget(disk.sizeBytes);
-  await restoreDisk(reader, target.writer, {
-    segments: 3,
-    signal: undefined,
-    onProgress: () => {},
-  });
+  await copyToTarget(reader, target.writer, { disksAtOnce: 4, onProgress: () => {} });
   const restored = target.committed();
   assert.ok(restored);
   const expected = new Uint8Array(1024 * 1024);

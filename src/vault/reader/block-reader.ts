@@ -1,11 +1,11 @@
 /**
  * Reads pieces of disks: fetches the frames that hold them, opens and checks them in the workers,
  * and copies the pages into place. Frames opened last are kept, since the pages of an increment
- * lie far apart on the disk but together in a frame. Where a frame is wanted as a whole, as those of a
- * full backup are, and the target is memory that the threads share, it is opened right there.
+ * lie far apart on the disk but together in a frame. Where the target is memory that the threads share,
+ * they copy what they open, and only those frames are kept that go on behind the target.
  */
 import { allEnded } from "#base/all-ended.ts";
-import { bytesEqual, toHex } from "#base/bytes.ts";
+import { asBuffer, bytesEqual, toHex } from "#base/bytes.ts";
 import { present } from "#base/assert.ts";
 import { fromSerializedError, KluisError } from "#base/kluis-error.ts";
 import { Semaphore } from "#base/semaphore.ts";
@@ -14,6 +14,7 @@ import type { ObjectStore } from "#ports/object-store.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
+import { toIdName } from "#vault/map/map-source.ts";
 import { framesAheadPerWorker, openBytesMax } from "#vault/limits.ts";
 import { FrameCache, type HeldFrame, type OpenedFrame } from "#vault/reader/frame-cache.ts";
 import {
@@ -21,24 +22,20 @@ import {
   joinNeighbours,
   type NeededBlock,
   type NeededFrame,
+  type NeededPiece,
   rangeOf,
   toFramesToOpen,
 } from "#vault/reader/frame-run.ts";
 import { frameKeyOf, type Locator, objectNameOf, withCopies } from "#vault/reader/locate.ts";
-import { wholePlaceOf } from "#vault/reader/whole-place.ts";
+import { goesOn } from "#vault/reader/goes-on.ts";
 import type { WorkerPool } from "#vault/workers/worker-pool.ts";
 
-/** Pages to be copied from a block. */
-export interface BlockPiece {
+/** Pages to be copied from a block to their place in the caller's buffer. */
+export interface BlockPiece extends NeededPiece {
   readonly block: Uint8Array;
-  readonly offsetBytes: number;
-  readonly lengthBytes: number;
-  /** Where they belong in the caller's buffer. */
-  readonly targetOffset: number;
 }
 
 interface WantedBlock extends NeededBlock {
-  /** What is to be copied from it. */
   readonly pieces: BlockPiece[];
 }
 
@@ -47,10 +44,8 @@ interface WantedFrame extends NeededFrame {
   readonly blocks: WantedBlock[];
 }
 
-/** A frame whose plaintext goes to one place of the target. */
-interface WholeFrame extends WantedFrame {
-  readonly place: Uint8Array;
-}
+/** What became of a frame: offsets of its checked blocks. */
+type Answer = Set<number> | Error;
 
 /** One call of {@link BlockReader.read}. */
 interface Read {
@@ -114,64 +109,43 @@ export class BlockReader {
   ): Promise<void> {
     signal?.throwIfAborted();
     const read: Read = { target, writes: new Set(), isOver: false };
-    const { whole, others } = this.#part(await this.#group(pieces), target);
-    const copies = this.#hold(others).map(async ({ frame, held }) => {
+    const isShared = target.buffer instanceof SharedArrayBuffer;
+    const frames = await this.#group(pieces);
+    const missing = frames.filter(({ key }) => !this.#cache.has(key));
+    // Held before room is made for others.
+    const held = frames.filter(({ key }) => this.#cache.has(key)).map((frame) => this.#hold(frame));
+    const opening = isShared ? this.#openInto(missing, read) : [];
+    if (!isShared) {
+      this.#open(missing);
+      held.push(...missing.map((frame) => this.#hold(frame)));
+    }
+    const copies = held.map(async ({ frame, hold }) => {
       try {
-        const opened = await held.opened;
+        const opened = await hold.opened;
         if (!read.isOver) this.#copy(frame, opened, target);
       } finally {
-        held.release();
+        hold.release();
       }
     });
     try {
-      await untilAborted(allEnded([...copies, ...this.#openWhole(whole, read)]), signal);
+      await untilAborted(allEnded([...copies, ...opening]), signal);
     } finally {
       read.isOver = true;
       await Promise.allSettled(read.writes);
     }
   }
 
-  /** Frames that are opened in the target, and those that come through the cache. */
-  #part(
-    frames: readonly WantedFrame[],
-    target: Uint8Array,
-  ): { readonly whole: readonly WholeFrame[]; readonly others: readonly WantedFrame[] } {
-    const whole: WholeFrame[] = [];
-    const others: WantedFrame[] = [];
-    const isShared = target.buffer instanceof SharedArrayBuffer;
-    for (const frame of frames) {
-      const at = isShared && !this.#cache.has(frame.key) ? wholePlaceOf(frame) : undefined;
-      if (at === undefined) others.push(frame);
-      else {
-        const place = target.subarray(at, at + frame.location.framePlainBytes);
-        whole.push({ ...frame, place });
-      }
-    }
-    return { whole, others };
-  }
-
-  /** Opens frames in the target; those that lie together come in one get. */
-  #openWhole(frames: readonly WholeFrame[], read: Read): readonly Promise<void>[] {
-    return joinNeighbours(frames, openBytesMax).map((run) =>
-      this.#fetches.run(async () => {
-        if (read.isOver) return;
-        const fetched = await this.#fetch(run);
-        if (read.isOver) return;
-        const places = run.map(({ place }) => place);
-        const opening = this.#openRun(run, fetched, places);
-        read.writes.add(opening);
-        const failure = (await opening).find((answer) => answer instanceof Error);
-        if (failure !== undefined) throw failure;
-      }),
-    );
+  #hold(frame: WantedFrame): { readonly frame: WantedFrame; readonly hold: HeldFrame } {
+    return { frame, hold: this.#cache.hold(frame.key) };
   }
 
   #copy(frame: WantedFrame, opened: OpenedFrame, target: Uint8Array): void {
+    const [from, to] = [asBuffer(opened.plain), asBuffer(target)];
     for (const { id, location, pieces } of frame.blocks) {
       this.#check(opened, id, location);
       for (const { offsetBytes, lengthBytes, targetOffset } of pieces) {
         const start = location.offsetBytes + offsetBytes;
-        target.set(opened.plain.subarray(start, start + lengthBytes), targetOffset);
+        from.copy(to, targetOffset, start, start + lengthBytes);
       }
     }
   }
@@ -180,18 +154,6 @@ export class BlockReader {
   async close(): Promise<void> {
     this.#closed.abort(new KluisError("Cancelled", "Cannot fetch a frame: its reader was closed"));
     await Promise.allSettled(this.#gets);
-  }
-
-  /** Holds what is there before room is made for the rest, and starts to open that. */
-  #hold(frames: readonly WantedFrame[]): { frame: WantedFrame; held: HeldFrame }[] {
-    const hold = (frame: WantedFrame): { frame: WantedFrame; held: HeldFrame } => ({
-      frame,
-      held: this.#cache.hold(frame.key),
-    });
-    const missing = frames.filter(({ key }) => !this.#cache.has(key));
-    const there = frames.filter(({ key }) => this.#cache.has(key)).map(hold);
-    this.#open(missing);
-    return [...there, ...missing.map(hold)];
   }
 
   async #group(pieces: readonly BlockPiece[]): Promise<readonly WantedFrame[]> {
@@ -209,33 +171,80 @@ export class BlockReader {
   /** The blocks of pieces: a block of changed pages has many, and is looked up once. */
   async #locate(pieces: readonly BlockPiece[]): Promise<Iterable<WantedBlock>> {
     const blocks = new Map<string, WantedBlock>();
+    // Pieces of one leaf name a block by the same view.
+    const byView = new Map<Uint8Array, WantedBlock>();
     for (const piece of pieces) {
       const { block: id, offsetBytes, lengthBytes } = piece;
-      const key = toHex(id);
-      const known = blocks.get(key);
-      const block = known ?? { id, location: await this.#locator.locate(id), pieces: [] };
+      let block = byView.get(id);
+      if (block === undefined) {
+        const key = toIdName(id);
+        block = blocks.get(key);
+        if (block === undefined) {
+          block = { id, location: await this.#locator.locate(id), pieces: [] };
+          blocks.set(key, block);
+        }
+        byView.set(id, block);
+      }
       if (offsetBytes + lengthBytes > block.location.lengthBytes) {
         throw blockError(id, block.location, "it is shorter than the map says");
       }
       block.pieces.push(piece);
-      if (known === undefined) blocks.set(key, block);
     }
     return blocks.values();
   }
 
-  /** Starts to open frames that are not there yet; those that lie together come in one get. */
+  /** Starts to open frames that are all kept; what fails is told to those who hold them. */
   #open(frames: readonly WantedFrame[]): void {
     const plainBytesMax = Math.min(openBytesMax, this.#cache.addBytesMax);
     for (const run of joinNeighbours(frames, plainBytesMax)) {
-      const bytes = this.#fetches.acquire().then(() => this.#fetch(run));
-      // What makes the fetch fail is told to those who hold its frames.
-      bytes.catch(() => {});
-      const toAdd = run.map(({ key, location }) => ({ key, plainBytes: location.framePlainBytes }));
-      const opening = this.#cache.add(toAdd, async (places) =>
-        this.#openRun(run, await bytes, places),
-      );
-      void opening.finally(() => this.#fetches.release());
+      void this.#openTogether(run, run, undefined);
     }
+  }
+
+  /** Opens frames and lets the threads copy what is wanted of them; see {@link goesOn} for those that are kept. */
+  #openInto(frames: readonly WantedFrame[], read: Read): readonly Promise<void>[] {
+    const plainBytesMax = Math.min(openBytesMax, this.#cache.addBytesMax);
+    return joinNeighbours(frames, plainBytesMax).map(async (run) => {
+      const kept = run.filter((frame) => goesOn(frame, read.target.byteLength));
+      const failure = (await this.#openTogether(run, kept, read)).find(
+        (answer) => answer instanceof Error,
+      );
+      if (failure !== undefined) throw failure;
+    });
+  }
+
+  /**
+   * Fetches a run with one get and opens it; resolves with what became of each frame, of none where nobody
+   * wants them any more. Does not reject.
+   *
+   * @param kept Those of its frames that go to the cache, where they are on their way when this returns.
+   * @param read Whose target is written by the threads.
+   */
+  async #openTogether(
+    run: readonly WantedFrame[],
+    kept: readonly WantedFrame[],
+    read: Read | undefined,
+  ): Promise<readonly Answer[]> {
+    const isWanted = (): boolean => kept.length > 0 || read?.isOver !== true;
+    const bytes = this.#fetches.acquire().then(() => (isWanted() ? this.#fetch(run) : undefined));
+    // What makes the fetch fail is told below.
+    bytes.catch(() => {});
+    const toAdd = kept.map(({ key, location }) => ({ key, plainBytes: location.framePlainBytes }));
+    let answers: readonly Answer[] = [];
+    await this.#cache.add(toAdd, async (places) => {
+      try {
+        const fetched = await bytes;
+        if (fetched !== undefined && isWanted()) {
+          const placed = new Map(kept.map((frame, at) => [frame, places[at]]));
+          answers = await this.#openRun(run, fetched, { placed, read });
+        }
+      } catch (error) {
+        answers = run.map(() => error as Error);
+      }
+      return answers.filter((_, at) => kept.includes(present(run[at], "a frame has an answer")));
+    });
+    this.#fetches.release();
+    return answers;
   }
 
   async #fetch(run: readonly WantedFrame[]): Promise<Uint8Array> {
@@ -250,16 +259,22 @@ export class BlockReader {
     }
   }
 
-  /** Opens the frames of a run into their places, as one task of a worker. */
+  /** Opens the frames of a run as one task of a worker. */
   async #openRun(
     run: readonly WantedFrame[],
     fetched: Uint8Array,
-    places: readonly Uint8Array[],
-  ): Promise<readonly (Set<number> | Error)[]> {
+    to: {
+      readonly placed: ReadonlyMap<WantedFrame, Uint8Array | undefined>;
+      readonly read: Read | undefined;
+    },
+  ): Promise<readonly Answer[]> {
     const blocks = blocksOf(run);
-    const task = toFramesToOpen(run, fetched, { blocks, places });
-    const { failures, bad } = await this.#pool.openFrames(task);
-    const answers: (Set<number> | Error)[] = run.map(() => new Set<number>());
+    const places = run.map((frame) => to.placed.get(frame));
+    const target = to.read?.isOver === false ? to.read.target : undefined;
+    const opening = this.#pool.openFrames(toFramesToOpen(run, fetched, { blocks, places, target }));
+    to.read?.writes.add(opening);
+    const { failures, bad } = await opening;
+    const answers: Answer[] = run.map(() => new Set<number>());
     for (const { frame, location } of blocks) {
       const checked = answers[frame];
       if (checked instanceof Set) checked.add(location.offsetBytes);

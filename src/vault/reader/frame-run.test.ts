@@ -7,6 +7,7 @@ import * as fc from "fast-check";
 
 import { idBytes } from "#formats/geometry.ts";
 import { createSeededRandom, readTestSeed } from "#testing/seeded-random.ts";
+import { nowhere } from "#vault/workers/open-frames.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import { fetchBytesMax, fetchGapBytesMax } from "#vault/limits.ts";
 import {
@@ -63,6 +64,9 @@ function toFrames(drawn: readonly Drawn[]): readonly NeededFrame[] {
         offsetBytes,
         lengthBytes: 1,
       },
+      pieces: [
+        { offsetBytes: 0, lengthBytes: 1, targetOffset: 10 * frameOffsetBytes + offsetBytes },
+      ],
     }));
     return { location: (blocks[0] as (typeof blocks)[0]).location, blocks };
   });
@@ -123,6 +127,7 @@ test("frame runs: the task of a run names each frame and its blocks, where they 
   const fetched = new Uint8Array(new ArrayBuffer(500), 7, lengthBytes);
   const task = toFramesToOpen(run, fetched, { blocks: blocksOf(run), places });
   assert.equal(task.buffer.byteLength, lengthBytes);
+  assert.equal(task.copies, undefined);
   assert.equal(task.target?.memory, memory);
   assert.deepEqual([...(task.target?.atBytes ?? [])], [64, 5000]);
   assert.deepEqual([...task.startsBytes], [0, 110]);
@@ -132,4 +137,25 @@ test("frame runs: the task of a run names each frame and its blocks, where they 
     [0, 1, 2].map((at) => task.ids[at * idBytes]),
     [4, 1, 2],
   );
+});
+
+test("frame runs: the task tells what is copied, pieces that lie together as one, and what is kept", () => {
+  const shape = { pack: 0, gapBytes: 0, sealedBytes: 100, plainBytes: 4096 };
+  const [first, second] = toFrames([{ ...shape, offsets: [0, 1, 3] }]).concat(
+    toFrames([{ ...shape, offsets: [2] }]),
+  );
+  assert.ok(first !== undefined && second !== undefined);
+  const run = [first, second];
+  const target = new Uint8Array(new SharedArrayBuffer(9000), 1000, 8000);
+  const place = new Uint8Array(new SharedArrayBuffer(5000), 64, 4096);
+  const fetched = new Uint8Array(200);
+  const how = { blocks: blocksOf(run), places: [undefined, place], target };
+  const { copies, target: kept } = toFramesToOpen(run, fetched, how);
+  assert.equal(copies?.memory, target.buffer);
+  assert.deepEqual([...(copies?.frames ?? [])], [0, 0, 1]);
+  assert.deepEqual([...(copies?.fromBytes ?? [])], [0, 3, 2]);
+  assert.deepEqual([...(copies?.lengthsBytes ?? [])], [2, 1, 1]);
+  assert.deepEqual([...(copies?.toBytes ?? [])], [1640, 1643, 1642]);
+  assert.equal(kept?.memory, place.buffer);
+  assert.deepEqual([...(kept?.atBytes ?? [])], [nowhere, 64]);
 });

@@ -5,12 +5,22 @@ import { idBytes } from "#formats/geometry.ts";
 import type { BlockLocation } from "#vault/index/entry-reader.ts";
 import { fetchBytesMax, fetchGapBytesMax } from "#vault/limits.ts";
 import { objectNameOf } from "#vault/reader/locate.ts";
-import type { FramesToOpen } from "#vault/workers/open-frames.ts";
+import { type FrameCopies, type FramesToOpen, nowhere } from "#vault/workers/open-frames.ts";
+
+/** Bytes that are to be copied from a block. */
+export interface NeededPiece {
+  /** In the block. */
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+  /** In the memory that is filled. */
+  readonly targetOffset: number;
+}
 
 /** A block that is needed. */
 export interface NeededBlock {
   readonly id: Uint8Array;
   readonly location: BlockLocation;
+  readonly pieces: readonly NeededPiece[];
 }
 
 /** A frame that is needed, for the sake of some of its blocks. */
@@ -64,9 +74,7 @@ export function rangeOf(run: readonly NeededFrame[]): {
 export function blocksOf(
   run: readonly NeededFrame[],
 ): readonly (NeededBlock & { readonly frame: number })[] {
-  return run.flatMap(({ blocks }, frame) =>
-    blocks.map(({ id, location }) => ({ id, location, frame })),
-  );
+  return run.flatMap(({ blocks }, frame) => blocks.map((block) => ({ ...block, frame })));
 }
 
 /**
@@ -74,7 +82,8 @@ export function blocksOf(
  *
  * @param fetched What was read of its range.
  * @param blocks As {@link blocksOf} lists them.
- * @param places Of each frame, all in one shared memory.
+ * @param places Of frames that go to memory as a whole, all in one.
+ * @param target Shared memory to which the pieces of blocks are copied, if it is the threads that do it.
  */
 export function toFramesToOpen(
   run: readonly NeededFrame[],
@@ -82,16 +91,18 @@ export function toFramesToOpen(
   {
     blocks,
     places,
+    target,
   }: {
     readonly blocks: ReturnType<typeof blocksOf>;
-    readonly places: readonly Uint8Array[];
+    readonly places: readonly (Uint8Array | undefined)[];
+    readonly target?: Uint8Array | undefined;
   },
 ): FramesToOpen {
   const { location } = present(run[0], "a run has a frame");
   const start = location.frameOffsetBytes;
   const ids = new Uint8Array(blocks.length * idBytes);
   for (const [at, { id }] of blocks.entries()) ids.set(id, at * idBytes);
-  const { buffer } = present(places[0], "a frame has a place");
+  const placed = places.find((place) => place !== undefined);
   return {
     // Alone in its buffer, which is handed over whole.
     buffer: (fetched.byteLength === fetched.buffer.byteLength ? fetched : new Uint8Array(fetched))
@@ -103,14 +114,47 @@ export function toFramesToOpen(
     startsBytes: Uint32Array.from(run, (frame) => frame.location.frameOffsetBytes - start),
     sealedBytes: Uint32Array.from(run, (frame) => frame.location.frameSealedBytes),
     plainBytes: Uint32Array.from(run, (frame) => frame.location.framePlainBytes),
-    target: {
-      memory: buffer as unknown as SharedArrayBuffer,
-      atBytes: Uint32Array.from(places, ({ byteOffset }) => byteOffset),
-    },
+    ...(placed && {
+      target: {
+        memory: placed.buffer as unknown as SharedArrayBuffer,
+        atBytes: Uint32Array.from(places, (place) => place?.byteOffset ?? nowhere),
+      },
+    }),
+    ...(target && { copies: toCopies(blocks, target) }),
     ids,
     frames: Uint32Array.from(blocks, ({ frame }) => frame),
     offsetsBytes: Uint32Array.from(blocks, (block) => block.location.offsetBytes),
     lengthsBytes: Uint32Array.from(blocks, (block) => block.location.lengthBytes),
+  };
+}
+
+/** What is copied from the blocks of a run; pieces that lie together, there and here, as one. */
+function toCopies(blocks: ReturnType<typeof blocksOf>, target: Uint8Array): FrameCopies {
+  const columns = [[], [], [], []] as [number[], number[], number[], number[]];
+  const [frames, froms, lengths, tos] = columns;
+  for (const { frame, location, pieces } of blocks) {
+    for (const { offsetBytes, lengthBytes, targetOffset } of pieces) {
+      const from = location.offsetBytes + offsetBytes;
+      const to = target.byteOffset + targetOffset;
+      const last = frames.length - 1;
+      const lastBytes = lengths[last] ?? 0;
+      const isNext =
+        frames[last] === frame && froms[last] === from - lastBytes && tos[last] === to - lastBytes;
+      if (isNext) lengths[last] = lastBytes + lengthBytes;
+      else {
+        frames.push(frame);
+        froms.push(from);
+        lengths.push(lengthBytes);
+        tos.push(to);
+      }
+    }
+  }
+  return {
+    memory: target.buffer as unknown as SharedArrayBuffer,
+    frames: Uint32Array.from(frames),
+    fromBytes: Uint32Array.from(froms),
+    lengthsBytes: Uint32Array.from(lengths),
+    toBytes: Uint32Array.from(tos),
   };
 }
 

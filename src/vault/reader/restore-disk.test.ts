@@ -9,11 +9,11 @@ import { bytesEqual } from "#base/bytes.ts";
 import type { DiskReader, DiskWriter, Extent } from "#ports/disk.ts";
 import { createMemoryReader, createMemoryTarget, MemoryDisk } from "#testing/memory-disk.ts";
 import { createSeededRandom, readTestSeed } from "#testing/seeded-random.ts";
-import { restoreSegmentBytes } from "#vault/limits.ts";
 import { restoreDisk } from "./restore-disk.ts";
 
 const mib = 1024 * 1024;
-const quiet = { segments: 3, signal: undefined, onProgress: () => {} };
+const segmentBytes = 4 * mib;
+const quiet = { segments: 3, segmentBytes, signal: undefined, onProgress: () => {} };
 
 /** A reader of `content` that tells these extents. */
 function readerOf(content: MemoryDisk, extents: readonly Extent[]): DiskReader {
@@ -67,7 +67,7 @@ test("restore disk: copies any disk byte for byte, and calls no part empty or to
         assert.ok(offsetBytes === end && lengthBytes > 0);
         end += lengthBytes;
       }
-      assert.ok(parts.length <= 2 * extents.length + content.sizeBytes / restoreSegmentBytes + 1);
+      assert.ok(parts.length <= 2 * extents.length + content.sizeBytes / segmentBytes + 1);
     }),
     { seed: readTestSeed(), numRuns: 50 },
   );

@@ -4,7 +4,6 @@ import { assert } from "#base/assert.ts";
 import { windowBytes } from "#formats/geometry.ts";
 import { Pool } from "#base/pool.ts";
 import type { DiskReader, DiskWriter } from "#ports/disk.ts";
-import { restoreSegmentBytes } from "#vault/limits.ts";
 
 /** Figures of a restore; bytes. */
 export interface RestoreTotals {
@@ -19,7 +18,7 @@ export interface RestoreTotals {
  * and nothing was committed.
  *
  * @param writer At least as large as the disk.
- * @param options.segments How many segments of `restoreSegmentBytes` are in flight.
+ * @param options.segments How many segments of `segmentBytes` are in flight; that is a multiple of a window.
  * @param options.onProgress Told the bytes of the disk that are done, zeros included.
  */
 export async function restoreDisk(
@@ -27,19 +26,21 @@ export async function restoreDisk(
   writer: DiskWriter,
   options: {
     readonly segments: number;
+    readonly segmentBytes: number;
     readonly signal: AbortSignal | undefined;
     readonly onProgress: (doneBytes: number) => void;
   },
 ): Promise<RestoreTotals> {
   assert(writer.sizeBytes >= reader.sizeBytes, "the disk fits the target");
   const totals: RestoreTotals = { dataBytes: 0, zeroBytes: 0 };
-  const { signal, onProgress } = options;
+  const { segments, segmentBytes, signal, onProgress } = options;
+  assert(segmentBytes % windowBytes === 0, "segments begin on windows");
   // Shared: what is restored is opened there, by the threads that check it.
-  const memory = allocateAligned(options.segments * restoreSegmentBytes, "shared");
+  const memory = allocateAligned(segments * segmentBytes, "shared");
   let madeBytes = 0;
   const buffers = new Pool({
-    size: options.segments,
-    make: () => memory.subarray(madeBytes, (madeBytes += restoreSegmentBytes)),
+    size: segments,
+    make: () => memory.subarray(madeBytes, (madeBytes += segmentBytes)),
   });
   const running = new Set<Promise<void>>();
   let failure: { readonly error: unknown } | undefined;
@@ -57,7 +58,7 @@ export async function restoreDisk(
     note("dataBytes", part.lengthBytes);
   };
   try {
-    for await (const part of cutSegments(reader, signal)) {
+    for await (const part of cutSegments(reader, segmentBytes, signal)) {
       if (failure !== undefined) break;
       if (part.kind === "zero") {
         await writer.zero(part.offsetBytes, part.lengthBytes, signal);
@@ -92,6 +93,7 @@ interface Part {
 /** Extents joined and cut into parts: data of at most a segment, zeros of any length. */
 async function* cutSegments(
   reader: DiskReader,
+  segmentBytes: number,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Part> {
   let open: { kind: Part["kind"]; offsetBytes: number; lengthBytes: number } | undefined;
@@ -102,8 +104,8 @@ async function* cutSegments(
       if (open !== undefined && open.lengthBytes > 0) yield open;
       open = { ...extent };
     }
-    while (open.kind === "data" && open.lengthBytes >= restoreSegmentBytes) {
-      const whole: number = restoreSegmentBytes - (open.offsetBytes % windowBytes);
+    while (open.kind === "data" && open.lengthBytes >= segmentBytes) {
+      const whole: number = segmentBytes - (open.offsetBytes % windowBytes);
       yield { kind: "data", offsetBytes: open.offsetBytes, lengthBytes: whole };
       open = {
         kind: "data",

@@ -1,5 +1,5 @@
-// Goal: frames that were fetched together open into their places; blocks that are not what their ids
-// say are told, and a frame that does not open costs the others nothing.
+// Goal: frames that were fetched together open into their places, and what is wanted of them is copied;
+// blocks that are not what their ids say are told, and a frame that does not open costs the others nothing.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -10,7 +10,7 @@ import { createSeededRandom } from "#testing/seeded-random.ts";
 import { sealOf } from "#vault/container/container-reader.ts";
 import { sealFrame } from "#vault/container/frame.ts";
 import { computeId } from "#vault/hashing.ts";
-import { FrameOpener, type FramesToOpen } from "./open-frames.ts";
+import { FrameOpener, type FramesToOpen, nowhere } from "./open-frames.ts";
 
 const random = createSeededRandom("open frames");
 const pack = { type: "pack", epoch: 1, salt: random.bytes(32) } as const;
@@ -125,4 +125,66 @@ test("open frames: one that is cut off, or is not of the length that the index n
       [1, "ObjectCorrupt"],
     ],
   );
+});
+
+/** A task that copies pieces of these frames to a memory of their own, which says where each lies in it. */
+function withCopies(
+  { task, plains }: Sealed,
+  pieces: readonly (readonly [frame: number, from: number, bytes: number])[],
+): { readonly task: FramesToOpen; readonly assertCopied: (except?: number) => void } {
+  const memory = new SharedArrayBuffer(pieces.reduce((sum, piece) => sum + piece[2] + 10, 0));
+  const bytes = new Uint8Array(memory).fill(0xee);
+  const expected = bytes.slice();
+  const toBytes: number[] = [];
+  let at = 5;
+  for (const [, , lengthBytes] of pieces) {
+    toBytes.push(at);
+    at += lengthBytes + 10;
+  }
+  const column = (of: 0 | 1 | 2): Uint32Array => Uint32Array.from(pieces, (piece) => piece[of]);
+  const copies = {
+    memory,
+    frames: column(0),
+    fromBytes: column(1),
+    lengthsBytes: column(2),
+    toBytes: Uint32Array.from(toBytes),
+  };
+  const assertCopied = (except?: number): void => {
+    for (const [piece, [frame, from, lengthBytes]] of pieces.entries()) {
+      if (frame === except) continue;
+      expected.set(plains[frame]?.subarray(from, from + lengthBytes) ?? [], toBytes[piece]);
+    }
+    assert.ok(bytesEqual(bytes, expected));
+  };
+  return { task: { ...task, copies }, assertCopied };
+}
+
+const somePieces = [
+  [0, 0, 3 * pageBytes],
+  [1, 100, 50],
+  [1, 2000, 1],
+  [2, pageBytes, 2 * pageBytes],
+  [3, 7, 2 * pageBytes - 7],
+] as const;
+
+test("open frames: pieces are copied, of a whole frame, of kept ones and of others, and nothing else", () => {
+  const sealed = sealFrames([3, 1, 64, 2]);
+  const { task, assertCopied } = withCopies(sealed, somePieces);
+  for (const frame of [0, 1, 2])
+    (task.target as NonNullable<typeof task.target>).atBytes[frame] = nowhere;
+  assert.deepEqual(opener.open(task), { failures: [], bad: [] });
+  assertCopied();
+  assertPlaced(sealed, 3);
+  const { task: other } = sealFrames([3, 1, 64, 2]);
+  const { target: _, ...unplaced } = other;
+  assert.deepEqual(opener.open(unplaced), { failures: [], bad: [] });
+});
+
+test("open frames: nothing is copied from a frame with a block that is not what its id says", () => {
+  const { task, assertCopied } = withCopies(sealFrames([3, 1, 64, 2]), somePieces);
+  const at = task.frames.indexOf(2) + 9;
+  task.ids[at * idBytes] = (task.ids[at * idBytes] ?? 0) ^ 1;
+  const { target: _, ...unplaced } = task;
+  assert.deepEqual(opener.open(unplaced), { failures: [], bad: [at] });
+  assertCopied(2);
 });

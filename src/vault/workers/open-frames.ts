@@ -1,9 +1,12 @@
-/** Opens frames that were fetched together, and checks the ids of the blocks that are needed. */
+/**
+ * Opens frames that were fetched together, checks the ids of the blocks that are needed, and copies what is
+ * wanted of them to where it belongs: by the thread that has just written it, and has it in its cache.
+ */
 import { ByteCache } from "#base/byte-cache.ts";
-import { toHex } from "#base/bytes.ts";
+import { asBuffer, toHex } from "#base/bytes.ts";
 import { freeBuffer } from "#base/free-buffer.ts";
 import { isKluisError, type SerializedError } from "#base/kluis-error.ts";
-import { idBytes } from "#formats/geometry.ts";
+import { frameBytesMax, idBytes } from "#formats/geometry.ts";
 import { parseFetchedHeader, sealOf } from "#vault/container/container-reader.ts";
 import { type ContainerSeal, openFrame, openFrameInto } from "#vault/container/frame.ts";
 import { computeId } from "#vault/hashing.ts";
@@ -24,13 +27,35 @@ export interface FramesToOpen {
   readonly startsBytes: Uint32Array;
   readonly sealedBytes: Uint32Array;
   readonly plainBytes: Uint32Array;
-  /** Where each plaintext goes in shared memory; absent where only the check is wanted. */
-  readonly target?: { readonly memory: SharedArrayBuffer; readonly atBytes: Uint32Array };
+  /** Where each plaintext goes as a whole, or {@link nowhere}; absent where that holds for all. */
+  readonly target?: FramePlaces;
+  /** What is copied from frames whose blocks are all as their ids say. */
+  readonly copies?: FrameCopies;
   /** Needed blocks, by ascending frame (its place in the columns above): 24 bytes of id, and places. */
   readonly ids: Uint8Array;
   readonly frames: Uint32Array;
   readonly offsetsBytes: Uint32Array;
   readonly lengthsBytes: Uint32Array;
+}
+
+/** Places of whole frames in shared memory. */
+export interface FramePlaces {
+  readonly memory: SharedArrayBuffer;
+  readonly atBytes: Uint32Array;
+}
+
+/** Stands for no place. */
+export const nowhere = 0xffff_ffff;
+
+/** Pieces of frames that go to shared memory, by ascending frame. */
+export interface FrameCopies {
+  readonly memory: SharedArrayBuffer;
+  readonly frames: Uint32Array;
+  /** In the frame's plaintext. */
+  readonly fromBytes: Uint32Array;
+  readonly lengthsBytes: Uint32Array;
+  /** In `memory`. */
+  readonly toBytes: Uint32Array;
 }
 
 /** What became of them. */
@@ -41,6 +66,24 @@ export interface OpenedFrames {
   readonly bad: readonly number[];
 }
 
+/** Copies of one frame: their places in the columns, the second behind the last. */
+type CopyRange = readonly [first: number, end: number];
+
+/** Shared memory that a frame is opened in. */
+interface Place {
+  readonly memory: SharedArrayBuffer;
+  readonly atBytes: number;
+  /** Whether it is there that the frame's only piece goes. */
+  readonly isWanted: boolean;
+}
+
+/** A frame's plaintext. */
+interface Opened {
+  readonly plain: Uint8Array;
+  /** Whether it lies alone in memory that may be freed. */
+  readonly isOwn: boolean;
+}
+
 /** Packs whose keys are kept: deriving one takes longer than opening a small frame. */
 const sealsMax = 1024;
 
@@ -49,6 +92,8 @@ export class FrameOpener {
   readonly #keys: VaultKeys;
   /** Each counts as one byte. */
   readonly #seals = new ByteCache<ContainerSeal>(sealsMax);
+  /** For what is decompressed and not kept. */
+  #scratch: Uint8Array | undefined;
 
   constructor(keys: VaultKeys) {
     this.#keys = keys;
@@ -60,15 +105,21 @@ export class FrameOpener {
     const failures: { frame: number; error: SerializedError }[] = [];
     const bad: number[] = [];
     let block = 0;
+    let copy = 0;
     for (const frame of task.plainBytes.keys()) {
-      const first = block;
+      const [firstBlock, firstCopy] = [block, copy];
       while (task.frames[block] === frame) block++;
+      while (task.copies?.frames[copy] === frame) copy++;
       try {
-        const plain = openOne(task, frame, seal);
-        for (let at = first; at < block; at++) {
+        const place = placeOf(task, frame, [firstCopy, copy]);
+        const { plain, isOwn } = this.#openOne(task, frame, seal, place);
+        const before = bad.length;
+        for (let at = firstBlock; at < block; at++) {
           if (!isBlock(task, at, plain, this.#keys)) bad.push(at);
         }
-        if (task.target === undefined) freeBuffer(plain);
+        const isSound = bad.length === before;
+        if (isSound && place?.isWanted !== true) copyOut(task, plain, [firstCopy, copy]);
+        if (isOwn) freeBuffer(plain);
       } catch (error) {
         if (!isKluisError(error)) throw error;
         failures.push({ frame, error: error.toJSON() });
@@ -76,6 +127,34 @@ export class FrameOpener {
     }
     freeBuffer(new Uint8Array(task.buffer));
     return { failures, bad };
+  }
+
+  /** Opens a frame where it is kept or wanted as a whole, or else in memory of this thread. */
+  #openOne(
+    task: FramesToOpen,
+    frame: number,
+    seal: ContainerSeal,
+    place: Place | undefined,
+  ): Opened {
+    const { packName: objectName } = task;
+    const sealedBytes = task.sealedBytes[frame] ?? 0;
+    const plainBytes = task.plainBytes[frame] ?? 0;
+    const start = task.startsBytes[frame] ?? 0;
+    const bytes = new Uint8Array(task.buffer).subarray(start, start + sealedBytes);
+    const header = parseFetchedHeader(bytes, { sealedBytes, plainBytes }, objectName);
+    if (place !== undefined) {
+      const plain = new Uint8Array(place.memory, place.atBytes, plainBytes);
+      openFrameInto(seal, header, bytes, { target: plain, objectName });
+      return { plain, isOwn: false };
+    }
+    if (header.codec === "stored") {
+      return { plain: openFrame(seal, header, bytes, objectName), isOwn: true };
+    }
+    this.#scratch ??= Buffer.allocUnsafeSlow(frameBytesMax + 1);
+    // A byte more than it takes tells whether the frame has an end.
+    const target = this.#scratch.subarray(0, plainBytes + 1);
+    openFrameInto(seal, header, bytes, { target, objectName });
+    return { plain: target.subarray(0, plainBytes), isOwn: false };
   }
 
   #sealOf({ epoch, salt }: FramesToOpen): ContainerSeal {
@@ -97,16 +176,27 @@ function isBlock(task: FramesToOpen, at: number, plain: Uint8Array, keys: VaultK
   return isWhole && Buffer.compare(computeId(keys.blockIdKey, content), id) === 0;
 }
 
-/** The plaintext of a frame: in its place, or alone in memory that may be freed. */
-function openOne(task: FramesToOpen, frame: number, seal: ContainerSeal): Uint8Array {
-  const { packName: objectName, target } = task;
-  const sealedBytes = task.sealedBytes[frame] ?? 0;
-  const plainBytes = task.plainBytes[frame] ?? 0;
-  const start = task.startsBytes[frame] ?? 0;
-  const bytes = new Uint8Array(task.buffer).subarray(start, start + sealedBytes);
-  const header = parseFetchedHeader(bytes, { sealedBytes, plainBytes }, objectName);
-  if (target === undefined) return openFrame(seal, header, bytes, objectName);
-  const place = new Uint8Array(target.memory, target.atBytes[frame] ?? 0, plainBytes);
-  openFrameInto(seal, header, bytes, { target: place, objectName });
-  return place;
+/** Where the frame is kept, else where all of it goes as one piece. */
+function placeOf(
+  { plainBytes, target, copies }: FramesToOpen,
+  frame: number,
+  [first, end]: CopyRange,
+): Place | undefined {
+  const keptAt = target?.atBytes[frame] ?? nowhere;
+  if (target !== undefined && keptAt !== nowhere) {
+    return { memory: target.memory, atBytes: keptAt, isWanted: false };
+  }
+  const isWhole = end === first + 1 && copies?.lengthsBytes[first] === plainBytes[frame];
+  if (copies === undefined || !isWhole) return undefined;
+  return { memory: copies.memory, atBytes: copies.toBytes[first] ?? 0, isWanted: true };
+}
+
+function copyOut({ copies }: FramesToOpen, plain: Uint8Array, [first, end]: CopyRange): void {
+  if (copies === undefined) return;
+  const source = asBuffer(plain);
+  const memory = Buffer.from(copies.memory);
+  for (let at = first; at < end; at++) {
+    const from = copies.fromBytes[at] ?? 0;
+    source.copy(memory, copies.toBytes[at] ?? 0, from, from + (copies.lengthsBytes[at] ?? 0));
+  }
 }
