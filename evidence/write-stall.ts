@@ -1,14 +1,14 @@
 /**
- * A guest writes and syncs all the time while it is backed up. The longest time between two writes that
- * were done, by the guest's monotonic clock, is compared with that of a run of the same length without
- * a backup, just before it.
+ * A guest writes and syncs all the time while it is backed up, from before the backup until after it. The
+ * longest time between two writes that were done, by the guest's monotonic clock, is compared with that of
+ * a run of the same length without a backup, just after it.
  */
 import { systemClock } from "#base/clock.ts";
 
 import { createExactVm, type DriverName, type ExactVm } from "../test/vm/exactness/exact-vm.ts";
 import {
+  endFsyncWriter,
   makeDirty,
-  readWriteGaps,
   startFsyncWriter,
   type WriteGaps,
 } from "../test/vm/guest-latency.ts";
@@ -19,9 +19,10 @@ const wholeRuns = 10;
 const secondsMost = 0.5;
 const dataDiskMiB = 512;
 const dirtyMiB = 100;
-/** Longer than a backup of the small guest takes; a run in which it is not fails. */
-const writerSeconds = 10;
+/** The guest writes as long before and after a backup. */
 const settleMs = 1000;
+/** A writer that nobody ends ends by itself. */
+const writerSecondsMax = 120;
 const writerPath = "/data/vdb/gaps";
 const dirtyPath = "/data/vdb/dirty";
 
@@ -29,7 +30,7 @@ const drivers = ["qemu", "libvirt"] as const;
 const loads = ["fsync", "fsync and 100 MiB dirty"] as const;
 type Load = (typeof loads)[number];
 
-/** A run with a backup and the one without just before it. */
+/** A run with a backup and the one without just after it. */
 interface Pair {
   readonly control: WriteGaps;
   readonly backup: WriteGaps;
@@ -87,11 +88,11 @@ async function measure(
   const pairs: Pair[] = [];
   for (let round = 0; round < runs; round += 1) {
     context.signal.throwIfAborted();
-    const control = await observe(vm, load, () => Promise.resolve());
     let backupMs = 0;
     const backup = await observe(vm, load, async () => {
       backupMs = await backUp(protection);
     });
+    const control = await observe(vm, load, () => systemClock.sleep(backupMs));
     // The freeze of a backup that outlasts the writer may be no gap.
     if (settleMs + backupMs > backup.lastWriteMs) {
       const took = `the backup ended after ${(settleMs + backupMs).toFixed(0)} ms`;
@@ -122,8 +123,9 @@ async function timedBackUp(protection: Protection) {
 /** The gaps of one run of the writer, during which `work` is done. */
 async function observe(vm: ExactVm, load: Load, work: () => Promise<void>): Promise<WriteGaps> {
   if (load !== "fsync") await makeDirty(vm.exec, dirtyPath, dirtyMiB);
-  const pid = await startFsyncWriter(vm.exec, writerPath, writerSeconds);
+  const pid = await startFsyncWriter(vm.exec, writerPath, writerSecondsMax);
   await systemClock.sleep(settleMs);
   await work();
-  return await readWriteGaps(vm.exec, pid);
+  await systemClock.sleep(settleMs);
+  return await endFsyncWriter(vm.exec, pid);
 }

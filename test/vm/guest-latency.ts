@@ -44,9 +44,10 @@ export async function startFsyncWriter(
   return pid;
 }
 
-/** Waits for the end of the writer `pid` and reads the gaps between its writes. */
-export async function readWriteGaps(exec: GuestExec, pid: number): Promise<WriteGaps> {
-  const script = `while [ -e "/proc/$1" ] && ! grep -qs ") Z" "/proc/$1/stat"; do usleep 100000; done
+/** Ends the writer `pid`, where it has not ended, and reads the gaps between its writes. */
+export async function endFsyncWriter(exec: GuestExec, pid: number): Promise<WriteGaps> {
+  const script = `kill -INT "$1" 2>/dev/null
+    while [ -e "/proc/$1" ] && ! grep -qs ") Z" "/proc/$1/stat"; do usleep 100000; done
     awk -F, '$3 == 1 { if (last != "") print $1 - last; last = $1 }' ${logName}_clat.1.log | sort -n >${logName}
     awk '{ gaps[NR] = $1; sum += $1 } END { print NR, gaps[NR], gaps[int(NR * 0.99 + 0.999)], sum }' ${logName}`;
   const [writes, longestMs, p99Ms, lastWriteMs] = (await runInGuest(exec, script, [String(pid)]))
