@@ -62,8 +62,8 @@ export class DiskModel {
     return Array.from({ length: lengthBytes / pageBytes }, (_, index) => first + index);
   }
 
-  /** The disk has grown by zeros. */
-  async grow(sizeBytes: number): Promise<void> {
+  /** The disk has grown by zeros, or lost its end. */
+  async resize(sizeBytes: number): Promise<void> {
     await truncate(this.#path, sizeBytes);
     this.#content = await readFile(this.#path);
   }

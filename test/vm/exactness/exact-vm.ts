@@ -33,8 +33,8 @@ export interface ExactVm extends ProtectableVm, AsyncDisposable {
   reset(): Promise<void>;
   /** Has the guest shut down. */
   shutDown(): Promise<void>;
-  /** Grows a disk of a running or stopped VM, as its owner does. */
-  grow(disk: string, sizeBytes: number): Promise<void>;
+  /** Changes the size of a disk of a running VM, or grows one of a stopped VM, as its owner does. */
+  resize(disk: string, sizeBytes: number): Promise<void>;
   /** Kills libvirtd while QEMU goes on, and starts it again; absent where there is none. */
   readonly daemon?: { kill(): Promise<void>; restart(): Promise<void> };
 }
@@ -72,7 +72,7 @@ async function createQemuVm(dataDiskMiB: number, start: "warm" | "cold"): Promis
       await qmp.request("system_reset");
     },
     shutDown: () => hypervisor.stop(vmId),
-    grow: async (disk, sizeBytes) => {
+    resize: async (disk, sizeBytes) => {
       if ((await hypervisor.get(vmId)).state === "stopped") {
         await growFile(imagePath(disk), sizeBytes);
         return;
@@ -124,7 +124,7 @@ async function createLibvirtVm(dataDiskMiB: number, start: "warm" | "cold"): Pro
       await host.virsh.run(["reset", uuid]);
     },
     shutDown: () => hypervisor.stop(uuid),
-    grow: async (disk, sizeBytes) => {
+    resize: async (disk, sizeBytes) => {
       const { state } = await hypervisor.get(uuid);
       if (state === "stopped") await growFile(vm.diskPath(disk), sizeBytes);
       else await host.virsh.run(["blockresize", uuid, disk, `${String(sizeBytes)}B`]);

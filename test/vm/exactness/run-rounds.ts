@@ -226,7 +226,9 @@ class ExactnessRun {
     if (untracked.length === 0 && this.#isRoundExact) {
       if (this.#isFleeced) this.#bitmapRounds += 1;
       else this.#trackedRounds += 1;
-      this.#worstGrowth = Math.max(this.#worstGrowth, round.ratio);
+      // While file systems are copied here the guest stays frozen and writes what bitmaps name in vain.
+      const isHeld = this.#isFleeced && point.consistency !== "crash";
+      if (!isHeld) this.#worstGrowth = Math.max(this.#worstGrowth, round.ratio);
     }
     if (round.wasBaseGone) return;
     for (const { name, trackingReason = "" } of untracked) {
@@ -279,7 +281,7 @@ class ExactnessRun {
       case "discard":
         return await this.#discard(fault);
       case "resize":
-        return await this.#grow(fault);
+        return await this.#resize(fault);
       case "snapshot-deletion":
         return await this.#deleteSnapshots(fault, round);
       case "reboot":
@@ -298,15 +300,18 @@ class ExactnessRun {
     if (fault.isOther) await runInGuest(this.#vm.exec, "fstrim /data/vdc");
   }
 
-  async #grow(fault: PlannedFault): Promise<void> {
+  async #resize(fault: PlannedFault): Promise<void> {
     const model = this.#knownModel();
-    const sizeBytes = model.sizeBytes + fault.sizeBytes;
+    // What a truncation does to bitmaps concerns disks without layers; a base that was larger is none.
+    const shrinks = this.#isFleeced && fault.isOther && fault.moment !== "idle";
+    const sizeBytes = model.sizeBytes + (shrinks ? -fault.sizeBytes : fault.sizeBytes);
+    if (shrinks) this.#isBaseGone = true;
     if (fault.moment === "idle") {
       await this.#vm.cutPower();
       this.#noteOff();
     }
-    await this.#vm.grow(rawDisk, sizeBytes);
-    await model.grow(sizeBytes);
+    await this.#vm.resize(rawDisk, sizeBytes);
+    await model.resize(sizeBytes);
   }
 
   async #deleteSnapshots(fault: PlannedFault, round: PlannedRound): Promise<void> {
@@ -491,7 +496,7 @@ class ExactnessRun {
 
   async #checkInVault(point: RecoveryPoint, name: string): Promise<void> {
     this.#lastPointId = point.pointId;
-    this.#isBaseGone = false;
+    this.#isBaseGone = this.#isFleeced && !this.#isRunning;
     await this.#check(point, fromVault(this.#protection.vault, point), name);
   }
 
