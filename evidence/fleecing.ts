@@ -17,6 +17,7 @@ import { runInGuest, startInGuest } from "../lab/guest.ts";
 import { DiskModel, planFio } from "../test/vm/exactness/disk-model.ts";
 import { createExactVm, type DriverName, type ExactVm } from "../test/vm/exactness/exact-vm.ts";
 import { InstantCopies } from "../test/vm/exactness/instant-copies.ts";
+import { startLiveJobs, waitForJobs } from "../test/vm/exactness/live-writes.ts";
 import { findDifference, protectVm, type Protection } from "../test/vm/protected-vm.ts";
 import type { Evidence, EvidenceContext, EvidenceOutcome } from "../tools/evidence/evidence.ts";
 
@@ -30,12 +31,6 @@ const dataDisks = ["vdb", "vdc"] as const;
 const scatteredBytes = 2 * 1024 * 1024;
 /** Written over each instant, page after page, each durable before the next. */
 const livePages = 768;
-/** Waits until each device, $1 and $2, has taken some more writes. */
-const waitForWrites = `writes() { awk '{ print $5 }' "/sys/block/$1/stat"; }
-for disk in "$@"; do
-  least=$(($(writes "$disk") + 4)); tries=0
-  until [ "$(writes "$disk")" -ge "$least" ] || [ "$tries" -gt 500 ]; do usleep 20000; tries=$((tries + 1)); done
-done`;
 const livePace = ["--rate=1m", "--fsync=1"];
 /** So many of the instants at least must have found a disk in the middle of its writes. */
 const overlapsLeast = 0.5;
@@ -162,7 +157,7 @@ interface Round {
 /** One recovery point, compared; returns what is wrong with it, for people. */
 async function runRound(round: Round, figures: Figures): Promise<readonly string[]> {
   const { vm, protection, copies, disks, prng, isFrozen } = round;
-  const live = new Map<string, LiveJob>();
+  const live = new Map<string, PageRun>();
   for (const disk of disks) {
     const job = planScattered(prng);
     await runInGuest(vm.exec, 'fio "$@"', planFio(disk.device, job));
@@ -170,16 +165,16 @@ async function runRound(round: Round, figures: Figures): Promise<readonly string
     live.set(disk.name, planLive(prng));
   }
   copies.expect(isFrozen ? [systemDisk] : [], async () => {
-    for (const { name, device } of disks) {
+    const jobs = disks.map(({ name, device }) => {
       const job = live.get(name)?.job ?? [];
-      await startInGuest(vm.exec, ["fio", ...planFio(device, job), ...livePace]);
-    }
-    await runInGuest(vm.exec, waitForWrites, dataDisks);
+      return { device, job, pace: livePace };
+    });
+    await startLiveJobs(vm.exec, jobs);
   });
   const consistency = isFrozen ? "file-system" : "crash";
   const { manifest } = await protection.backUpFleeced(copies.hypervisor, { consistency });
   if (manifest.consistency !== consistency) throw new Error(`the point is ${manifest.consistency}`);
-  await runInGuest(vm.exec, "while pidof fio >/dev/null; do usleep 50000; done");
+  await waitForJobs(vm.exec);
   const wrong: string[] = [];
   for (const disk of disks) {
     const job = live.get(disk.name) ?? planLive(prng);
@@ -199,12 +194,12 @@ function planScattered(prng: Prng): readonly string[] {
 }
 
 /** Pages that are written one after the other. */
-interface LiveJob {
+interface PageRun {
   readonly job: readonly string[];
   readonly firstPage: number;
 }
 
-function planLive(prng: Prng): LiveJob {
+function planLive(prng: Prng): PageRun {
   const firstPage = prng.below((dataDiskMiB * 1024 * 1024) / pageBytes - livePages);
   const place = [`--offset=${firstPage * pageBytes}`, `--size=${livePages * pageBytes}`];
   const seed = `--randseed=${1 + prng.below(seedsMost)}`;
@@ -214,7 +209,7 @@ function planLive(prng: Prng): LiveJob {
 async function compareData(
   point: {
     readonly disk: ModelledDisk;
-    readonly job: LiveJob;
+    readonly job: PageRun;
     readonly protection: Protection;
     readonly manifest: RecoveryPoint;
   },

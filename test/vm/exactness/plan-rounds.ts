@@ -6,6 +6,8 @@ import type { DriverName } from "./exact-vm.ts";
 const MiB = 1024 * 1024;
 /** The least that every round writes. */
 const writtenBytesMin = 4 * MiB;
+/** A second or two of a job that goes slowly. */
+const liveBytes = 1.5 * MiB;
 /** A kill falls anywhere in a job or a backup, or just behind its end. */
 const delayMsMax = 700;
 const growthBytesMax = 2 * MiB;
@@ -94,7 +96,10 @@ export function planRounds(
         ...(prng.below(4) === 0 ? [planWrite(prng, "zeros")] : []),
       ],
       lastWrite: planWrite(prng, prng.below(2) === 0 ? "scattered" : "contiguous"),
-      liveWrite: planWrite(prng, prng.below(2) === 0 ? "scattered" : "contiguous"),
+      liveWrite: {
+        ...planWrite(prng, prng.below(2) === 0 ? "scattered" : "contiguous"),
+        sizeBytes: liveBytes,
+      },
       faults: distinct.map((kind) => planFault(kind, prng)),
       isFrozen: prng.below(3) === 0,
       isOff: prng.below(3) === 0,

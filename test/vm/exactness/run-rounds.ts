@@ -31,6 +31,7 @@ import { DiskModel, planFio } from "./disk-model.ts";
 import { createExactVm, type DriverName, type ExactVm } from "./exact-vm.ts";
 import { copyFrozenDisk, findFilePages } from "./frozen-copy.ts";
 import { InstantCopies } from "./instant-copies.ts";
+import { startLiveJobs, waitForJobs } from "./live-writes.ts";
 import {
   faultKindsOf,
   planRounds,
@@ -46,7 +47,7 @@ const rawDisk = "vdb";
 const rawDevice = `/dev/${rawDisk}`;
 const fileSystemDisks = ["vda", "vdc"] as const;
 /** So slow and so often durable that it goes on over the instant of a backup. */
-const livePace = ["--rate=2m", "--fsync=32"];
+const livePace = ["--rate=1m", "--fsync=16"];
 /** Writes all the time on a disk with a file system. */
 const busyScript = `while :; do
   dd if=/dev/urandom of=/data/vdc/busy bs=4k count=8 seek=$((RANDOM % 128)) conv=notrunc
@@ -345,12 +346,8 @@ class ExactnessRun {
     }
     if (job === undefined) return;
     const goesOn = fault.kind === "libvirtd-kill";
-    if (goesOn) await this.#waitForFio();
+    if (goesOn) await waitForJobs(this.#vm.exec);
     this.#touch(await this.#knownModel().write(job, goesOn ? "durable" : "unknown"), goesOn);
-  }
-
-  async #waitForFio(): Promise<void> {
-    await runInGuest(this.#vm.exec, "while pidof fio >/dev/null; do usleep 50000; done");
   }
 
   async #end(fault: PlannedFault, backup: Promise<unknown> | undefined): Promise<void> {
@@ -449,12 +446,12 @@ class ExactnessRun {
     let isStarted = false;
     try {
       return await this.#backUpFleeced(isFrozen, async () => {
-        await startInGuest(this.#vm.exec, ["fio", ...planFio(rawDevice, job), ...livePace]);
         isStarted = true;
+        await startLiveJobs(this.#vm.exec, [{ device: rawDevice, job, pace: livePace }]);
       });
     } finally {
       if (isStarted) {
-        await this.#waitForFio();
+        await waitForJobs(this.#vm.exec);
         // The instant has of it what it has; what was there before is all that it can have instead.
         await model.write(job, "unknown");
         this.#liveJob = job;
@@ -512,16 +509,18 @@ class ExactnessRun {
     }));
     const deps = { clock: systemClock, images: imageAccess, openDisk };
     await applyRestore(await prepareRestore(point, { targets, overwrite: false }, deps), deps);
-    for (const disk of [...fileSystemDisks, rawDisk]) {
-      const before = join(this.#folder, `${disk}.raw`);
-      const copy = await this.#copyOf(disk, point);
-      const differing = copy === undefined ? [] : await findFilePages(pathOf(disk), copy);
-      if (differing.length > 0) this.#mismatch(name, `${disk}: ${differing.length} pages`);
-      const changed = new Set(await findFilePages(before, pathOf(disk)));
-      await rename(pathOf(disk), before);
-      this.#roundPages +=
-        disk === rawDisk ? await this.#countRaw(changed, before, name) : changed.size;
-    }
+    const pages = await Promise.all(
+      [...fileSystemDisks, rawDisk].map(async (disk) => {
+        const before = join(this.#folder, `${disk}.raw`);
+        const copy = await this.#copyOf(disk, point);
+        const differing = copy === undefined ? [] : await findFilePages(pathOf(disk), copy);
+        if (differing.length > 0) this.#mismatch(name, `${disk}: ${differing.length} pages`);
+        const changed = new Set(await findFilePages(before, pathOf(disk)));
+        await rename(pathOf(disk), before);
+        return disk === rawDisk ? await this.#countRaw(changed, before, name) : changed.size;
+      }),
+    );
+    this.#roundPages += pages.reduce((sum, each) => sum + each, 0);
     await rm(restored, { recursive: true });
   }
 
