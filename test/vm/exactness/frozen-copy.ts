@@ -6,7 +6,7 @@ import { pageBytes } from "#formats/geometry.ts";
 import { readTool } from "../../../lab/tools.ts";
 import { findPages } from "./disk-model.ts";
 
-const chunkPages = 1024;
+const chunkPages = 256;
 
 /** The file that a machine writes when it runs: the image, or the newest layer beside it. */
 export async function findActiveLayer(imagePath: string): Promise<string> {
@@ -44,8 +44,15 @@ export async function findFilePages(pathA: string, pathB: string): Promise<reado
   await using a = await openIfThere(pathA);
   await using b = await openIfThere(pathB);
   const pages: number[] = [];
+  const [chunkA, chunkB] = [
+    Buffer.allocUnsafe(chunkPages * pageBytes),
+    Buffer.allocUnsafe(chunkPages * pageBytes),
+  ];
   for (let first = 0; ; first += chunkPages) {
-    const [left, right] = [await readChunk(a, first), await readChunk(b, first)];
+    const [left, right] = await Promise.all([
+      readChunk(a, chunkA, first),
+      readChunk(b, chunkB, first),
+    ]);
     if (left.byteLength === 0 && right.byteLength === 0) return pages;
     for (const page of findPages(left, right)) pages.push(first + page);
   }
@@ -60,9 +67,12 @@ async function openIfThere(path: string): Promise<FileHandle | undefined> {
   }
 }
 
-/** Shorter at the end of the file only: a read of a regular file is. */
-async function readChunk(file: FileHandle | undefined, firstPage: number): Promise<Buffer> {
-  const chunk = Buffer.alloc(chunkPages * pageBytes);
+/** Reads into `chunk`; shorter at the end of the file only: a read of a regular file is. */
+async function readChunk(
+  file: FileHandle | undefined,
+  chunk: Buffer,
+  firstPage: number,
+): Promise<Buffer> {
   const read = await file?.read(chunk, 0, chunk.byteLength, firstPage * pageBytes);
   return chunk.subarray(0, read?.bytesRead ?? 0);
 }
