@@ -12,10 +12,11 @@ import type { VmStep } from "#drivers/layers/layered-vm.ts";
 
 import { exportRawImage, readExt4File } from "../lab/ext4.ts";
 import { runInGuest } from "../lab/guest.ts";
+import { planFio } from "../lab/plan-fio.ts";
 import { readTool } from "../lab/tools.ts";
 import { ChildRun, type ChildPlan } from "../test/vm/child-run.ts";
 import { createExactVm, type DriverName, type ExactVm } from "../test/vm/exactness/exact-vm.ts";
-import { findPages, planFio } from "../test/vm/exactness/disk-model.ts";
+import { findPages } from "../test/vm/exactness/disk-model.ts";
 import type { Evidence, EvidenceContext, EvidenceOutcome } from "../tools/evidence/evidence.ts";
 import { repositoryRoot } from "../tools/tidy/source-files.ts";
 

@@ -14,7 +14,8 @@ import { createPrng, type Prng } from "#testing/seed.ts";
 import type { RecoveryPoint, RecoveryPointDisk } from "#vault/recovery-point.ts";
 
 import { runInGuest, startInGuest } from "../lab/guest.ts";
-import { DiskModel, planFio } from "../test/vm/exactness/disk-model.ts";
+import { planFio } from "../lab/plan-fio.ts";
+import { DiskModel } from "../test/vm/exactness/disk-model.ts";
 import { createExactVm, type DriverName, type ExactVm } from "../test/vm/exactness/exact-vm.ts";
 import { InstantCopies } from "../test/vm/exactness/instant-copies.ts";
 import { startLiveJobs, waitForJobs } from "../test/vm/exactness/live-writes.ts";

@@ -3,7 +3,7 @@ import { layersMax } from "#ports/hypervisor.ts";
 
 import { median } from "../bench/statistics.ts";
 import { runInGuest } from "../lab/guest.ts";
-import { planFio } from "../test/vm/exactness/disk-model.ts";
+import { planFio } from "../lab/plan-fio.ts";
 import { createExactVm, type ExactVm } from "../test/vm/exactness/exact-vm.ts";
 import { readLatencyP99 } from "../test/vm/guest-latency.ts";
 import type { Evidence, EvidenceContext, EvidenceOutcome } from "../tools/evidence/evidence.ts";

@@ -5,7 +5,7 @@
 import { median } from "../bench/statistics.ts";
 import { storedBytesOf } from "../bench/stored-bytes.ts";
 import { runInGuest } from "../lab/guest.ts";
-import { planFio } from "../test/vm/exactness/disk-model.ts";
+import { planFio } from "../lab/plan-fio.ts";
 import { createExactVm, type ExactVm } from "../test/vm/exactness/exact-vm.ts";
 import { protectVm, type Protection } from "../test/vm/protected-vm.ts";
 import type { Evidence, EvidenceContext, EvidenceOutcome } from "../tools/evidence/evidence.ts";

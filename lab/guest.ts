@@ -1,6 +1,7 @@
 /** What tests do in a guest, through whichever agent client they bring. */
 import { KluisError } from "#base/kluis-error.ts";
 import type { GuestExec } from "./guest-exec.ts";
+import { planFio } from "./plan-fio.ts";
 
 const pageBytes = 4096;
 /** Under emulation a guest hashes and writes some 20 MB/s; a loaded machine is slower. */
@@ -83,17 +84,8 @@ export async function writeRandomPages(
   return hashGuestFile(exec, path);
 }
 
-async function runFio(exec: GuestExec, path: string, options: readonly string[]): Promise<void> {
-  // Without the last of these fio takes the same places for every seed.
-  const common = [
-    "--name=lab",
-    "--thread",
-    "--ioengine=psync",
-    "--refill_buffers=1",
-    "--randrepeat=0",
-  ];
-  const args = [...common, "--end_fsync=1", `--filename=${path}`, ...options];
-  await runInGuest(exec, 'fio "$@"', args);
+async function runFio(exec: GuestExec, path: string, job: readonly string[]): Promise<void> {
+  await runInGuest(exec, 'fio "$@"', planFio(path, job));
 }
 
 /** Makes everything written so far durable. */

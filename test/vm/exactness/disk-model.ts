@@ -5,20 +5,8 @@
 import { readFile, truncate, writeFile } from "node:fs/promises";
 
 import { pageBytes } from "#formats/geometry.ts";
+import { planFio } from "../../../lab/plan-fio.ts";
 import { readTool } from "../../../lab/tools.ts";
-
-/** Arguments of fio but for the file; the same bytes go to the same places, in the guest and here. */
-export function planFio(filePath: string, job: readonly string[]): readonly string[] {
-  // Without the last of these fio takes the same places for every seed.
-  const common = [
-    "--name=lab",
-    "--thread",
-    "--ioengine=psync",
-    "--refill_buffers=1",
-    "--randrepeat=0",
-  ];
-  return [...common, "--end_fsync=1", `--filename=${filePath}`, ...job];
-}
 
 /** The content of one disk, with what may be there instead where a machine died over a write. */
 export class DiskModel {

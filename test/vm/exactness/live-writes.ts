@@ -3,7 +3,7 @@ import { basename } from "node:path";
 
 import type { GuestExec } from "../../../lab/guest-exec.ts";
 import { runInGuest, startInGuest } from "../../../lab/guest.ts";
-import { planFio } from "./disk-model.ts";
+import { planFio } from "../../../lab/plan-fio.ts";
 
 /** Waits until each disk, $1 …, has taken some more writes. */
 const waitForWrites = `writes() { awk '{ print $5 }' "/sys/block/$1/stat"; }
