@@ -3,11 +3,11 @@
  * starts the VM afterwards finds every write that was acknowledged; the next snapshot works. Method:
  * libvirtd is killed at random moments after a step, and (each with KLUIS_LONG, else one) right before
  * the rename that ends a write of XML: strace first lists those of one snapshot, of all threads, and then
- * each of them has its kill; the guest writes a number, heard on a
+ * each has its kill; the guest writes a number, heard on a
  * channel of the tests' own; QEMU is killed, in half of the random rounds, and the VM started by hand.
  */
 import assert from "node:assert/strict";
-import { readdir, readFile, rm } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { after, test, type TestContext } from "node:test";
 
@@ -34,6 +34,8 @@ const steps: readonly VmStep[] = ["created", "attached", "frozen", "taken"];
 
 const renames = "rename,renameat,renameat2";
 const attachTimeoutMs = 20_000;
+const startTriesMax = 200;
+const startPollMs = 50;
 
 const vms = await LibvirtVms.open([2, 2], { isSerial: true });
 after(() => vms[Symbol.asyncDispose]());
@@ -94,7 +96,7 @@ test("crash: libvirtd is killed at random moments of a snapshot, nothing is lost
     await writeNumber(vm, round);
     if (isPowerCut) await vm.cutPower();
     await vm.host.restart();
-    if (isPowerCut) await vm.host.virsh.run(["start", vm.uuid]);
+    if (isPowerCut) await startAgain(vm);
     assert.equal(await readNumbers(vm), `${String(round)}\n${String(round)}\n`);
     let next = "taken";
     try {
@@ -114,26 +116,14 @@ test("crash: libvirtd is killed at random moments of a snapshot, nothing is lost
   }
 });
 
-/** A write of XML: the `count`th rename of a thread, by its name and its place among those of that name. */
+/**
+ * A write of XML: the `count`th rename before or after the step "frozen". A call of libvirt is done by
+ * any of its threads, but each of these two parts of a snapshot by one.
+ */
 interface XmlWrite {
-  readonly thread: string;
+  readonly part: "before" | "after";
   readonly count: number;
   readonly file: string;
-}
-
-/** The threads of libvirtd that there are, by their ids. */
-async function listThreads(vm: LibvirtVm): Promise<ReadonlyMap<number, string>> {
-  const folder = `/proc/${String(vm.host.daemon.identity.pid)}/task`;
-  const ids = (await readdir(folder)).map(Number).sort((a, b) => a - b);
-  const seen = new Map<string, number>();
-  const threads = new Map<number, string>();
-  for (const id of ids) {
-    const name = (await readFile(join(folder, String(id), "comm"), "utf8")).trim();
-    const place = (seen.get(name) ?? 0) + 1;
-    seen.set(name, place);
-    threads.set(id, `${name} ${String(place)}`);
-  }
-  return threads;
 }
 
 /** Follows renames of libvirtd until it is stopped. */
@@ -152,51 +142,69 @@ async function trace(
 }
 
 /** All writes of XML in one snapshot, in their order, by every thread. */
-async function listWrites(
-  vm: LibvirtVm,
-  hypervisor: LibvirtHypervisor,
-): Promise<readonly XmlWrite[]> {
+async function listWrites(vm: LibvirtVm): Promise<readonly XmlWrite[]> {
   const { pid } = vm.host.daemon.identity;
-  const threads = await listThreads(vm);
-  const { tracer, logPath } = await trace(vm, ["-f", "-p", String(pid)]);
+  const { tracer, logPath } = await trace(vm, ["-f", "-ttt", "-p", String(pid)]);
+  let frozenMs = Infinity;
+  const hypervisor = await open(vm, (step) => {
+    if (step === "frozen") frozenMs = systemClock.nowMs();
+    return Promise.resolve();
+  });
   try {
     await hypervisor.takeSnapshot(vm.uuid, crash);
   } finally {
     await tracer.stop();
   }
-  const counts = new Map<string, number>();
-  const lines = (await readFile(logPath, "utf8")).split("\n");
-  return lines.flatMap((line): readonly XmlWrite[] => {
-    const match = /^(?:\[pid\s+(\d+)\] )?rename\w*\(.*"([^"]+)"[^"]*$/u.exec(line);
-    if (match === null) return [];
-    const thread = threads.get(Number(match[1] ?? pid));
-    assert.ok(thread !== undefined, `a thread that was there before writes: ${line}`);
-    const count = (counts.get(thread) ?? 0) + 1;
-    counts.set(thread, count);
-    return [{ thread, count, file: basename(match[2] ?? "") }];
-  });
+  const writes: XmlWrite[] = [];
+  const threads = { before: new Set<string>(), after: new Set<string>() };
+  for (const line of (await readFile(logPath, "utf8")).split("\n")) {
+    const match = /^\[pid\s+(\d+)\] ([\d.]+) rename\w*\(.*"([^"]+)"[^"]*$/u.exec(line);
+    if (match === null) continue;
+    const [, thread = "", seconds, path = ""] = match;
+    const part = Number(seconds) * 1000 < frozenMs ? "before" : "after";
+    threads[part].add(thread);
+    const count = writes.filter((write) => write.part === part).length + 1;
+    writes.push({ part, count, file: basename(path) });
+  }
+  const isOneEach = threads.before.size === 1 && threads.after.size === 1;
+  assert.ok(isOneEach, `one thread writes in each part: ${JSON.stringify(writes)}`);
+  return writes;
 }
 
 /** Takes a snapshot in which libvirtd dies at that write. */
 async function snapshotUnderWrite(vm: LibvirtVm, write: XmlWrite): Promise<"taken" | "failed"> {
   const { daemon } = vm.host;
-  const threads = [...(await listThreads(vm))];
-  const id = threads.find(([, thread]) => thread === write.thread)?.[0];
-  assert.ok(id !== undefined, `libvirtd has the thread "${write.thread}"`);
   const die = `inject=${renames}:signal=KILL:when=${String(write.count)}`;
-  const { tracer } = await trace(vm, ["-e", die, "-p", String(id)]);
+  await using tracers = new AsyncDisposableStack();
+  const begin = async (): Promise<void> => {
+    const { tracer } = await trace(vm, ["-f", "-e", die, "-p", String(daemon.identity.pid)]);
+    tracers.defer(async () => {
+      await tracer.stop();
+    });
+  };
+  if (write.part === "before") await begin();
+  const hypervisor = await open(vm, async (step) => {
+    if (step === "frozen" && write.part === "after") await begin();
+  });
   let outcome: "taken" | "failed" = "taken";
   try {
-    const hypervisor = await open(vm);
     await hypervisor.takeSnapshot(vm.uuid, crash);
   } catch (error) {
     if (!isKluisError(error)) throw error;
     outcome = "failed";
-  } finally {
-    await tracer.stop();
   }
+  await tracers.disposeAsync();
   assert.ok(daemon.exitStatus !== undefined, `libvirtd died at ${JSON.stringify(write)}`);
   return outcome;
+}
+
+/** Starts the VM of a libvirt that may not have noticed yet that its QEMU is gone. */
+async function startAgain(vm: LibvirtVm): Promise<void> {
+  for (let tries = 0; tries < startTriesMax; tries += 1) {
+    if ((await vm.host.virsh.run(["domstate", vm.uuid])).trim() === "shut off") break;
+    await systemClock.sleep(startPollMs);
+  }
+  await vm.host.virsh.run(["start", vm.uuid]);
 }
 
 async function releaseOlder(vm: LibvirtVm, hypervisor: LibvirtHypervisor): Promise<void> {
@@ -212,7 +220,7 @@ test("crash: libvirtd is killed at each write of XML in a snapshot, nothing is l
   await hypervisor.start(vm.uuid);
   // As every one that follows: not the first snapshot of the VM.
   await hypervisor.takeSnapshot(vm.uuid, crash);
-  const writes = await listWrites(vm, hypervisor);
+  const writes = await listWrites(vm);
   await releaseOlder(vm, hypervisor);
   assert.ok(writes.length >= 3, `libvirt writes XML in a snapshot: ${JSON.stringify(writes)}`);
   const chosen = isLong ? writes : writes.slice(prng.below(writes.length)).slice(0, 1);
@@ -221,12 +229,12 @@ test("crash: libvirtd is killed at each write of XML in a snapshot, nothing is l
     await writeNumber(vm, at);
     await vm.cutPower();
     await vm.host.restart();
-    await vm.host.virsh.run(["start", vm.uuid]);
+    await startAgain(vm);
     const numbers = `${String(at)}\n${String(at)}\n`;
     assert.equal(await readNumbers(vm), numbers);
     await hypervisor.takeSnapshot(vm.uuid, crash);
-    const { file, thread, count } = write;
-    t.diagnostic(`write of XML to "${file}", ${String(count)} of thread "${thread}": ${outcome}`);
+    const { file, part, count } = write;
+    t.diagnostic(`write of XML to "${file}", ${String(count)} ${part} "frozen": ${outcome}`);
     await releaseOlder(vm, hypervisor);
     assert.equal(await readNumbers(vm), numbers);
   }
