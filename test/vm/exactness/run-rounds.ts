@@ -132,7 +132,7 @@ class ExactnessRun {
   /** Of the newest point in the vault. */
   #lastPointId: string | undefined;
   /** What the guest writes over the instant of a backup. */
-  #liveJob: readonly string[] | undefined;
+  #live: { readonly job: readonly string[]; readonly pages: readonly number[] } | undefined;
   /** Pages changed up to the points of this round, and whether the store grew by just those. */
   #roundPages = 0;
   #isRoundExact = true;
@@ -454,8 +454,7 @@ class ExactnessRun {
       if (isStarted) {
         await waitForJobs(this.#vm.exec);
         // The instant has of it what it has; what was there before is all that it can have instead.
-        await model.write(job, "unknown");
-        this.#liveJob = job;
+        this.#live = { job, pages: await model.write(job, "unknown") };
       }
     }
   }
@@ -472,9 +471,12 @@ class ExactnessRun {
 
   /** The guest has written on behind the instant that the model was settled at. */
   async #endLiveWrite(): Promise<void> {
-    const job = this.#liveJob;
-    this.#liveJob = undefined;
-    if (job !== undefined) this.#touch(await this.#knownModel().write(job, "durable"));
+    const live = this.#live;
+    this.#live = undefined;
+    if (live === undefined) return;
+    await this.#knownModel().write(live.job, "durable");
+    // The bitmap of the next point began before the job, so that all of it is in that one too.
+    this.#touch(live.pages);
   }
 
   /** libvirt that died and lost track of a QEMU refuses snapshots until the VM was started again. */
