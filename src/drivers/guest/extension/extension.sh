@@ -7,13 +7,17 @@
 #   extension.sh order TOKEN              orders post, to be run at once or after pre
 #   extension.sh note LINE…               keeps what the last backup came to
 #   extension.sh status                   prints that
+#   extension.sh remove                   takes all of it out of the guest
+#
+# The files of a round lie in RUN/TOKEN. The rule for all verbs: post of a round that was begun is
+# ordered until it ended, and a round in which it has not is never forgotten.
 #
 # PRE and POST are each: time over all tries, most tries, command line.
 # Times are in hundredths of a second. Results of a round lie in memory (/run), so that nothing waits
 # for a file system that is frozen.
 export PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 umask 077
-version=1.1
+version=1.2
 rounds=/run/kluis
 home=${0%/*}
 content_max=65536
@@ -52,53 +56,79 @@ inspect() {
   done
 }
 
-# Supervisors that live, as /proc/PID/comm.
+# Supervisors that live, as /proc/PID/stat: one that was killed stays there until its parent has seen it.
 supervisors() {
-  grep -slE '^ks-[0-9a-f]{12}$' /proc/[0-9]*/comm
+  grep -slE '\(ks-[0-9a-f]{12}\) [^ZX]' /proc/[0-9]*/stat
+}
+
+# Writes $2 into file $1, which appears whole; fails where it is there already. Of several one succeeds.
+claim() {
+  echo "$2" >"$1.$$" && ln "$1.$$" "$1"
+} 2>/dev/null
+
+# Sets `claims` to how many supervisors round $1 has had, each in the place of one that was killed, and
+# `supervisor` to the last one's process.
+find_supervisor() {
+  claims=0
+  supervisor=none
+  while [ -e "$rounds/$1/supervisor.$((claims + 1))" ]; do
+    claims=$((claims + 1))
+    read -r supervisor <"$rounds/$1/supervisor.$claims"
+  done
 }
 
 # Whether the supervisor of round $1 lives.
 is_supervised() {
-  grep -qslx "ks-$1" /proc/[0-9]*/comm
+  find_supervisor "$1"
+  grep -qs "(ks-$1) [^ZX]" "/proc/$supervisor/stat"
+}
+
+# Whether round $1 was begun, has not run post, and nobody will.
+is_lost() {
+  ! is_supervised "$1" && [ "$claims" -gt 0 ] && [ ! -e "$rounds/$1/post.result" ]
 }
 
 # Supervisors that somebody stopped go on.
 wake_supervisors() {
   for entry in $(supervisors); do
     entry=${entry#/proc/}
-    kill -CONT "${entry%/comm}" 2>/dev/null
+    kill -CONT "${entry%/stat}" 2>/dev/null
   done
 }
 
-# Lets the posts of earlier rounds run, and waits for their end.
-end_earlier_rounds() {
-  for earlier in "$rounds"/*; do
-    [ -d "$earlier" ] && order "${earlier##*/}"
+# Has all rounds run their posts, waits for their end for at most $1, and forgets them; fails where one
+# has not run it by then.
+end_rounds() {
+  for round in "$rounds"/*; do
+    [ -d "$round" ] && order "${round##*/}"
   done
-  tries=0
+  now
+  patience_ends=$((now + $1))
   while [ -n "$(supervisors)" ]; do
-    [ $tries -lt 200 ] || return 1
+    now
+    [ "$now" -lt "$patience_ends" ] || return
     pause 0.05
-    tries=$((tries + 1))
+  done
+  for round in "$rounds"/*; do
+    is_lost "${round##*/}" && return 1
   done
   rm -rf "$rounds"
 }
 
 # $1 token, $2 longest time from the end of pre to post, then PRE and POST.
 pre() {
-  end_earlier_rounds || {
+  end_rounds 1000 || {
     echo "the scripts of an earlier backup are still running"
     exit 4
   }
   directory=$rounds/$1
-  mkdir -p "$directory" || exit 5
   # For another supervisor, where this one is killed.
-  echo "$6 $7" >"$directory/post.limits"
-  printf '%s' "$8" >"$directory/post.command"
+  mkdir -p "$directory" && echo "$6 $7" >"$directory/post.limits" &&
+    printf '%s' "$8" >"$directory/post.command" || exit 5
   # What is dirty now need not be written while the application is quiesced.
   sync
   start_supervisor supervise "$@"
-  [ -e "$directory/begun" ] || {
+  [ -e "$directory/supervisor.1" ] || {
     echo "the supervisor does not start"
     exit 5
   }
@@ -113,7 +143,7 @@ post() {
   await_result "$rounds/$1/post.result"
 }
 
-# What every supervisor does first; $1 token.
+# What every supervisor does first; $1 token. It goes on as the only one that lives.
 begin() {
   token=$1
   directory=$rounds/$token
@@ -127,7 +157,9 @@ begin() {
   trap : HUP INT TERM PIPE
   cd /
   echo "ks-$token" >/proc/$$/comm
-  : >"$directory/begun"
+  is_supervised "$token" && exit
+  [ ! -e "$directory/post.result" ] || exit
+  claim "$directory/supervisor.$((claims + 1))" $$ || exit
 }
 
 # $1 token, $2 longest time from the end of pre to post, then PRE and POST.
@@ -156,8 +188,8 @@ supervise() {
 # In the place of a supervisor that was killed: ends the script that it left, and runs post. $1 token.
 supervise_post() {
   begin "$1"
-  for left in "$directory"/*.leader; do
-    [ -s "${left%leader}exit" ] || end_script "$left"
+  for left in "$directory"/*.try; do
+    [ -s "${left%try}exit" ] || end_script "${left%try}leader"
   done
   read -r limit tries_most <"$directory/post.limits"
   trigger=ordered
@@ -204,11 +236,17 @@ was_cut_off() {
 
 try_script() {
   # Of this try alone: one that was ended may still leave its code.
-  exited=$directory/$1.$$.$tries.exit
-  leader=$directory/$1.$$.$tries.leader
+  try=$directory/$1.$$.$tries
+  exited=$try.exit
+  leader=$try.leader
+  : >"$try.try"
   (
     echo "$oom" >/proc/self/oom_score_adj
-    setsid sh -c 'echo $$ >"$1"; eval "exec $2"' kluis "$leader" "$3"
+    # It is no supervisor, and may outlive one.
+    echo "kr-$token" >/proc/self/comm
+    # Who ends the script takes the claim before it: then it is not run.
+    setsid sh -c 'echo $$ >"$1.$$" && ln "$1.$$" "$1" || [ ! -e "$1" ] || exit
+      eval "exec $2"' kluis "$leader" "$3"
     echo $? >"$exited"
   ) </dev/null >/dev/null 2>&1 &
   looks=0
@@ -235,9 +273,9 @@ try_script() {
   [ "$code" = 0 ] && outcome=succeeded
 }
 
-# A script that is out of time: it must not go on beside the post script.
+# A script that is out of time, $1 its leader's claim: it must not go on, or begin, beside the post script.
 end_script() {
-  [ -s "$1" ] || pause 0.1
+  claim "$1" ended && return
   read -r group <"$1" || return
   kill -TERM "-$group"
   waits=0
@@ -269,20 +307,14 @@ order() {
   : >"$rounds/$1/order"
   wake_supervisors
   is_lost "$1" || return 0
-  rm "$rounds/$1/begun"
   start_supervisor supervise-post "$1"
-}
-
-# Whether the supervisor of round $1 was killed after it had begun.
-is_lost() {
-  [ -e "$rounds/$1/begun" ] && ! is_supervised "$1" && [ ! -e "$rounds/$1/post.result" ]
 }
 
 # $1 what it does, $2 token, and what else it is told; waits until it has begun.
 start_supervisor() {
   setsid sh "$0" "$@" </dev/null >/dev/null 2>&1 &
   tries=0
-  until [ -e "$rounds/$2/begun" ]; do
+  until is_supervised "$2" || [ -e "$rounds/$2/post.result" ]; do
     [ $tries -lt 300 ] || return
     pause 0.02
     tries=$((tries + 1))
@@ -290,8 +322,18 @@ start_supervisor() {
 }
 
 note() {
-  [ -n "$(supervisors)" ] || rm -rf "$rounds"
+  end_rounds 0
   write_status "$@"
+}
+
+remove() {
+  end_rounds 1000 || {
+    echo "a script of the last backup is still running"
+    exit 4
+  }
+  rm -rf "$home" || exit 5
+  rmdir "${home%/*}" 2>/dev/null
+  exit 0
 }
 
 write_status() {
@@ -309,6 +351,7 @@ case $verb in
   supervise-post) supervise_post "$@" ;;
   order) order "$@" ;;
   note) note "$@" ;;
+  remove) remove ;;
   status) [ ! -e "$home/status" ] || cat "$home/status" ;;
   *) exit 2 ;;
 esac

@@ -19,6 +19,8 @@ const programPath = `${EXTENSION_HOME}/extension.sh`;
 
 /** How long one call may take unless the caller says otherwise. */
 export const EXTENSION_TIMEOUT_MS = 15_000;
+/** Taking it out: it has scripts of the last backup run to their end, and waits 10 s for that. */
+const REMOVE_TIMEOUT_MS = 30_000;
 
 /** $1 the program's hash, $2 its path, then what is asked of it. */
 const callScript = `
@@ -36,22 +38,6 @@ done
 umask 077
 mkdir -p "$1" && cat >"$1/extension.part" && chmod 700 "$1/extension.part" &&
   sync && mv "$1/extension.part" "$1/extension.sh"
-`;
-
-/** $1 its folder. A supervisor that lives would lose its orders: it is told to go on first. */
-const removeScript = `
-for round in /run/kluis/*; do
-  [ -d "$round" ] && : >"$round/order"
-done
-tries=0
-while grep -qslE '^ks-[0-9a-f]{12}$' /proc/[0-9]*/comm; do
-  [ "$tries" -lt 100 ] || { echo "a script of the last backup is still running"; exit 4; }
-  sleep 0.1 || sleep 1
-  tries=$((tries + 1))
-done
-rm -rf "$1" /run/kluis || exit 5
-rmdir "\${1%/*}" 2>/dev/null
-exit 0
 `;
 
 /** $1 the program. Its version, or nothing where there is none; then what it says of the last backup. */
@@ -94,12 +80,13 @@ export async function manageExtension(
   options: AgentOptions = {},
 ): Promise<ExtensionState> {
   if (action === "install") await installExtension(agent, options);
-  if (action === "remove") {
-    const args = ["-c", removeScript, "kluis-remove", EXTENSION_HOME];
-    const run = { timeoutMs: EXTENSION_TIMEOUT_MS, ...options };
-    const result = await runGuestProgram(agent, { path: "/bin/sh", args }, run);
-    assertProgramDone(result, "remove the backup extension from the guest");
-  }
+  const state = await readState(agent, options);
+  if (action !== "remove" || !state.isInstalled) return state;
+  await callExtension(agent, ["remove"], { timeoutMs: REMOVE_TIMEOUT_MS, ...options });
+  return await readState(agent, options);
+}
+
+async function readState(agent: GuestAgent, options: AgentOptions): Promise<ExtensionState> {
   const args = ["-c", stateScript, "kluis-state", programPath];
   const result = await runGuestProgram(agent, { path: "/bin/sh", args }, options);
   assertProgramDone(result, "read the state of the backup extension");
