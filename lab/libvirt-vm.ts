@@ -149,7 +149,8 @@ async function removeDomain(host: LibvirtLab): Promise<void> {
   if (state.trim() !== "shut off") await host.virsh.run(["destroy", labDomain.uuid]);
   // libvirt does not know of a saved state that we put there.
   await rm(join(host.saveDirectory, stateFile), { force: true });
-  await host.virsh.run(["undefine", labDomain.uuid]);
+  // Checkpoints are those of another backup program.
+  await host.virsh.run(["undefine", labDomain.uuid, "--checkpoints-metadata"]);
 }
 
 async function ensureLibvirtTemplate(dataDisksMiB: readonly number[]): Promise<LibvirtTemplate> {
