@@ -305,8 +305,15 @@ export interface Hypervisor extends AsyncDisposable {
    * (backoff) where another living process, or this one, does so already.
    */
   beginTransfer(vmId: string, signal?: AbortSignal): Promise<AsyncDisposable>;
-  /** Layers and free space of every disk; SnapshotBaseChanged, ImageNotFound. */
-  readSpace(vmId: string, signal?: AbortSignal): Promise<readonly DiskSpace[]>;
+  /**
+   * Layers and free space of the disks that a snapshot of that selection takes, by default of every
+   * disk; SnapshotBaseChanged, ImageNotFound, and those of {@link SnapshotRequest.disks}.
+   */
+  readSpace(
+    vmId: string,
+    disks?: DiskSelection,
+    signal?: AbortSignal,
+  ): Promise<readonly DiskSpace[]>;
   /**
    * Shows, puts in, or takes out the backup extension of a running guest; a snapshot puts it there by
    * itself. Errors: VmStateWrong where the VM does not run, Agent*, Busy.

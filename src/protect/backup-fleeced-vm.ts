@@ -6,11 +6,7 @@ import type { FleecedSnapshot } from "#ports/hypervisor.ts";
 import { type BackupOutcome, toWarning } from "#protect/backup-run.ts";
 import { orderPointId } from "#protect/point-order.ts";
 import { assertSnapshotSpace } from "#protect/snapshot-space.ts";
-import {
-  readSpaceOfTaken,
-  type TakeSnapshotDeps,
-  type TakeSnapshotRequest,
-} from "#protect/take-vm-snapshot.ts";
+import type { TakeSnapshotDeps, TakeSnapshotRequest } from "#protect/take-vm-snapshot.ts";
 import { sendSnapshot, type TransferDeps } from "#protect/transfer-snapshot.ts";
 import { watchSpace } from "#protect/watch-space.ts";
 import type { Vault } from "#vault/vault.ts";
@@ -38,7 +34,7 @@ export async function backupFleecedVm(
   const startMs = clock.monotonicMs();
   const vm = await hypervisor.get(vmId, signal);
   const vmConfiguration = await deps.configurations.read(vm.id, signal);
-  assertSnapshotSpace(await readSpaceOfTaken(request, deps), space);
+  assertSnapshotSpace(await hypervisor.readSpace(vm.id, wish.disks, signal), space);
   // What cannot be sent now need not be taken: it is not kept.
   const vault = await deps.openVault();
   const newest = (await vault.listPoints(itemId, signal)).at(-1)?.pointId;
@@ -49,8 +45,10 @@ export async function backupFleecedVm(
   const wanted = { ...wish, label, reserveBytes };
   await using fleece = await hypervisor.takeFleecedSnapshot(vm.id, wanted, signal);
   deps.onSnapshot?.(fleece);
-  const outcome = await watchSpace({ vmId: vm.id, space }, deps, (ends) =>
-    sendSnapshot(fleece, label, { ...deps, vault, signal: ends }),
+  const outcome = await watchSpace(
+    { vmId: vm.id, disks: fleece.disks.map(({ name }) => name), space },
+    deps,
+    (ends) => sendSnapshot(fleece, label, { ...deps, vault, signal: ends }),
   );
   const late = await finish(fleece, vault);
   const durationMs = clock.monotonicMs() - startMs;

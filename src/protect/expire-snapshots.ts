@@ -9,7 +9,7 @@ const roundsMax = 33;
 
 /** What an expiry needs. */
 export interface ExpiryDeps {
-  readonly hypervisor: Hypervisor;
+  readonly hypervisor: Pick<Hypervisor, "listSnapshots" | "releaseSnapshots">;
   readonly clock: Clock;
   readonly signal?: AbortSignal | undefined;
 }

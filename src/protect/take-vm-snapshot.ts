@@ -4,7 +4,7 @@
  */
 import type { Clock } from "#base/clock.ts";
 import type { RandomSource } from "#base/random.ts";
-import type { DiskSpace, Hypervisor, SnapshotRequest, VmSnapshot } from "#ports/hypervisor.ts";
+import type { Hypervisor, SnapshotRequest, VmSnapshot } from "#ports/hypervisor.ts";
 import type { VmConfigurations } from "#ports/vm-configurations.ts";
 import { expireSnapshots, type ExpiryReport } from "#protect/expire-snapshots.ts";
 import { orderPointId } from "#protect/point-order.ts";
@@ -65,23 +65,13 @@ export async function takeVmSnapshot(
   return { snapshot, warnings, ...(madeRoom === undefined ? {} : { madeRoom }) };
 }
 
-/** The room beside the disks that are not left out. */
-export async function readSpaceOfTaken(
-  { vmId, disks }: Pick<TakeSnapshotRequest, "vmId" | "disks">,
-  { hypervisor, signal }: Pick<TakeSnapshotDeps, "hypervisor" | "signal">,
-): Promise<readonly DiskSpace[]> {
-  const exclude = disks?.exclude ?? [];
-  const all = await hypervisor.readSpace(vmId, signal);
-  return all.filter(({ name }) => !exclude.includes(name));
-}
-
 /** Lets the oldest go where there is no layer left for one more, and looks at the free space. */
 async function makeRoom(
   request: TakeSnapshotRequest,
   deps: TakeSnapshotDeps,
 ): Promise<ExpiryReport | undefined> {
   const { vmId, space } = request;
-  const disks = await readSpaceOfTaken(request, deps);
+  const disks = await deps.hypervisor.readSpace(vmId, request.disks, deps.signal);
   const missing = layersToFree(disks);
   const report = missing === 0 ? undefined : await expireSnapshots(vmId, missing, deps);
   assertSnapshotSpace(disks, space);

@@ -98,7 +98,8 @@ async function transferNewest(request: TransferRequest, deps: TransferDeps): Pro
     await deps.hypervisor.markBase(vmId, base, deps.signal);
     return { status: "Skipped", reason: "the newest snapshot is in the vault already" };
   }
-  const outcome = await withSpaceWatch(request, deps, (signal) =>
+  const disks = snapshot.disks.map(({ name }) => name);
+  const outcome = await withSpaceWatch({ ...request, disks }, deps, (signal) =>
     sendSnapshot(snapshot, label, { ...deps, vault, signal }),
   );
   return { status: "Completed", outcome: await noteBase(vmId, base, { deps, outcome }) };

@@ -1,5 +1,6 @@
 /** Watches the room beside a VM's disks while its snapshots are read: the guest's need comes first. */
 import { isKluisError, toKluisError } from "#base/kluis-error.ts";
+import type { Hypervisor } from "#ports/hypervisor.ts";
 import { expireSnapshots, type ExpiryDeps } from "#protect/expire-snapshots.ts";
 import { findShortage, type SpaceWish } from "#protect/snapshot-space.ts";
 
@@ -9,7 +10,14 @@ export const spacePollMs = 1000;
 /** What is watched. */
 export interface SpaceWatch {
   readonly vmId: string;
+  /** Names of the disks of the instant that is sent. */
+  readonly disks: readonly string[];
   readonly space: Pick<SpaceWish, "reserveBytes">;
+}
+
+/** What the watch needs. */
+export interface SpaceWatchDeps extends Omit<ExpiryDeps, "hypervisor"> {
+  readonly hypervisor: ExpiryDeps["hypervisor"] & Pick<Hypervisor, "readSpace" | "detach">;
 }
 
 /**
@@ -21,7 +29,7 @@ export interface SpaceWatch {
  */
 export async function withSpaceWatch<T>(
   watch: SpaceWatch,
-  deps: ExpiryDeps,
+  deps: SpaceWatchDeps,
   work: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   return await watchSpace(watch, deps, work, () => giveUp(watch, deps));
@@ -35,7 +43,7 @@ export async function withSpaceWatch<T>(
  */
 export async function watchSpace<T>(
   watch: SpaceWatch,
-  deps: ExpiryDeps,
+  deps: SpaceWatchDeps,
   work: (signal: AbortSignal) => Promise<T>,
   makeRoom: () => Promise<void> = () => Promise.resolve(),
 ): Promise<T> {
@@ -57,14 +65,14 @@ export async function watchSpace<T>(
 }
 
 async function pollSpace(
-  { vmId, space }: SpaceWatch,
-  deps: ExpiryDeps,
+  watch: SpaceWatch,
+  deps: SpaceWatchDeps,
   ends: { readonly shortage: AbortController; readonly ended: AbortSignal },
 ): Promise<void> {
   while (!ends.ended.aborted) {
     try {
       await deps.clock.sleep(spacePollMs, ends.ended);
-      const problem = findShortage(await deps.hypervisor.readSpace(vmId), space);
+      const problem = await findTakenRoom(watch, deps);
       if (problem !== undefined) ends.shortage.abort(problem);
     } catch (error) {
       // Not knowing is no reason to go on blindly.
@@ -75,10 +83,21 @@ async function pollSpace(
 }
 
 /** Frees what snapshots take, the newest last, until the reserve is there again. */
-async function giveUp({ vmId, space }: SpaceWatch, deps: ExpiryDeps): Promise<void> {
+async function giveUp(watch: SpaceWatch, deps: SpaceWatchDeps): Promise<void> {
   const { hypervisor, signal } = deps;
+  const { vmId } = watch;
   const snapshots = await hypervisor.listSnapshots(vmId, signal);
   await expireSnapshots(vmId, snapshots.length - 1, deps);
-  if (findShortage(await hypervisor.readSpace(vmId, signal), space) === undefined) return;
+  if ((await findTakenRoom(watch, deps)) === undefined) return;
   await hypervisor.detach(vmId, signal);
+}
+
+/** The shortage where something of Kluis grows: copies of the instant, or layers of any snapshot. */
+async function findTakenRoom(
+  { vmId, disks, space }: SpaceWatch,
+  { hypervisor, signal }: SpaceWatchDeps,
+): Promise<ReturnType<typeof findShortage>> {
+  const all = await hypervisor.readSpace(vmId, undefined, signal);
+  const growing = all.filter(({ name, layers }) => layers > 1 || disks.includes(name));
+  return findShortage(growing, space);
 }

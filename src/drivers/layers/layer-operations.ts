@@ -5,6 +5,7 @@ import { assert } from "#base/assert.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { manageGuestExtension } from "#drivers/guest/manage-guest-extension.ts";
 import type {
+  DiskSelection,
   DiskSpace,
   ExtensionAction,
   ExtensionState,
@@ -13,6 +14,7 @@ import type {
   SnapshotRequest,
   VmSnapshot,
 } from "#ports/hypervisor.ts";
+import { chooseDisks } from "./choose-disks.ts";
 import { detachVm } from "./detach-vm.ts";
 import { FleeceInUse } from "./fleece-in-use.ts";
 import { readDiskSpace } from "./disk-space.ts";
@@ -147,10 +149,17 @@ export class LayerOperations<V extends LayeredVm, M extends RunningMachine> {
   }
 
   /** See the port. */
-  async readSpace(vmId: string, signal?: AbortSignal): Promise<readonly DiskSpace[]> {
+  async readSpace(
+    vmId: string,
+    selection?: DiskSelection,
+    signal?: AbortSignal,
+  ): Promise<readonly DiskSpace[]> {
     signal?.throwIfAborted();
-    const { disks } = await readVmRecord(await this.#finder.findVm(vmId, signal));
-    return await Promise.all(disks.map(readDiskSpace));
+    const vm = await this.#finder.findVm(vmId, signal);
+    const { disks } = await readVmRecord(vm);
+    const names = selection === undefined ? undefined : chooseDisks(vm.description, selection);
+    const wanted = disks.filter(({ name }) => names?.includes(name) ?? true);
+    return await Promise.all(wanted.map(readDiskSpace));
   }
 
   /** See the port. */

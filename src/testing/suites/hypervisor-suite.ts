@@ -307,6 +307,13 @@ export function testHypervisor(name: string, suite: HypervisorSuite): void {
       (await hypervisor.readSpace(vmId)).find((each) => each.name === disk)?.layers;
     assert.equal(await layersOf(first.disk), 4);
     assert.equal(await layersOf(second.disk), 2);
+    for (const disks of [without.disks, { include: [first.disk] }]) {
+      const space = await hypervisor.readSpace(vmId, disks);
+      assert.deepEqual(
+        space.map((each) => each.name),
+        [osDisk, first.disk],
+      );
+    }
     const [hash = ""] = await hashDevices(fixture);
     await assertChanges(some, { base: listed, device: first, pages, hash });
     await hypervisor.releaseSnapshots(vmId, new Set([both.id, listed.id]));
