@@ -16,7 +16,7 @@ import { median } from "../bench/statistics.ts";
 import { storedBytesOf } from "../bench/stored-bytes.ts";
 import { runInGuest } from "../lab/guest.ts";
 import { type LibvirtVm, LibvirtVms } from "../lab/libvirt-vm.ts";
-import { planFio } from "../test/vm/exactness/disk-model.ts";
+import { planFio } from "../lab/plan-fio.ts";
 import type { Evidence, EvidenceContext, EvidenceOutcome } from "../tools/evidence/evidence.ts";
 import { roundUp, toSeconds } from "../tools/evidence/peer-bar.ts";
 

@@ -43,7 +43,10 @@ async function measure(request: Request, signal: AbortSignal): Promise<EvidenceO
     signal.throwIfAborted();
     console.error(error);
     const reason = error instanceof Error ? error.message : String(error);
-    return { figure: `did not run: ${reason}`, holds: false };
+    // A try with options is no run of the whole, whatever stopped it.
+    const isTry = Object.keys(request.options).length > 0;
+    const outcome = { figure: `did not run: ${reason}`, holds: false };
+    return isTry ? { ...outcome, isPartial: true } : outcome;
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
