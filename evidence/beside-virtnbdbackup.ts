@@ -66,12 +66,12 @@ async function run(context: EvidenceContext): Promise<EvidenceOutcome> {
   }
   const costs: Record<Contender["name"], Cost[]> = { kluis: [], virtnbdbackup: [] };
   for (let round = 0; round < rounds; round += 1) {
-    for (const { name, vm, backUp } of contenders) {
+    for (const contender of contenders) {
       context.signal.throwIfAborted();
-      await write(vm, [...scattered(diskMiB), `--randseed=${round + 2}`]);
-      const cost = await backUp("inc");
-      costs[name].push(cost);
-      context.log(`${name}: ${toSeconds(cost.wallMs)}, ${cost.grownBytes} B`);
+      await write(contender.vm, [...scattered(diskMiB), `--randseed=${round + 2}`]);
+      const cost = await contender.backUp("inc");
+      costs[contender.name].push(cost);
+      context.log(`${contender.name}: ${toSeconds(cost.wallMs)}, ${cost.grownBytes} B`);
     }
   }
   const isTry = rounds !== wholeRounds || diskMiB !== dataDiskMiB;
