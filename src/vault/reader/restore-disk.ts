@@ -66,6 +66,8 @@ export async function restoreDisk(
         continue;
       }
       const buffer = await buffers.take();
+      // Heard of while we waited for it.
+      if (failure !== undefined) break;
       const work = copy(part, buffer)
         .catch(fail)
         .finally(() => {

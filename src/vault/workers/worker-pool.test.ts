@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { test } from "node:test";
 
 import { allocateAligned } from "#base/aligned-memory.ts";
+import { isKluisError } from "#base/kluis-error.ts";
 import { testKeys } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { watchThreads } from "#testing/thread-watch.ts";
@@ -20,6 +21,20 @@ test("worker pool: names an object alike in shared memory, in a part of it, and 
   for (const bytes of [content, part]) {
     assert.equal(Buffer.from(await pool.nameOf(bytes)).toString("hex"), expected);
   }
+});
+
+test("worker pool: where a thread dies, tasks fail when none runs that could write into what they lent", async () => {
+  using threads = watchThreads();
+  await using pool = new WorkerPool({ start: { keys: testKeys, verify: true }, size: 2 });
+  const content = allocateAligned(64 * 1024 * 1024, "shared");
+  const aliveAtFailure = Array.from({ length: 12 }, async () => {
+    await assert.rejects(pool.nameOf(content), (error) => isKluisError(error, "Internal"));
+    return threads.alive.size;
+  });
+  assert.equal(threads.started(), 2);
+  const [first] = threads.alive;
+  await first?.terminate();
+  assert.deepEqual(new Set(await Promise.all(aliveAtFailure)), new Set([0]));
 });
 
 test("worker pool: one thread does two tasks, many tasks get as many threads as there may be", async () => {

@@ -149,8 +149,7 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Ends the threads; tasks that are under way fail with Cancelled. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#end(new KluisError("Cancelled", "Cannot go on: the work was ended"));
-    await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
+    await this.#end(new KluisError("Cancelled", "Cannot go on: the work was ended"));
   }
 
   #leastLoaded(): number {
@@ -216,14 +215,15 @@ export class WorkerPool implements AsyncDisposable {
   #break(cause: unknown): void {
     const reason = cause instanceof Error ? cause.message : String(cause);
     const message = `Cannot go on: a worker thread failed: ${reason}`;
-    this.#end(new KluisError("Internal", message, { cause }));
+    void this.#end(new KluisError("Internal", message, { cause }));
   }
 
-  #end(error: KluisError): void {
-    if (this.#ended !== undefined) return;
-    this.#ended = error;
+  /** Whoever waits is told when no thread runs any more: none writes into memory that was lent to it. */
+  async #end(error: KluisError): Promise<void> {
+    this.#ended ??= error;
+    await Promise.all(this.#threads.map(({ worker }) => worker.terminate()));
     for (const { waiters } of this.#threads) {
-      for (const waiter of waiters.values()) waiter.reject(error);
+      for (const waiter of waiters.values()) waiter.reject(this.#ended);
       waiters.clear();
     }
   }
