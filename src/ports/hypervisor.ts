@@ -224,6 +224,11 @@ export interface VmSnapshot {
 export interface FleeceRequest extends SnapshotRequest {
   /** Free space that is the guest's: what is copied aside never takes it, whoever watches. */
   readonly reserveBytes: number;
+  /**
+   * The instant of the newest point of the vault that this one is sent to: it may have been committed
+   * by a process that died before {@link FleecedSnapshot.markBase}. Default: as was marked last.
+   */
+  readonly base?: { readonly vaultId: string; readonly snapshotId: string };
 }
 
 /**

@@ -39,10 +39,12 @@ export async function backupFleecedVm(
   const vault = await deps.openVault();
   const newest = (await vault.listPoints(itemId, signal)).at(-1)?.pointId;
   const { pointId, warnings } = orderPointId(clock.nowMs(), newest, deps.random);
+  const { snapshotId } = (await vault.readNewestPoint(itemId, signal)) ?? {};
   const preparationMs = Math.round(clock.monotonicMs() - startMs);
   const label = { pointId, itemId, itemName: vm.name, vmConfiguration, days: 1, preparationMs };
   const { reserveBytes } = space;
-  const wanted = { ...wish, label, reserveBytes };
+  const base = snapshotId === undefined ? {} : { base: { vaultId: vault.id, snapshotId } };
+  const wanted = { ...wish, ...base, label, reserveBytes };
   await using fleece = await hypervisor.takeFleecedSnapshot(vm.id, wanted, signal);
   deps.onSnapshot?.(fleece);
   const outcome = await watchSpace(

@@ -6,8 +6,11 @@ import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
 
 /** As fine as the layers of snapshots. */
 export const BITMAP_GRANULARITY_BYTES = 4096;
-/** More than this and those that are nobody's base are merged: each takes 32 MiB of QEMU for each TiB. */
+/** With so many those that are nobody's base are merged: each takes 32 MiB of QEMU for each TiB. */
 export const BITMAPS_MAX = 8;
+
+/** More than this are never made: somebody has used one for long, and those after it could not be merged. */
+export const BITMAPS_STUCK_MAX = 2 * BITMAPS_MAX;
 
 /** The bitmap that several are merged into to be read; it is no part of the chain. */
 export const unionName = "kluis-union";
@@ -21,6 +24,8 @@ export interface ChainBitmap {
   /** Size of the disk at that instant. */
   readonly sizeBytes: number;
   readonly isRecording: boolean;
+  /** What was written before it is not in those before it: it cannot be merged with them. */
+  readonly startsChain: boolean;
   /** Why it is not to be trusted. */
   readonly fault?: string;
 }
@@ -36,13 +41,14 @@ export interface ChainCut {
   readonly into?: string;
 }
 
+/** What the name of a bitmap says. */
+type NamedBitmap = Pick<ChainBitmap, "sequence" | "snapshotId" | "sizeBytes" | "startsChain">;
+
 /** The name of a bitmap. */
-export function bitmapName(bitmap: {
-  readonly sequence: number;
-  readonly snapshotId: string;
-  readonly sizeBytes: number;
-}): string {
-  return `kluis:${String(bitmap.sequence)}:${bitmap.snapshotId}:${String(bitmap.sizeBytes)}`;
+export function bitmapName(bitmap: NamedBitmap): string {
+  const { sequence, snapshotId, sizeBytes, startsChain } = bitmap;
+  const prefix = startsChain ? "kluis-first" : "kluis";
+  return `${prefix}:${String(sequence)}:${snapshotId}:${String(sizeBytes)}`;
 }
 
 /** Our bitmaps among those that QEMU names for a node (`dirty-bitmaps`), oldest first. */
@@ -50,9 +56,9 @@ export function parseChain(listed: unknown): readonly ChainBitmap[] {
   if (!Array.isArray(listed)) return [];
   const chain = listed.filter(isObject).flatMap((entry: JsonObject): ChainBitmap[] => {
     const name = String(entry["name"]);
-    const match = /^kluis:(\d{1,12}):([a-z0-9-]{1,64}):(\d{1,16})$/.exec(name);
+    const match = /^kluis(-first)?:(\d{1,12}):([a-z0-9-]{1,64}):(\d{1,16})$/.exec(name);
     if (match === null) return [];
-    const [, sequence, snapshotId = "", sizeBytes] = match;
+    const [, first, sequence, snapshotId = "", sizeBytes] = match;
     const fault = findFault(entry);
     return [
       {
@@ -61,6 +67,7 @@ export function parseChain(listed: unknown): readonly ChainBitmap[] {
         snapshotId,
         sizeBytes: Number(sizeBytes),
         isRecording: entry["recording"] === true,
+        startsChain: first !== undefined,
         ...(fault === undefined ? {} : { fault }),
       },
     ];
@@ -76,15 +83,35 @@ function findFault(entry: JsonObject): string | undefined {
 }
 
 /**
+ * The bitmap that begins with an instant. It starts a chain of its own where the last one does not say
+ * what was written up to it, and where a truncation has cut those before it.
+ *
+ * @param chain As it is just before the instant.
+ */
+export function planBitmap(
+  chain: readonly ChainBitmap[],
+  instant: Pick<ChainBitmap, "snapshotId" | "sizeBytes">,
+): ChainBitmap {
+  const last = chain.at(-1);
+  const goesOn = last?.isRecording === true && last.sizeBytes <= instant.sizeBytes;
+  const named = { ...instant, sequence: (last?.sequence ?? 0) + 1, startsChain: !goesOn };
+  return { ...named, name: bitmapName(named), isRecording: true };
+}
+
+/** Without those that nothing can be merged with any more. */
+function newestChain(chain: readonly ChainBitmap[]): readonly ChainBitmap[] {
+  const start = chain.findLastIndex(({ startsChain }) => startsChain);
+  return chain.slice(Math.max(0, start));
+}
+
+/**
  * What changed between the base and the instant `snapshotId`, whose own bitmap is in the chain.
  *
- * @param chain As it was just before the instant, and the bitmap of the instant.
- * @param sizeBytes Of the disk at the instant.
+ * @param chain As it was just before the instant, and the bitmap of the instant (see {@link planBitmap}).
  */
 export function planUnion(
   chain: readonly ChainBitmap[],
   ids: { readonly baseId: string; readonly snapshotId: string },
-  sizeBytes: number,
 ): UnionPlan {
   const from = chain.findIndex((bitmap) => bitmap.snapshotId === ids.baseId);
   const to = chain.findIndex((bitmap) => bitmap.snapshotId === ids.snapshotId);
@@ -97,28 +124,31 @@ export function planUnion(
   const used = chain.slice(from, to);
   const faulty = used.find(({ fault }) => fault !== undefined);
   if (faulty !== undefined) return unknown(`bitmap "${faulty.name}" ${faulty.fault ?? ""}`);
-  if (used.at(-1)?.isRecording !== true) {
-    return unknown(`bitmap "${used.at(-1)?.name ?? ""}" did not record: somebody has stopped it`);
+  const next = chain.slice(from + 1, to + 1).find(({ startsChain }) => startsChain);
+  if (next !== undefined) {
+    const why = "somebody stopped one, or the disk became smaller";
+    return unknown(`the bitmaps begin anew with snapshot "${next.snapshotId}": ${why}`);
   }
-  if (base.sizeBytes > sizeBytes) return unknown("the disk has become smaller");
   return { known: true, names: used.map(({ name }) => name), baseBytes: base.sizeBytes };
 }
 
 /**
  * How a chain becomes as short as its bases allow: what lies before the oldest base goes, what is
- * nobody's base is merged into the one before it. The newest stays, and at most {@link BITMAPS_MAX}
- * in all: the oldest bases are given up for that. Cuts are done in order.
+ * nobody's base is merged into the one before it. The newest stays where there is a base, which needs
+ * what it records, and at most {@link BITMAPS_MAX} in all: the oldest bases are given up for that. Cuts
+ * are done in order, up to the first that cannot be done: so what is left says all from its instant on.
  */
 export function planCuts(
   chain: readonly ChainBitmap[],
   baseIds: ReadonlySet<string>,
 ): readonly ChainCut[] {
-  const older = chain.slice(0, -1);
-  const bases = older.filter(({ snapshotId }) => baseIds.has(snapshotId));
-  const kept = new Set(bases.slice(-(BITMAPS_MAX - 1)));
+  const bases = newestChain(chain).filter(({ snapshotId }) => baseIds.has(snapshotId));
+  const newest = bases.length === 0 ? [] : chain.slice(-1);
+  const older = bases.filter((bitmap) => !newest.includes(bitmap));
+  const kept = new Set([...older.slice(-(BITMAPS_MAX - 1)), ...newest]);
   const cuts: ChainCut[] = [];
   let into: string | undefined;
-  for (const bitmap of older) {
+  for (const bitmap of chain) {
     if (kept.has(bitmap)) into = bitmap.name;
     else cuts.push({ name: bitmap.name, ...(into === undefined ? {} : { into }) });
   }

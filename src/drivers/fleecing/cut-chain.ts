@@ -1,9 +1,12 @@
 /** Shortens chains of bitmaps in QEMU. */
 import type { ChainCut } from "./bitmap-chain.ts";
 import { transact } from "./fleece-graph.ts";
-import type { Monitor } from "./monitor.ts";
+import { isRefusal, type Monitor } from "./monitor.ts";
 
-/** Cuts the chain of a disk's node, each cut whole or not at all. Errors: QmpFailed. */
+/**
+ * Cuts the chain of a disk's node, each cut whole or not at all. Ends with what QEMU refuses, because
+ * somebody uses the bitmap: what stays says nothing wrong, and the next run tries again. Errors: QmpFailed.
+ */
 export async function cutChain(
   monitor: Monitor,
   node: string,
@@ -13,6 +16,11 @@ export async function cutChain(
     const data = { node, target: into, bitmaps: [name] };
     const merge = into === undefined ? [] : [{ type: "block-dirty-bitmap-merge", data }];
     const remove = { type: "block-dirty-bitmap-remove", data: { node, name } };
-    await transact(monitor, [...merge, remove]);
+    try {
+      await transact(monitor, [...merge, remove]);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      return;
+    }
   }
 }

@@ -5,9 +5,9 @@
 import { KluisError } from "#base/kluis-error.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
 import {
-  bitmapName,
   BITMAP_GRANULARITY_BYTES,
   parseChain,
+  planBitmap,
   type ChainBitmap,
 } from "./bitmap-chain.ts";
 import { executeList, isRefusal, type Monitor } from "./monitor.ts";
@@ -110,7 +110,7 @@ export async function attachFleece(
         type: "block-dirty-bitmap-add",
         data: {
           node,
-          name: bitmapName(nextBitmap(found, snapshotId)),
+          name: planBitmap(found.chain, { snapshotId, sizeBytes: found.sizeBytes }).name,
           granularity: BITMAP_GRANULARITY_BYTES,
           persistent: false,
         },
@@ -124,14 +124,6 @@ export async function attachFleece(
       cause: error,
     });
   }
-}
-
-/** The bitmap that begins with this instant. */
-export function nextBitmap(found: FoundDisk, snapshotId: string): ChainBitmap {
-  const sequence = (found.chain.at(-1)?.sequence ?? 0) + 1;
-  const { sizeBytes } = found;
-  const name = bitmapName({ sequence, snapshotId, sizeBytes });
-  return { name, sequence, snapshotId, sizeBytes, isRecording: true };
 }
 
 async function attachDisk(monitor: Monitor, plan: FleecePlan): Promise<void> {

@@ -19,6 +19,7 @@ import { closeFleece, removeFleece } from "./settle-fleece.ts";
 import { lockToRead } from "./snapshot-disk.ts";
 import type { TakenDisk, TakenFleece } from "./take-fleece.ts";
 import { readVmRecord, writeVmRecord } from "./vm-record-file.ts";
+import { withFleeceBase } from "./vm-record.ts";
 
 /** What an instant that was taken is used with. */
 export interface FleeceUse {
@@ -77,7 +78,7 @@ export class FleeceInUse implements FleecedSnapshot {
     signal: AbortSignal | undefined,
   ): Promise<ChangesAnswer> {
     const { chain, sizeBytes } = disk;
-    const plan = planUnion(chain, { baseId, snapshotId: this.id }, sizeBytes);
+    const plan = planUnion(chain, { baseId, snapshotId: this.id });
     if (!plan.known) return plan;
     const { context } = this.#use;
     const { fleece } = this.#taken;
@@ -110,17 +111,17 @@ export class FleeceInUse implements FleecedSnapshot {
   async markBase(vaultId: string, signal?: AbortSignal): Promise<void> {
     const { context } = this.#use;
     await using _ = await lockToRead(context, signal);
-    const record = await readVmRecord(context);
-    const fleeceBases = { ...record.fleeceBases, [vaultId]: this.id };
-    await writeVmRecord(context, { ...record, fleeceBases });
+    const base = { vaultId, snapshotId: this.id };
+    const record = withFleeceBase(await readVmRecord(context), base);
+    await writeVmRecord(context, record);
     const machine = await this.#use.findMachine();
     if (machine === undefined) return;
     await using monitor = await machine.openMonitor(signal);
     const nodes = await listNodes(monitor);
-    const bases = new Set(Object.values(fleeceBases));
-    for (const { node } of this.#taken.fleece.disks) {
-      const chain = parseChain(nodes.get(node)?.["dirty-bitmaps"]);
-      await cutChain(monitor, node, planCuts(chain, bases));
+    const bases = new Set(Object.values(record.fleeceBases ?? {}));
+    // Of all disks: one that is left out now may have some that were needed before.
+    for (const [node, { "dirty-bitmaps": bitmaps }] of nodes) {
+      await cutChain(monitor, node, planCuts(parseChain(bitmaps), bases));
     }
   }
 

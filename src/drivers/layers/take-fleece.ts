@@ -6,16 +6,22 @@ import { join } from "node:path";
 
 import { present } from "#base/assert.ts";
 import { isKluisError, KluisError, toKluisError } from "#base/kluis-error.ts";
-import { BITMAPS_MAX, planCuts, type ChainBitmap } from "#drivers/fleecing/bitmap-chain.ts";
+import {
+  BITMAPS_MAX,
+  BITMAPS_STUCK_MAX,
+  planBitmap,
+  planCuts,
+  type ChainBitmap,
+} from "#drivers/fleecing/bitmap-chain.ts";
 import { cutChain } from "#drivers/fleecing/cut-chain.ts";
 import { exportFleece, fleeceSocket } from "#drivers/fleecing/fleece-exports.ts";
 import {
   attachFleece,
   findDisks,
-  nextBitmap,
   takeFleeceInstant,
   transact,
   type FleecePlan,
+  type FoundDisk,
 } from "#drivers/fleecing/fleece-graph.ts";
 import type { Monitor } from "#drivers/fleecing/monitor.ts";
 import { GuestRound } from "#drivers/guest/guest-round.ts";
@@ -26,7 +32,7 @@ import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
 import { closeFleece, removeFleece } from "./settle-fleece.ts";
 import { createSnapshotId } from "./snapshot-id.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
-import { originalLayer, type FleeceRecord, type VmRecord } from "./vm-record.ts";
+import { originalLayer, withFleeceBase, type FleeceRecord, type VmRecord } from "./vm-record.ts";
 
 /** What is worked on. `record` is in order (see recoverVm); the caller holds both locks of the VM. */
 export interface FleeceWork {
@@ -71,22 +77,29 @@ interface Fleecing {
  * SnapshotFailed, QmpFailed (backoff); the VM goes on as it was.
  */
 export async function takeFleece(work: FleeceWork): Promise<TakenFleece> {
-  const { context, signal } = work;
+  const { context, request, signal } = work;
   const machine = assertPossible(work);
+  const record = withFleeceBase(work.record, request.base);
   const takenAtMs = context.clock.nowMs();
   try {
     await using monitor = await machine.openMonitor(signal);
-    const fleecing = await planFleecing(work, { machine, monitor }, createSnapshotId(takenAtMs));
-    await shortenChains(monitor, fleecing.plans, work.record);
-    const consistency = await recordAndApply(work, fleecing);
+    const fleecing = await planFleecing(
+      { ...work, record },
+      { machine, monitor },
+      createSnapshotId(takenAtMs),
+    );
+    const consistency = await recordAndApply({ ...work, record }, fleecing);
     const { plans, fleece } = fleecing;
-    const { label } = work.request;
+    const { label } = request;
     return {
       fleece,
       disks: plans.map(({ name, found }) => ({
         name,
         sizeBytes: found.sizeBytes,
-        chain: [...found.chain, nextBitmap(found, fleece.snapshotId)],
+        chain: [
+          ...found.chain,
+          planBitmap(found.chain, { snapshotId: fleece.snapshotId, sizeBytes: found.sizeBytes }),
+        ],
       })),
       takenAtMs,
       tookMs: Math.round(context.clock.monotonicMs() - work.startMs),
@@ -120,7 +133,7 @@ async function planFleecing(
 ): Promise<Fleecing> {
   const { monitor } = way;
   const names = chooseDisks(context.description, request.disks);
-  const found = await findDisks(monitor, names);
+  const found = await findShortened(monitor, names, record);
   const seen = names.map((name) => present(found.get(name), "every disk was looked for"));
   const taken = record.disks.filter((disk) => names.includes(disk.name));
   const images = taken.map((disk, at) => ({
@@ -139,23 +152,39 @@ async function planFleecing(
   return { ...way, plans, files, fleece: { snapshotId, socketPath, disks } };
 }
 
-/** Merges bitmaps that are nobody's base where there are too many. */
-async function shortenChains(
+/** Finds the disks, once bitmaps that are nobody's base are merged where there are too many. */
+async function findShortened(
   monitor: Monitor,
-  plans: readonly FleecePlan[],
+  names: readonly string[],
   record: VmRecord,
-): Promise<void> {
+): Promise<ReadonlyMap<string, FoundDisk>> {
+  const found = await findDisks(monitor, names);
+  const long = [...found.values()].filter(({ chain }) => chain.length >= BITMAPS_MAX);
   const bases = new Set(Object.values(record.fleeceBases ?? {}));
-  for (const { found, node } of plans) {
-    if (found.chain.length < BITMAPS_MAX) continue;
-    await cutChain(monitor, node, planCuts(found.chain, bases));
-  }
+  for (const { chain, node } of long) await cutChain(monitor, node, planCuts(chain, bases));
+  if (long.length === 0) return found;
+  const short = await findDisks(monitor, names);
+  const stuck = [...short].find(([, { chain }]) => chain.length >= BITMAPS_STUCK_MAX);
+  if (stuck === undefined) return short;
+  const reason = `another program uses bitmaps of Kluis on disk "${stuck[0]}"; end it, or stop the VM`;
+  throw new KluisError("SnapshotFailed", `Cannot take an instant: ${reason}`);
+}
+
+/** Those of which bitmaps are there: a stop of the VM takes them, and the OS disk is in every instant. */
+function findKnownBases(
+  record: VmRecord,
+  plans: readonly FleecePlan[],
+): NonNullable<VmRecord["fleeceBases"]> {
+  const ids = plans.flatMap(({ found }) => found.chain.map(({ snapshotId }) => snapshotId));
+  const bases = Object.entries(record.fleeceBases ?? {});
+  return Object.fromEntries(bases.filter(([, id]) => ids.includes(id)));
 }
 
 async function recordAndApply(work: FleeceWork, fleecing: Fleecing): Promise<ConsistencyRecord> {
   const { context, record } = work;
-  const { fleece, monitor } = fleecing;
-  const recorded = await writeVmRecord(context, { ...record, fleece });
+  const { fleece, monitor, plans } = fleecing;
+  const fleeceBases = findKnownBases(record, plans);
+  const recorded = await writeVmRecord(context, { ...record, fleece, fleeceBases });
   try {
     return await applyFleecing(work, fleecing);
   } catch (error) {

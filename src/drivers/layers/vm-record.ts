@@ -150,6 +150,16 @@ export function withBase(
   return { ...record, bases: Object.fromEntries(known) };
 }
 
+/** The record with the fleeced instant as the base of that vault. */
+export function withFleeceBase(
+  record: VmRecord,
+  base: { readonly vaultId: string; readonly snapshotId: string } | undefined,
+): VmRecord {
+  if (base === undefined) return record;
+  const fleeceBases = { ...record.fleeceBases, [base.vaultId]: base.snapshotId };
+  return { ...record, fleeceBases };
+}
+
 /** The record with `change` applied to every disk. */
 export function mapDisks(record: VmRecord, change: (disk: DiskRecord) => DiskRecord): VmRecord {
   return { ...record, disks: record.disks.map(change) };
