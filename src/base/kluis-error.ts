@@ -55,9 +55,17 @@ export function fromSerializedError(error: SerializedError): KluisError {
   return new KluisError(error.code, error.message, { details: error.details });
 }
 
-/** Turns anything thrown into a {@link KluisError}; what is unknown becomes `Internal`. */
+/**
+ * Turns anything thrown into a {@link KluisError}; what is unknown becomes `Internal`. Of work that failed
+ * and could not be tidied up after either, the work's own error counts and names the other.
+ */
 export function toKluisError(value: unknown): KluisError {
   if (isKluisError(value)) return value;
+  if (value instanceof SuppressedError) {
+    const { code, message, details } = toKluisError(value.suppressed);
+    const also = `${message}; then also: ${toKluisError(value.error).message}`;
+    return new KluisError(code, also, { details, cause: value });
+  }
   const message = value instanceof Error ? value.message : String(value);
   return new KluisError("Internal", `Cannot go on: ${message}`, { cause: value });
 }

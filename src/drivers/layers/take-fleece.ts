@@ -80,15 +80,14 @@ export async function takeFleece(work: FleeceWork): Promise<TakenFleece> {
   const { context, request, signal } = work;
   const machine = assertPossible(work);
   const record = withFleeceBase(work.record, request.base);
-  const takenAtMs = context.clock.nowMs();
   try {
     await using monitor = await machine.openMonitor(signal);
     const fleecing = await planFleecing(
       { ...work, record },
       { machine, monitor },
-      createSnapshotId(takenAtMs),
+      createSnapshotId(context.clock.nowMs()),
     );
-    const consistency = await recordAndApply({ ...work, record }, fleecing);
+    const instant = await recordAndApply({ ...work, record }, fleecing);
     const { plans, fleece } = fleecing;
     const { label } = request;
     return {
@@ -101,9 +100,8 @@ export async function takeFleece(work: FleeceWork): Promise<TakenFleece> {
           planBitmap(found.chain, { snapshotId: fleece.snapshotId, sizeBytes: found.sizeBytes }),
         ],
       })),
-      takenAtMs,
+      ...instant,
       tookMs: Math.round(context.clock.monotonicMs() - work.startMs),
-      consistency,
       ...(label === undefined ? {} : { label }),
       notes: monitor.notes,
     };
@@ -180,7 +178,10 @@ function findKnownBases(
   return Object.fromEntries(bases.filter(([, id]) => ids.includes(id)));
 }
 
-async function recordAndApply(work: FleeceWork, fleecing: Fleecing): Promise<ConsistencyRecord> {
+/** How consistent an instant is, and when it was. */
+type Instant = Pick<TakenFleece, "consistency" | "takenAtMs">;
+
+async function recordAndApply(work: FleeceWork, fleecing: Fleecing): Promise<Instant> {
   const { context, record } = work;
   const { fleece, monitor, plans } = fleecing;
   const fleeceBases = findKnownBases(record, plans);
@@ -195,7 +196,7 @@ async function recordAndApply(work: FleeceWork, fleecing: Fleecing): Promise<Con
   }
 }
 
-async function applyFleecing(work: FleeceWork, fleecing: Fleecing): Promise<ConsistencyRecord> {
+async function applyFleecing(work: FleeceWork, fleecing: Fleecing): Promise<Instant> {
   const { context, request, signal } = work;
   const { machine, monitor, plans, fleece } = fleecing;
   const { onStep, clock, directory } = context;
@@ -211,6 +212,7 @@ async function applyFleecing(work: FleeceWork, fleecing: Fleecing): Promise<Cons
   await guest.freeze();
   await onStep("frozen");
   await takeFleeceInstant(monitor, plans);
+  const takenAtMs = clock.nowMs();
   await onStep("fleece-taken");
   const consistency = await guest.thaw();
   await onStep("thawed");
@@ -223,5 +225,5 @@ async function applyFleecing(work: FleeceWork, fleecing: Fleecing): Promise<Cons
   await transact(monitor, stops);
   await exportFleece(monitor, plans);
   await onStep("fleece-exported");
-  return consistency;
+  return { consistency, takenAtMs };
 }
