@@ -1,11 +1,13 @@
 /**
  * Goal: a chain of bitmaps that has become long, was stopped, or belongs to a disk that was smaller in
- * between names all that changed or says that it does not know. Method: a real VM on which somebody
+ * between names all that changed or says that it does not know; jobs of others are left alone. Method: a real VM on which somebody
  * else works over QEMU's second monitor; pages that the test wrote.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { systemClock } from "#base/clock.ts";
+import { isKluisError } from "#base/kluis-error.ts";
 import { BITMAPS_MAX } from "#drivers/fleecing/bitmap-chain.ts";
 import type { JsonObject } from "#formats/qmp-wire.ts";
 import { QmpClient } from "#drivers/qmp/qmp-client.ts";
@@ -140,4 +142,22 @@ test("fleecing bitmaps: those of a disk that is left out go with the last base t
   await vm.commit(without, "second");
   assert.equal(await ofVdc(), "");
   assert.equal((await listBitmaps(vm)).length, 2 * 2);
+});
+
+test("fleecing bitmaps: no instant is taken while somebody else copies a disk", async () => {
+  await using vm = await openChainVm();
+  const node = "disk-vdc-0";
+  const sink = { driver: "null-co", "node-name": "sink", size: vdc.sizeBytes };
+  await meddle(vm, "blockdev-add", sink);
+  const copy = { "job-id": "other", device: node, target: "sink", sync: "full", speed: 1 };
+  await meddle(vm, "blockdev-mirror", copy);
+  await assert.rejects(vm.take(), (error) => isKluisError(error, "Busy"));
+  assert.deepEqual(await listFleeceLeftovers(vm), []);
+  await meddle(vm, "block-job-cancel", { device: "other", force: true });
+  const deadlineMs = systemClock.monotonicMs() + 10_000;
+  while (((await meddle(vm, "query-block-jobs")) as readonly unknown[]).length > 0) {
+    assert.ok(systemClock.monotonicMs() < deadlineMs, "the copy has ended");
+    await systemClock.sleep(20);
+  }
+  await vm.commit();
 });

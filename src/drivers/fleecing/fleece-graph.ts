@@ -29,6 +29,9 @@ export interface FleeceDisk {
   readonly path: string;
 }
 
+/** What QEMU says of a migration that is none, or is over. */
+const idleMigrations: ReadonlySet<string> = new Set(["none", "completed", "failed", "cancelled"]);
+
 /** A disk as QEMU has it now. */
 export interface FoundDisk {
   readonly devicePath: string;
@@ -41,6 +44,23 @@ export interface FoundDisk {
 /** Name of a node; well below QEMU's limit of 31 characters. */
 export function fleeceNode(kind: (typeof nodeKinds)[number], diskName: string): string {
   return `kluis-${kind}-${diskName}`;
+}
+
+/**
+ * Throws Busy (backoff) where somebody copies, merges or moves a disk, or the VM migrates: such a job has
+ * filters of its own between a disk and its image, which a fleece would lead the guest past.
+ */
+export async function assertNoOtherJob(monitor: Monitor): Promise<void> {
+  const [job] = await executeList(monitor, "query-block-jobs");
+  const migration = await monitor.execute("query-migrate");
+  const status = isObject(migration) ? String(migration["status"] ?? "none") : "none";
+  const isMoving = !idleMigrations.has(status);
+  if (job === undefined && !isMoving) return;
+  const what =
+    job === undefined
+      ? `the VM migrates (${status})`
+      : `another program has a block job on the VM (${String(job["type"])} "${String(job["device"])}")`;
+  throw new KluisError("Busy", `Cannot take an instant: ${what}; wait for its end, or end it`);
 }
 
 /** Finds the disks. Errors: QmpFailed where one is not there or can be no base of a fleece. */

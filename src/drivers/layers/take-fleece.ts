@@ -16,6 +16,7 @@ import {
 import { cutChain } from "#drivers/fleecing/cut-chain.ts";
 import { exportFleece, fleeceSocket } from "#drivers/fleecing/fleece-exports.ts";
 import {
+  assertNoOtherJob,
   attachFleece,
   findDisks,
   takeFleeceInstant,
@@ -74,7 +75,7 @@ interface Fleecing {
 
 /**
  * Takes the instant. Errors: VmStateWrong, SnapshotNoSpace, GuestScriptFailed (after-change),
- * SnapshotFailed, QmpFailed (backoff); the VM goes on as it was.
+ * SnapshotFailed, QmpFailed, Busy (backoff); the VM goes on as it was.
  */
 export async function takeFleece(work: FleeceWork): Promise<TakenFleece> {
   const { context, request, signal } = work;
@@ -82,6 +83,7 @@ export async function takeFleece(work: FleeceWork): Promise<TakenFleece> {
   const record = withFleeceBase(work.record, request.base);
   try {
     await using monitor = await machine.openMonitor(signal);
+    await assertNoOtherJob(monitor);
     const fleecing = await planFleecing(
       { ...work, record },
       { machine, monitor },
