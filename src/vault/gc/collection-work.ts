@@ -6,6 +6,7 @@ import { containerHeaderBytes, parseContainerHeader } from "#formats/container.t
 import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
 import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
 import { findLostSegments } from "#vault/health/examine.ts";
+import { readFindings } from "#vault/inventory/findings.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { PackExtent } from "#vault/index/entry-reader.ts";
 import type { LostSegment } from "#vault/index/segment-repairs.ts";
@@ -55,6 +56,8 @@ export class VaultCollectionWork implements CollectionWork {
   readonly totals: WorkTotals = { copiedBytes: 0, copiedBlocks: 0, segmentsWritten: 0 };
   readonly #deps: WorkDeps;
   readonly #seen = new Set<string>();
+  /** Packs that are known to be damaged, as names in order. */
+  #damaged = "";
 
   constructor(deps: WorkDeps) {
     this.#deps = deps;
@@ -131,6 +134,28 @@ export class VaultCollectionWork implements CollectionWork {
       if (condemned.has(name) || !listed.has(name)) distrusted.push(extent.head.name);
     }
     await index.setDistrusted("condemned", distrusted);
+    await this.#distrustDamaged();
+  }
+
+  /**
+   * Where a check has found a pack damaged, another that has its blocks is what points rest on: it must be
+   * marked, or it would go for garbage and the damaged one would stay.
+   */
+  async #distrustDamaged(): Promise<void> {
+    const { index, keys, store, signal } = this.#deps;
+    const { damaged } = await readFindings({ store, keys, vaultId: keys.vaultId, signal });
+    const packs: Uint8Array[] = [];
+    for await (const extent of damaged.size === 0 ? [] : index.packExtents()) {
+      if (damaged.has(nameOf(extent))) packs.push(extent.head.name);
+    }
+    await index.setDistrusted("defect", packs);
+    const known = packs.map(toHex).sort().join();
+    // What was marked in a pack that is damaged is to be marked in the other one.
+    if (known !== this.#damaged) {
+      this.marker.clear();
+      this.#seen.clear();
+    }
+    this.#damaged = known;
   }
 
   /** A segment that was listed and is gone has been removed: by a collection that has decided. */
