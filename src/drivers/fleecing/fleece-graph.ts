@@ -53,7 +53,8 @@ export function fleeceNode(kind: (typeof nodeKinds)[number], diskName: string): 
 export async function assertNoOtherJob(monitor: Monitor): Promise<void> {
   const [job] = await executeList(monitor, "query-block-jobs");
   const migration = await monitor.execute("query-migrate");
-  const status = isObject(migration) ? String(migration["status"] ?? "none") : "none";
+  const told = isObject(migration) ? migration["status"] : undefined;
+  const status = typeof told === "string" ? told : "none";
   const isMoving = !idleMigrations.has(status);
   if (job === undefined && !isMoving) return;
   const what =
