@@ -359,7 +359,11 @@ export class Vault implements AsyncDisposable {
   }
 
   async #collect(options: CollectionOptions, signal?: AbortSignal): Promise<CollectionReport> {
-    if (options.dryRun !== true) await this.extendLocks({ signal });
+    if (options.dryRun !== true && this.#options.store.locks !== undefined) {
+      // A damaged pack must not get the lock that the copy of its blocks needs.
+      await this.examine(signal);
+      await this.extendLocks({ signal });
+    }
     const deps = { ...this.#options, index: this.#index, signal };
     const readRoots = async (name: string): Promise<readonly Uint8Array[]> => {
       const parsed = parseStoreName(name);

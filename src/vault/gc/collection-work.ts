@@ -5,8 +5,8 @@ import type { RandomSource } from "#base/random.ts";
 import { containerHeaderBytes, parseContainerHeader } from "#formats/container.ts";
 import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
 import { indexSegmentName, mapPackName, packName } from "#formats/store-names.ts";
-import { findLostSegments } from "#vault/health/examine.ts";
-import { readFindings } from "#vault/inventory/findings.ts";
+import { findDefects, findLostSegments } from "#vault/health/examine.ts";
+import { PackListing } from "#vault/health/pack-listing.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { PackExtent } from "#vault/index/entry-reader.ts";
 import type { LostSegment } from "#vault/index/segment-repairs.ts";
@@ -56,8 +56,8 @@ export class VaultCollectionWork implements CollectionWork {
   readonly totals: WorkTotals = { copiedBytes: 0, copiedBlocks: 0, segmentsWritten: 0 };
   readonly #deps: WorkDeps;
   readonly #seen = new Set<string>();
-  /** Packs that are known to be damaged, as names in order. */
-  #damaged = "";
+  /** Names of the packs that had a defect when marking began, in order. */
+  #defects = "";
 
   constructor(deps: WorkDeps) {
     this.#deps = deps;
@@ -119,10 +119,7 @@ export class VaultCollectionWork implements CollectionWork {
     index.trustAgain();
     await index.refresh(segments, signal);
     // Marks are of entries: where another collection has replaced their segments, marking starts anew.
-    if (index.retire(segments) > 0) {
-      this.marker.clear();
-      this.#seen.clear();
-    }
+    if (index.retire(segments) > 0) this.#forgetMarks();
     const [lost] = (await findLostSegments(this.#deps)).filter(({ name }) =>
       segments.some((one) => bytesEqual(one, name)),
     );
@@ -134,28 +131,25 @@ export class VaultCollectionWork implements CollectionWork {
       if (condemned.has(name) || !listed.has(name)) distrusted.push(extent.head.name);
     }
     await index.setDistrusted("condemned", distrusted);
-    await this.#distrustDamaged();
+    await this.#distrustDefects(input);
   }
 
   /**
-   * Where a check has found a pack damaged, another that has its blocks is what points rest on: it must be
+   * Where a pack is short or known to be damaged, points rest on another that has its blocks: that one is to be
    * marked, or it would go for garbage and the damaged one would stay.
    */
-  async #distrustDamaged(): Promise<void> {
-    const { index, keys, store, signal } = this.#deps;
-    const { damaged } = await readFindings({ store, keys, vaultId: keys.vaultId, signal });
-    const packs: Uint8Array[] = [];
-    for await (const extent of damaged.size === 0 ? [] : index.packExtents()) {
-      if (damaged.has(nameOf(extent))) packs.push(extent.head.name);
-    }
-    await index.setDistrusted("defect", packs);
-    const known = packs.map(toHex).sort().join();
-    // What was marked in a pack that is damaged is to be marked in the other one.
-    if (known !== this.#damaged) {
-      this.marker.clear();
-      this.#seen.clear();
-    }
-    this.#damaged = known;
+  async #distrustDefects(input: CollectionInput): Promise<void> {
+    const { packs } = await findDefects(this.#deps, listingOf(input));
+    await this.#deps.index.setDistrusted("defect", packs);
+    const defects = packs.map(toHex).sort().join();
+    // What was marked in one of them before may be elsewhere as well.
+    if (defects !== this.#defects) this.#forgetMarks();
+    this.#defects = defects;
+  }
+
+  #forgetMarks(): void {
+    this.marker.clear();
+    this.#seen.clear();
   }
 
   /** A segment that was listed and is gone has been removed: by a collection that has decided. */
@@ -292,6 +286,14 @@ export class VaultCollectionWork implements CollectionWork {
 
 function nameOf({ head }: PackExtent): string {
   return head.type === "pack" ? packName(head.name) : mapPackName(head.name);
+}
+
+function listingOf({ packs }: CollectionInput): PackListing {
+  const listing = new PackListing();
+  for (const { name, sizeBytes } of packs) {
+    for (const sha256 of toSha256(name)) listing.add(sha256, sizeBytes);
+  }
+  return listing;
 }
 
 function namesOf({ packs }: CollectionInput): ReadonlySet<string> {

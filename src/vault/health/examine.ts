@@ -20,15 +20,19 @@ import { walkMap } from "#vault/map/walk-map.ts";
 export type PackDefect = "absent" | "short" | "damaged";
 
 /** The packs of the index that cannot be relied on. */
-export interface VaultHealth {
+export interface PackDefects {
   /** By name in the store. */
   readonly defects: ReadonlyMap<string, PackDefect>;
-  /** Index segments that are gone or cannot be read: what they alone name cannot be found. */
-  readonly lostSegments: number;
   /** The same packs, 32 bytes each. */
   readonly packs: readonly Uint8Array[];
   /** Whether this pack, 32 bytes, is one of them. */
   hasDefect(pack: Uint8Array): boolean;
+}
+
+/** These, and what of the index itself is missing. */
+export interface VaultHealth extends PackDefects {
+  /** Index segments that are gone or cannot be read: what they alone name cannot be found. */
+  readonly lostSegments: number;
 }
 
 /** What an examination needs. */
@@ -37,7 +41,7 @@ export interface ExamineDeps {
   readonly keys: VaultKeys;
   readonly index: BlockIndex;
   readonly signal?: AbortSignal | undefined;
-  /** Packs that were listed after the segments that the index holds, none of them taken. */
+  /** Packs that were listed after the segments that the index holds. */
   readonly listing?: PackListing | undefined;
 }
 
@@ -47,14 +51,23 @@ export interface ExamineDeps {
  * for present, whoever names it. Errors: those of the store: without an answer nothing is known.
  */
 export async function examineVault(deps: ExamineDeps): Promise<VaultHealth> {
-  const { store, keys, index, signal } = deps;
-  const listing = deps.listing ?? (await listPacks(store, signal));
-  const place = { store, keys, vaultId: keys.vaultId, signal };
-  const { damaged } = await readFindings(place);
+  const listing = deps.listing ?? (await listPacks(deps.store, deps.signal));
+  const defects = await findDefects(deps, listing);
+  const lost = await findLostSegments(deps);
+  const missing = await countMissingSegments(deps);
+  return { ...defects, lostSegments: missing + lost.length };
+}
+
+/** The part of {@link examineVault} that is about packs; `listing` was made after the index was read. */
+export async function findDefects(
+  { store, keys, index, signal }: Omit<ExamineDeps, "listing">,
+  listing: PackListing,
+): Promise<PackDefects> {
+  const { damaged } = await readFindings({ store, keys, vaultId: keys.vaultId, signal });
   const defects = new Map<string, PackDefect>();
   const packs = new Map<string, Uint8Array>();
   for await (const { head, contentEndBytes } of index.packExtents()) {
-    const sizeBytes = listing.take(head.name);
+    const sizeBytes = listing.sizeOf(head.name);
     const isFound = sizeBytes !== undefined;
     if (isFound && sizeBytes >= contentEndBytes && damaged.size === 0) continue;
     const name = head.type === "pack" ? packName(head.name) : mapPackName(head.name);
@@ -65,9 +78,7 @@ export async function examineVault(deps: ExamineDeps): Promise<VaultHealth> {
     packs.set(keyOf(head.name), head.name);
   }
   const hasDefect = (pack: Uint8Array): boolean => packs.has(keyOf(pack));
-  const missing = listing.untaken > 0 ? await countMissingSegments(deps) : 0;
-  const lostSegments = (await findLostSegments(deps)).length + missing;
-  return { defects, packs: [...packs.values()], lostSegments, hasDefect };
+  return { defects, packs: [...packs.values()], hasDefect };
 }
 
 /**
@@ -84,13 +95,14 @@ export async function findLostSegments(
 }
 
 /**
- * Index segments that the inventory expects and the store does not list. Asked only where there are
- * packs that no segment names, which otherwise are of sessions under way or broken off.
+ * Index segments that the inventory expects, the index does not have and the store does not list. The packs
+ * they name may be gone as well, so no listing of packs can tell.
  */
 async function countMissingSegments(deps: ExamineDeps): Promise<number> {
-  const { store, keys, signal } = deps;
+  const { store, keys, index, signal } = deps;
   const { expected } = await readInventory({ store, keys, vaultId: keys.vaultId, signal });
   const missing = new Set([...expected.keys()].filter((name) => name.startsWith(indexPrefix)));
+  for (const name of index.segmentNames) missing.delete(indexSegmentName(name));
   if (missing.size === 0) return 0;
   for await (const { name } of store.list(indexPrefix, signal)) missing.delete(name);
   // One that was replaced since the inventory was read is looked for once more.

@@ -15,7 +15,7 @@ import { fromIndexColumns, type IndexPack, toIndexColumns } from "#formats/index
 import { PageCache } from "#vault/cache/page-cache.ts";
 import { SegmentCache } from "#vault/cache/segment-cache.ts";
 import { SnapshotReader, writeSnapshot } from "#vault/cache/snapshot-file.ts";
-import { DistrustedPacks } from "./distrusted-packs.ts";
+import { DistrustedPacks, type SegmentRead } from "./distrusted-packs.ts";
 import {
   type BlockLocation,
   EntryReader,
@@ -135,7 +135,10 @@ export class BlockIndex implements AsyncDisposable {
   /** Segments that are in, or on their way. */
   readonly #names = new Set<string>();
   readonly #repairs: SegmentRepairs;
-  readonly #distrusted: DistrustedPacks;
+  /** Packs that are about to be removed: whole as yet. */
+  readonly #condemned: DistrustedPacks;
+  /** Packs that cannot be read, or not all of them. */
+  readonly #defective: DistrustedPacks;
   /** Numbers of segments that were taken in after {@link trustUntilNow}. */
   #late: readonly { readonly name: string; readonly start: number; readonly end: number }[] = [];
   #isTrustClosed = false;
@@ -166,16 +169,19 @@ export class BlockIndex implements AsyncDisposable {
       entries: this.#entries,
       table: this.#table,
       isKnown: (ids, at) => this.has(ids, at),
-      onAdded: (segment) => this.#distrusted.note(segment),
+      onAdded: async (segment) => {
+        await this.#condemned.note(segment);
+        await this.#defective.note(segment);
+      },
     });
     this.#repairs = new SegmentRepairs({
       entries: this.#entries,
       loader: this.#loader,
       signal: options.signal,
     });
-    this.#distrusted = new DistrustedPacks(this.#entries, (segment, read) =>
-      this.#repairs.read(segment, read),
-    );
+    const read: SegmentRead = (segment, work) => this.#repairs.read(segment, work);
+    this.#condemned = new DistrustedPacks(this.#entries, read);
+    this.#defective = new DistrustedPacks(this.#entries, read);
   }
 
   /** Segments that could not be read when they were to be loaded. */
@@ -208,7 +214,9 @@ export class BlockIndex implements AsyncDisposable {
   async setDistrusted(reason: Distrust, packNames: readonly Uint8Array[]): Promise<void> {
     await this.#distrusting.run(async () => {
       this.#distrust.set(reason, packNames);
-      await this.#distrusted.replace([...this.#distrust.values()].flat());
+      const of = (why: Distrust): readonly Uint8Array[] => this.#distrust.get(why) ?? [];
+      if (reason === "condemned") await this.#condemned.replace(packNames);
+      else await this.#defective.replace([...of("defect"), ...of("unread")]);
     });
   }
 
@@ -279,15 +287,14 @@ export class BlockIndex implements AsyncDisposable {
 
   /**
    * Number of an entry with the id at `ids[at]`, from 0 and below the count of entries: one that may
-   * be built on if there is any; -1 where no segment names the id. For tables of bits over the index.
+   * be built on if there is any, else one that can be read if there is any; -1 where no segment names the id. For tables of bits over the index.
    * `guess` is returned if it is such an entry: who asks in disk order finds the next one there.
    * Throws what {@link lookup} throws.
    */
   numberOf(ids: Uint8Array, at: number, guess = -1): number {
     try {
       if (this.#isTrustedEntry(guess, ids, at)) return guess;
-      const number = this.#find(ids, at, "trusted");
-      return number >= 0 ? number : this.#find(ids, at, "any");
+      return this.#findBest(ids, at);
     } catch (error) {
       throw this.#startRepair(error);
     }
@@ -313,7 +320,7 @@ export class BlockIndex implements AsyncDisposable {
 
   /**
    * Where a block or node lies; `undefined` where no segment names it. Copies in packs that are not
-   * distrusted come first.
+   * distrusted come first, then those in packs that are only about to be removed.
    *
    * Errors: Busy (backoff) where the local cache is damaged just there and its rebuild has begun.
    * {@link locate} waits for that; a writer, who needs no location, calls {@link has}.
@@ -442,18 +449,25 @@ export class BlockIndex implements AsyncDisposable {
   }
 
   #lookup(id: Uint8Array): BlockLocation | undefined {
-    let number = this.#find(id, 0, "trusted");
-    if (number < 0) number = this.#find(id, 0, "any");
+    const number = this.#findBest(id, 0);
     return number < 0 ? undefined : this.#entries.locationOf(number);
   }
 
+  /** Number of the entry with the id that is relied on most, or -1. */
+  #findBest(ids: Uint8Array, at: number): number {
+    let number = this.#find(ids, at, "trusted");
+    if (number < 0 && !this.#defective.isEmpty) number = this.#find(ids, at, "readable");
+    return number < 0 ? this.#find(ids, at, "any") : number;
+  }
+
   /** Number of an entry with the id, or -1. */
-  #find(ids: Uint8Array, at: number, which: "trusted" | "any"): number {
+  #find(ids: Uint8Array, at: number, which: "trusted" | "readable" | "any"): number {
     let number = this.#table.first(ids, at);
     for (; number >= 0; number = this.#table.next()) {
       if (!this.#entries.hasId(number, ids, at)) this.#strangers++;
       else if (which === "any") break;
-      else if (!this.#distrusted.holds(number) && !this.#isLate(number)) break;
+      else if (which === "readable" ? !this.#defective.holds(number) : this.#isTrusted(number))
+        break;
     }
     return number;
   }
@@ -470,8 +484,13 @@ export class BlockIndex implements AsyncDisposable {
 
   #isTrustedEntry(number: number, ids: Uint8Array, at: number): boolean {
     if (number < 0 || number >= this.#entries.numbers) return false;
-    if (this.#distrusted.holds(number) || this.#isLate(number)) return false;
-    return this.#entries.hasId(number, ids, at);
+    return this.#isTrusted(number) && this.#entries.hasId(number, ids, at);
+  }
+
+  #isTrusted(number: number): boolean {
+    return (
+      !this.#condemned.holds(number) && !this.#defective.holds(number) && !this.#isLate(number)
+    );
   }
 
   #isLate(number: number): boolean {
