@@ -50,6 +50,7 @@ const arrivals: Readonly<Record<FrozenStep, Arrival>> = {
 /** What a case came to. `problems` is empty where all is as promised. */
 export interface FrozenOutcome {
   readonly cell: FrozenCell;
+  /** Infinity where the case could not be played to its end. */
   readonly gapSeconds: number;
   /** What the snapshot was called, or why there is none. */
   readonly outcome: string;
@@ -230,5 +231,8 @@ class Harm {
 /** One line for people. */
 export function describe({ cell, gapSeconds, outcome, problems }: FrozenOutcome): string {
   const wrong = problems.length === 0 ? "" : ` PROBLEM: ${problems.join("; ")}`;
-  return `${nameOf(cell)}: waited ${gapSeconds.toFixed(2)} s; ${outcome}${wrong}`;
+  const wait = Number.isFinite(gapSeconds)
+    ? `waited ${gapSeconds.toFixed(2)} s`
+    : "how long it waited is not known";
+  return `${nameOf(cell)}: ${wait}; ${outcome}${wrong}`;
 }

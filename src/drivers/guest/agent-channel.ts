@@ -1,7 +1,11 @@
 /** The way to a guest agent: the socket of its channel, or libvirt where that owns the socket. */
 import type { Patience } from "./deadline.ts";
-import { connectWhenThere, type LineSocketEvents } from "./line-socket.ts";
-import { parseVirshAgent, VirshAgentChannel } from "./virsh-agent-channel.ts";
+import { connectWhenThere } from "./line-socket.ts";
+import {
+  parseVirshAgent,
+  VirshAgentChannel,
+  type AgentChannelEvents,
+} from "./virsh-agent-channel.ts";
 
 /** One conversation with an agent: what is written are lines of JSON, what comes are events. */
 export interface AgentChannel {
@@ -17,7 +21,7 @@ export interface AgentChannel {
  */
 export async function openAgentChannel(
   address: string,
-  events: LineSocketEvents,
+  events: AgentChannelEvents,
   patience: Patience,
 ): Promise<AgentChannel> {
   const agent = parseVirshAgent(address);

@@ -3,74 +3,11 @@
  * Method: a peer that plays what agents were seen to do, on a real socket.
  */
 import assert from "node:assert/strict";
-import { createServer, type Socket } from "node:net";
-import { join } from "node:path";
 import { test } from "node:test";
 
 import { isKluisError } from "#base/kluis-error.ts";
-import { createTempFolder } from "#testing/temp-folder.ts";
+import { answerWell, reply, startPeer } from "#testing/agent-peer.ts";
 import { GuestAgent } from "./guest-agent.ts";
-
-interface Request {
-  readonly execute: string;
-  readonly arguments?: { readonly id?: number };
-}
-
-type Answer = (request: Request, socket: Socket) => void;
-
-interface Peer extends AsyncDisposable {
-  readonly path: string;
-  readonly requests: readonly string[];
-}
-
-/** A peer that answers by `answer`, from one request to the next. */
-async function startPeer(answer: Answer): Promise<Peer> {
-  const folder = await createTempFolder();
-  const path = join(folder.path, "agent.sock");
-  const requests: string[] = [];
-  const sockets: Socket[] = [];
-  const server = createServer((socket) => {
-    sockets.push(socket);
-    socket.on("error", () => undefined);
-    let rest = "";
-    socket.setEncoding("latin1").on("data", (text: string) => {
-      const lines = (rest + text).split("\n");
-      rest = lines.pop() ?? "";
-      for (const line of lines) {
-        const request = JSON.parse(line.replaceAll("\xff", "")) as Request;
-        requests.push(request.execute);
-        answer(request, socket);
-      }
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(path, resolve));
-  return {
-    path,
-    requests,
-    [Symbol.asyncDispose]: async () => {
-      for (const socket of sockets) socket.destroy();
-      server.close();
-      await folder[Symbol.asyncDispose]();
-    },
-  };
-}
-
-function reply(socket: Socket, value: unknown): void {
-  socket.write(`${JSON.stringify(value)}\n`);
-}
-
-/** What an agent in order answers: to a sync first a complaint about the delimiter before it. */
-function answerWell(request: Request, socket: Socket): void {
-  if (request.execute === "guest-sync-delimited") {
-    reply(socket, { error: { class: "GenericError", desc: "JSON parse error, stray" } });
-    socket.write(Buffer.from([0xff]));
-    reply(socket, { return: request.arguments?.id });
-  } else if (request.execute === "guest-fsfreeze-status") {
-    reply(socket, { return: "thawed" });
-  } else {
-    reply(socket, { return: request.execute });
-  }
-}
 
 test("guest agent: begins with sync and status, and asks nothing else of a thawed guest", async () => {
   await using peer = await startPeer(answerWell);

@@ -132,6 +132,9 @@ export class GuestAgent implements AsyncDisposable {
           onEnd: (error) => {
             this.#end(error);
           },
+          onUnanswered: (reason) => {
+            this.#waiting?.reject(unavailable(reason));
+          },
         },
         patience,
       );

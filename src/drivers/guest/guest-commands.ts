@@ -1,7 +1,7 @@
 /** What Kluis asks of a guest agent, by name. Errors are those of {@link GuestAgent.execute}. */
-import { KluisError } from "#base/kluis-error.ts";
+import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
-import type { AgentOptions, GuestAgent } from "./guest-agent.ts";
+import { AGENT_COMMAND_TIMEOUT_MS, type AgentOptions, type GuestAgent } from "./guest-agent.ts";
 
 /** Most bytes of a guest's file that are read; agents are for small things. */
 export const GUEST_FILE_BYTES_MAX = 16 * 1024 * 1024;
@@ -9,6 +9,10 @@ export const GUEST_FILE_BYTES_MAX = 16 * 1024 * 1024;
 const FILE_CHUNK_BYTES = 48 * 1024;
 /** How long a program may run unless the caller says otherwise. */
 export const GUEST_RUN_TIMEOUT_MS = 30_000;
+/** How long one look at a running program may take: the agent answers from memory. */
+const LOOK_TIMEOUT_MS = 5_000;
+/** After so many looks without an answer, one after the other, the agent counts as gone. */
+const LOOKS_UNANSWERED_MAX = 3;
 /** First wait between two looks at a running program; doubled each time up to the longest. */
 const RUN_POLL_MS_MIN = 5;
 const RUN_POLL_MS_MAX = 100;
@@ -109,7 +113,9 @@ export function requestGuestShutdown(agent: GuestAgent): void {
 
 /**
  * Runs a program in the guest to its end. An exit code other than 0 is a result. Errors: AgentFailed
- * also where the program does not end in time; it goes on then.
+ * also where the program does not end in time, and where the agent was started anew and so knows
+ * nothing of the program; it goes on then. AgentUnavailable where the agent falls silent, long before
+ * the program's time is over.
  */
 export async function runGuestProgram(
   agent: GuestAgent,
@@ -119,21 +125,50 @@ export async function runGuestProgram(
   const { signal } = options;
   const timeoutMs = options.timeoutMs ?? GUEST_RUN_TIMEOUT_MS;
   const deadlineMs = agent.clock.monotonicMs() + timeoutMs;
-  const started = await agent.execute("guest-exec", encodeProgram(program), { timeoutMs, signal });
+  const started = await agent.execute("guest-exec", encodeProgram(program), {
+    timeoutMs: Math.min(timeoutMs, AGENT_COMMAND_TIMEOUT_MS),
+    signal,
+  });
   const { pid } = toObject(started, "guest-exec");
   for (let waitMs = RUN_POLL_MS_MIN; ; waitMs = Math.min(waitMs * 2, RUN_POLL_MS_MAX)) {
-    const leftMs = deadlineMs - agent.clock.monotonicMs();
-    if (leftMs <= 0) {
+    const status = await lookAtProgram(agent, pid, { deadlineMs, signal });
+    if (status === undefined) {
       throw new KluisError(
         "AgentFailed",
         `Cannot run "${program.path}" in the guest: it did not end within ${String(timeoutMs)} ms`,
       );
     }
-    const status = await agent.execute("guest-exec-status", { pid }, { timeoutMs: leftMs, signal });
-    const result = toResult(toObject(status, "guest-exec-status"));
+    const result = toResult(status);
     if (result !== undefined) return result;
     await agent.clock.sleep(waitMs, signal);
   }
+}
+
+/**
+ * One answer about a program; `undefined` where the deadline is over. A question may be lost with the
+ * agent that had it: it is asked again, after a sync, and another agent says that it knows no such program.
+ */
+async function lookAtProgram(
+  agent: GuestAgent,
+  pid: unknown,
+  patience: { readonly deadlineMs: number; readonly signal: AbortSignal | undefined },
+): Promise<JsonObject | undefined> {
+  const { deadlineMs, signal } = patience;
+  let silence: KluisError | undefined;
+  for (let unanswered = 0; unanswered < LOOKS_UNANSWERED_MAX; unanswered += 1) {
+    const leftMs = deadlineMs - agent.clock.monotonicMs();
+    if (leftMs <= 0) break;
+    const timeoutMs = Math.min(leftMs, LOOK_TIMEOUT_MS);
+    try {
+      const status = await agent.execute("guest-exec-status", { pid }, { timeoutMs, signal });
+      return toObject(status, "guest-exec-status");
+    } catch (error) {
+      if (!isKluisError(error, "AgentUnavailable")) throw error;
+      silence = error;
+    }
+  }
+  if (silence !== undefined) throw silence;
+  return undefined;
 }
 
 /** Reads a small file of the guest. Errors: AgentFailed also where it is larger than {@link GUEST_FILE_BYTES_MAX}. */

@@ -15,6 +15,8 @@ const ANSWER_SECONDS = 10;
 /** libvirt waits 30 s for a command before this one. */
 const VIRSH_TIMEOUT_MS = 45_000;
 const CONNECT_TIMEOUT_MS = 1_000;
+/** Longest text of libvirt that a message repeats. */
+const COMPLAINT_CHARACTERS_MAX = 500;
 
 /** An agent behind libvirt. */
 export interface VirshAgent {
@@ -23,6 +25,12 @@ export interface VirshAgent {
   readonly domain: string;
   /** The host's side of the channel. */
   readonly socketPath: string;
+}
+
+/** What happens on a channel; each is called outside of any call into it. */
+export interface AgentChannelEvents extends LineSocketEvents {
+  /** What was written last will have no answer, and why; it may have happened all the same. */
+  readonly onUnanswered: (reason: string) => void;
 }
 
 /** The address of an agent behind libvirt, for GuestAgent. */
@@ -40,8 +48,6 @@ export function parseVirshAgent(address: string): VirshAgent | undefined {
 /** libvirt cannot be reached, or was lost before it answered. */
 const lostPattern =
   /failed to connect|Failed to connect|Cannot recv data|End of file|client socket/;
-/** The agent that had the command has ended; another one may answer the next. */
-const endedPattern = /(Guest agent disappeared while executing command)/;
 const noChannelPattern = /guest agent is not configured/;
 /** virsh that reads commands shows its prompt, often the command, and the answer on a line of its own. */
 const answerPattern = /^\{.*\}$/gm;
@@ -56,19 +62,21 @@ const editorEnvironment = {
   TERM: "dumb",
   LIBVIRT_AUTOSTART: "0",
 };
+const complaintPattern = /^error: (.*)$/m;
 const refusalPattern = /unable to execute QEMU agent command '[^']*': ([^\n]*)/;
 
-/** See above. An agent that does not answer is silence, as on a socket. */
+/** See above. Where libvirt has no answer of the agent it is told at once, but for a sync: that is asked again. */
 export class VirshAgentChannel {
   readonly #agent: VirshAgent;
-  readonly #events: LineSocketEvents;
+  readonly #events: AgentChannelEvents;
   readonly #clock: Clock;
   readonly #closing = new AbortController();
   #direct: Promise<LineSocket | undefined> | undefined;
   #isSyncing = false;
   #syncId: unknown;
+  #writtenCount = 0;
 
-  constructor(agent: VirshAgent, events: LineSocketEvents, clock: Clock) {
+  constructor(agent: VirshAgent, events: AgentChannelEvents, clock: Clock) {
     this.#agent = agent;
     this.#events = events;
     this.#clock = clock;
@@ -80,6 +88,7 @@ export class VirshAgentChannel {
     const text = Buffer.from(bytes)
       .toString("utf8")
       .replace(/^[^{]*/, "");
+    this.#writtenCount += 1;
     void this.#send(JSON.parse(text) as JsonObject);
     return true;
   }
@@ -127,17 +136,21 @@ export class VirshAgentChannel {
   }
 
   async #execute(command: JsonObject): Promise<void> {
+    const number = this.#writtenCount;
     const result = await this.#run(command);
+    // Each command is a process of its own, and may end late: then nobody waits for its answer any more,
+    // and a freeze must not be sent once more behind the thaw that was written after it.
+    if (number !== this.#writtenCount || this.#closing.signal.aborted) return;
     if (result === undefined) {
       await this.#sendDirectly(command);
       return;
     }
-    const reason = (refusalPattern.exec(result.stderr) ?? endedPattern.exec(result.stderr))?.[1];
     const answer = readAnswer(result);
+    const reason = refusalPattern.exec(result.stderr)?.[1];
     if (answer !== undefined) this.#tell(answer, false);
     else if (reason !== undefined) {
       this.#tell({ error: { class: "GenericError", desc: reason } }, false);
-    }
+    } else this.#events.onUnanswered(readComplaint(result));
   }
 
   /** `undefined` where libvirt is not there. */
@@ -188,4 +201,10 @@ function quoteForVirsh(command: JsonObject): string {
 function readAnswer({ stdout }: ToolResult): JsonObject | undefined {
   const answer = stdout.match(answerPattern)?.at(-1);
   return answer === undefined ? undefined : (JSON.parse(answer) as JsonObject);
+}
+
+/** Why libvirt has no answer of the agent, in its words; what follows them is of virsh's history. */
+function readComplaint({ stderr }: ToolResult): string {
+  const said = complaintPattern.exec(stderr)?.[1] ?? "libvirt has no answer of it";
+  return said.slice(0, COMPLAINT_CHARACTERS_MAX);
 }
