@@ -18,7 +18,7 @@ export const kluis: Peer = {
   name: "kluis",
   readsCurrentPath: false,
   readVersion: async (signal) => {
-    const result = await runKluis(["--version"], signal);
+    const result = await runKluis(["--version"], { folder: benchFolder, signal });
     return `kluis ${result.trim()} on Node ${process.versions.node}`;
   },
   prepare: async (run) => {
@@ -29,7 +29,7 @@ export const kluis: Peer = {
       "--recovery-key-file",
       join(run.folder, "keys/rescue"),
     ];
-    await runKluis(["vault", "create", "--store", kluis.storeOf(run), ...keys], run.signal);
+    await runKluis(["vault", "create", "--store", kluis.storeOf(run), ...keys], run);
   },
   backUp: (run) => backUpAs(run, run.source.before, "full"),
   increment: (run) => backUpAs(run, run.source.changed?.overlay ?? "", "snapshot-difference"),
@@ -75,19 +75,24 @@ async function measure(
   return await measureProcess(process.execPath, [program, ...args, ...place, ...cache], {
     scratch: run.scratch,
     syncFolder,
-    env: environment,
+    env: environmentOf(run.folder),
     signal: run.signal,
   });
 }
 
-/** Node's cache of compiled code, which an installed program has from its second start on. */
-const environment = {
-  XDG_CACHE_HOME: join(benchFolder, "node-cache"),
-  KLUIS_STATE: join(benchFolder, "kluis-state"),
-};
+/**
+ * Node's cache of compiled code, which an installed program has from its second start on; and what the host
+ * remembers of the vault, which is put back with it.
+ */
+function environmentOf(folder: string): Readonly<Record<string, string>> {
+  return { XDG_CACHE_HOME: join(benchFolder, "node-cache"), KLUIS_STATE: join(folder, "state") };
+}
 
-async function runKluis(args: readonly string[], signal: AbortSignal): Promise<string> {
-  const options = { timeoutMs: toolTimeoutMs, signal, env: environment };
+async function runKluis(
+  args: readonly string[],
+  { folder, signal }: { readonly folder: string; readonly signal: AbortSignal },
+): Promise<string> {
+  const options = { timeoutMs: toolTimeoutMs, signal, env: environmentOf(folder) };
   const result = await runTool(process.execPath, [program, ...args], options);
   assertToolSucceeded("kluis", result);
   return result.stdout;

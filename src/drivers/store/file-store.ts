@@ -171,9 +171,9 @@ class FileStore implements ObjectStore {
     const path = join(this.location, name);
     await translated(`remove object "${name}"`, async () => {
       await this.#assertPresent();
-      if ((await readFolder(this.#files, dirname(path))) === undefined) return;
       this.#syncs.assertHealthy();
-      await removeFile(this.#files, path);
+      const isRemoved = await removeFile(this.#files, path);
+      if (!isRemoved && (await readFolder(this.#files, dirname(path))) === undefined) return;
       // Also where it was gone: whoever removed it may not have synced yet.
       await this.#syncs.sync(dirname(path));
     });

@@ -14,6 +14,7 @@ import {
 } from "#drivers/process/part-name.ts";
 import { reservedSegment } from "#formats/object-name.ts";
 import { errnoOf } from "./file-errors.ts";
+import { isAbsence } from "./file-reads.ts";
 import type { FileSystem } from "./file-system.ts";
 import { makeDirectory } from "./store-directories.ts";
 
@@ -91,12 +92,14 @@ export class TempFiles {
   }
 }
 
-/** Removes a file; no error where there is none. */
-export async function removeFile(files: FileSystem, path: string): Promise<void> {
+/** Removes a file; false where there is none. */
+export async function removeFile(files: FileSystem, path: string): Promise<boolean> {
   try {
     await files.unlink(path);
+    return true;
   } catch (error) {
-    if (errnoOf(error) !== "ENOENT") throw error;
+    if (isAbsence(error)) return false;
+    throw error;
   }
 }
 
