@@ -7,15 +7,12 @@ import { join } from "node:path";
 import { planVirshAgent } from "#drivers/guest/virsh-agent-channel.ts";
 import { VIRSH_XML } from "#drivers/libvirt/virsh.ts";
 import type { DescribedDisk } from "#drivers/qemu/description.ts";
-import {
-  readProcessIdentity,
-  signalProcess,
-  waitForProcessEnd,
-} from "#drivers/process/process-identity.ts";
+import { readProcessIdentity } from "#drivers/process/process-identity.ts";
 import { quoteXml } from "#drivers/libvirt/xml.ts";
 import { createAgentExec } from "./agent-exec.ts";
 import { ensureImage } from "./build.ts";
 import { ensureEntry } from "./cache.ts";
+import { cutPowerOf } from "./cut-power.ts";
 import type { GuestExec } from "./guest-exec.ts";
 import { runInGuest } from "./guest.ts";
 import { describeGuest } from "./guest-kind.ts";
@@ -31,7 +28,6 @@ const stateFile = "lab.save";
 /** Of an agent that is the tests' own; see mini-exec-agent. */
 const execSocket = "exec.sock";
 const stateTimeoutMs = 120_000;
-const killTimeoutMs = 10_000;
 /** libvirt takes 4 KiB for the XML of a saved state; a template's paths are as long as a test's. */
 const disksFolder = "disks";
 
@@ -139,9 +135,7 @@ async function killQemu(host: LibvirtLab): Promise<void> {
     await readFile(join(host.root, "run", "qemu", `${labDomain.name}.pid`), "utf8"),
   );
   const identity = await readProcessIdentity(pid);
-  if (identity === undefined) return;
-  await signalProcess(identity, "SIGKILL");
-  await waitForProcessEnd(identity, { timeoutMs: killTimeoutMs });
+  if (identity !== undefined) await cutPowerOf(identity);
 }
 
 async function removeDomain(host: LibvirtLab): Promise<void> {

@@ -3,12 +3,7 @@ import { execFileSync } from "node:child_process";
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import {
-  readProcessIdentity,
-  signalProcess,
-  waitForProcessEnd,
-  type ProcessIdentity,
-} from "#drivers/process/process-identity.ts";
+import { readProcessIdentity, type ProcessIdentity } from "#drivers/process/process-identity.ts";
 import { planRuntimePaths, type RuntimePaths } from "#drivers/qemu/arguments.ts";
 import {
   openQemuHypervisor,
@@ -16,6 +11,7 @@ import {
   type QemuHypervisorOptions,
 } from "#drivers/qemu/qemu-hypervisor.ts";
 import { createAgentExec } from "../../lab/agent-exec.ts";
+import { cutPowerOf } from "../../lab/cut-power.ts";
 import type { GuestExec } from "../../lab/guest-exec.ts";
 import { createLabVm, type LabVm, type LabVmOptions } from "../../lab/lab-vm.ts";
 
@@ -84,9 +80,7 @@ export async function createDrivenVm(options: DrivenVmOptions = {}): Promise<Dri
       openQemuHypervisor({ ...hypervisorOptions, ...(onStep === undefined ? {} : { onStep }) }),
     machine,
     cutPower: async () => {
-      const identity = await machine();
-      await signalProcess(identity, "SIGKILL");
-      await waitForProcessEnd(identity, { timeoutMs: 10_000 });
+      await cutPowerOf(await machine());
     },
     layerFiles: async () =>
       (await readdir(lab.directory)).filter((name) => name.includes(".kluis-")).sort(),

@@ -49,6 +49,13 @@ test("process identity: parses names with blanks and brackets, and refuses zombi
   assert.equal(parseProcessStat("7 (a) S 1"), undefined);
 });
 
+test("process identity: a zombie whose other threads live holds its files, and has not ended", () => {
+  const stat = (threads: number): string =>
+    `7 (a) Z 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 ${String(threads)} 0 98765 1 1`;
+  assert.deepEqual(parseProcessStat(stat(2)), { state: "Z", startTicks: 98765 });
+  assert.equal(parseProcessStat(stat(1)), undefined);
+});
+
 test("process identity: a process that a signal stopped is told to go on, and no other", async () => {
   const child = spawn("sleep", ["60"], { stdio: "ignore" });
   try {

@@ -19,7 +19,7 @@ export interface ProcessIdentity {
 /** How often the end of a process that is not our child is looked for. */
 const END_POLL_MS = 20;
 
-/** The identity of the process that has `pid` now; `undefined` where none runs (a zombie does not). */
+/** The identity of the process that has `pid` now; `undefined` where none runs (a zombie does not, once its last thread has ended). */
 export async function readProcessIdentity(pid: number): Promise<ProcessIdentity | undefined> {
   const stat = await readOrAbsent(`/proc/${String(pid)}/stat`);
   const fields = stat === undefined ? undefined : parseProcessStat(stat);
@@ -102,15 +102,21 @@ export async function waitForProcessEnd(
   return true;
 }
 
-/** State and start time out of /proc/PID/stat; `undefined` for a process that has ended (zombie or dead). */
+/**
+ * State and start time out of /proc/PID/stat; `undefined` for a process that has ended (zombie or dead).
+ * One that is killed is often a zombie while other threads of it live for some ms, with its files and
+ * their locks: it has not ended.
+ */
 export function parseProcessStat(
   stat: string,
 ): { readonly state: string; readonly startTicks: number } | undefined {
   // The command name, in brackets, may itself hold blanks and brackets: count from the last one.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   const [state = "X"] = fields;
+  const threads = Number(fields[17]);
   const startTicks = Number(fields[19]);
-  if (state === "Z" || state === "X" || !Number.isSafeInteger(startTicks)) return undefined;
+  const hasEnded = (state === "Z" && threads <= 1) || state === "X";
+  if (hasEnded || !Number.isSafeInteger(startTicks)) return undefined;
   return { state, startTicks };
 }
 
