@@ -7,7 +7,7 @@ import { createTempFolder } from "./temp-folder.ts";
 /** What it is asked. */
 export interface PeerRequest {
   readonly execute: string;
-  readonly arguments?: { readonly id?: number };
+  readonly arguments?: { readonly id?: number; readonly arg?: readonly string[] };
 }
 
 /** What it does then. */

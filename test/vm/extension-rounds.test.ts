@@ -87,6 +87,16 @@ test("extension rounds: who orders does not take the shell of a script for its s
     ! grep -qs ') [^ZX]' "/proc/$(cat /run/pre-pid)/stat"`);
 });
 
+test("extension rounds: who lost the answer to pre is told it again, also while pre runs, and pre runs once", async () => {
+  await play(`begin "/bin/sh -c 'echo pre >>/run/trace; sleep 1'" >/tmp/told &
+    until_traced pre
+    sh $program pre-result $token >/tmp/told-again && wait
+    grep -q '^succeeded 0 1 ' /tmp/told && cmp /tmp/told /tmp/told-again || exit 1
+    sh $program pre-result $token | cmp - /tmp/told || exit 1
+    sh $program post $token >/dev/null && until_traced pre post || exit 1
+    ! sh $program pre-result ba9876543210`);
+});
+
 test("extension rounds: however many order post at once, it runs once", async () => {
   await play(`begin "$(trace pre)"; kill_supervisor
     for each in 1 2 3 4 5 6; do sh $program order $token & done

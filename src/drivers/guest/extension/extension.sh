@@ -3,6 +3,7 @@
 #
 #   extension.sh inspect FILE… -- FILE…   what the files are; of the first ones also the content
 #   extension.sh pre TOKEN HOLD PRE… POST…  starts a supervisor, and waits for what becomes of pre
+#   extension.sh pre-result TOKEN         waits for what becomes of a pre that was begun
 #   extension.sh post TOKEN               orders post, and waits for what becomes of it
 #   extension.sh order TOKEN              orders post, to be run at once or after pre
 #   extension.sh note LINE…               keeps what the last backup came to
@@ -17,7 +18,7 @@
 # for a file system that is frozen.
 export PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 umask 077
-version=1.2
+version=1.3
 rounds=/run/kluis
 home=${0%/*}
 content_max=65536
@@ -135,12 +136,20 @@ pre() {
   await_result "$directory/pre.result"
 }
 
+# For who lost the answer to `pre`, with the agent that had it.
+pre_result() {
+  [ -d "$rounds/$1" ] || unknown_round
+  await_result "$rounds/$1/pre.result"
+}
+
 post() {
-  order "$1" || {
-    echo "the round is not known here"
-    exit 6
-  }
+  order "$1" || unknown_round
   await_result "$rounds/$1/post.result"
+}
+
+unknown_round() {
+  echo "the round is not known here"
+  exit 6
 }
 
 # What every supervisor does first; $1 token. It goes on as the only one that lives.
@@ -346,6 +355,7 @@ shift
 case $verb in
   inspect) inspect "$@" ;;
   pre) pre "$@" ;;
+  pre-result) pre_result "$@" ;;
   post) post "$@" ;;
   supervise) supervise "$@" ;;
   supervise-post) supervise_post "$@" ;;

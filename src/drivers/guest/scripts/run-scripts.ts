@@ -67,36 +67,41 @@ export async function runPre(
   agent: GuestAgent,
   round: { readonly token: string; readonly order: RoundOrder },
 ): Promise<string> {
-  const { pre, post, holdMs } = round.order;
-  const args = [
-    "pre",
-    round.token,
-    toCentiseconds(holdMs),
-    ...toArguments(pre),
-    ...toArguments(post),
-  ];
-  return callExtension(agent, args, { timeoutMs: scriptPatienceMs(pre) });
+  const { token, order } = round;
+  const { pre, post, holdMs } = order;
+  const args = ["pre", token, toCentiseconds(holdMs), ...toArguments(pre), ...toArguments(post)];
+  return callOrAskAgain(agent, { args, again: ["pre-result", token] }, scriptPatienceMs(pre));
 }
 
-/**
- * Orders post and waits for it, once more where the agent was started anew meanwhile: post is run once all
- * the same. Errors: Agent*; AgentFailed also where the round is not known.
- */
+/** Orders post and waits for it. Errors: Agent*; AgentFailed also where the round is not known. */
 export async function runPost(
   agent: GuestAgent,
   round: { readonly token: string; readonly order: RoundOrder },
 ): Promise<string> {
-  const order = ["post", round.token];
-  const options = { timeoutMs: scriptPatienceMs(round.order.post) };
+  const args = ["post", round.token];
+  return callOrAskAgain(agent, { args, again: args }, scriptPatienceMs(round.order.post));
+}
+
+/**
+ * Calls the extension; where the agent does not know the program that it is asked about, calls `again`,
+ * which runs no script a second time. So is an agent that was started anew, and one whose last answer
+ * came too late to be heard.
+ */
+async function callOrAskAgain(
+  agent: GuestAgent,
+  call: { readonly args: readonly string[]; readonly again: readonly string[] },
+  timeoutMs: number,
+): Promise<string> {
+  const deadlineMs = agent.clock.monotonicMs() + timeoutMs;
   try {
-    return await callExtension(agent, order, options);
+    return await callExtension(agent, call.args, { timeoutMs });
   } catch (error) {
-    // Another agent does not know the program that it is asked about.
-    const isAnew =
+    const isUnknown =
       isKluisError(error, "AgentFailed") && error.details["command"] === STATUS_COMMAND;
-    if (!isAnew) throw error;
-    return await callExtension(agent, order, options);
+    if (!isUnknown) throw error;
   }
+  const leftMs = deadlineMs - agent.clock.monotonicMs();
+  return await callExtension(agent, call.again, { timeoutMs: Math.max(leftMs, ORDER_TIMEOUT_MS) });
 }
 
 /** Orders post, at once or after pre, and does not wait for it. Errors: Agent*. */
