@@ -26,7 +26,7 @@ import { QmpClient } from "#drivers/qmp/qmp-client.ts";
 import type { RecoveryPoint } from "#vault/recovery-point.ts";
 import { rejectsWith } from "#testing/suites/hypervisor-fixture.ts";
 import { runInGuest, syncGuest, writeRandomPages, writeSeededFile } from "../../lab/guest.ts";
-import { createDrivenVm } from "./driven-vm.ts";
+import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 import { openFleeceWitness, type FleeceWitness } from "./fleece-witness.ts";
 import { createProtectedVm, findDifference, type ProtectedVm } from "./protected-vm.ts";
 
@@ -89,11 +89,8 @@ test("fleeced backup: points equal independent copies; a failure and a stop are 
   assert.deepEqual(await vm.layerFiles(), [], "no layer was made");
 });
 
-test("fleecing: copies that find no room give up the instant; the guest's writes go on", async () => {
-  await using vm = await createDrivenVm({ rawDisk: "vdb" });
-  await vm.hypervisor.start(vm.vmId);
-  const fill = "dd if=/dev/urandom of=/data/vdb/fill bs=1M count=24 conv=notrunc,fsync 2>/dev/null";
-  await runInGuest(vm.exec, fill);
+/** The first monitor, as the driver speaks to it. */
+async function openMonitor(vm: DrivenVm): Promise<QmpMonitor> {
   const description = parseVmDescription(
     JSON.stringify(vm.lab.description),
     vm.lab.descriptionPath,
@@ -104,7 +101,15 @@ test("fleecing: copies that find no room give up the instant; the guest's writes
     accelerator: "detect",
     onStep: () => Promise.resolve(),
   });
-  await using monitor = new QmpMonitor(context, await QmpClient.open(vm.paths.qmpSocket));
+  return new QmpMonitor(context, await QmpClient.open(vm.paths.qmpSocket));
+}
+
+test("fleecing: copies that find no room give up the instant; the guest's writes go on", async () => {
+  await using vm = await createDrivenVm({ rawDisk: "vdb" });
+  await vm.hypervisor.start(vm.vmId);
+  const fill = "dd if=/dev/urandom of=/data/vdb/fill bs=1M count=24 conv=notrunc,fsync 2>/dev/null";
+  await runInGuest(vm.exec, fill);
+  await using monitor = await openMonitor(vm);
   const found = (await findDisks(monitor, ["vdb"])).get("vdb");
   assert.ok(found !== undefined);
   const path = join(vm.lab.directory, "small.kluis-fleece");
@@ -123,4 +128,43 @@ test("fleecing: copies that find no room give up the instant; the guest's writes
   await endExports(monitor, [disk], systemClock);
   await detachFleece(monitor, [disk]);
   await runInGuest(vm.exec, `${fill} && sync`);
+});
+
+test("fleecing: a layer that somebody else adds below the filters stays, and the guest writes to it", async () => {
+  await using vm = await createDrivenVm({ rawDisk: "vdb" });
+  await vm.hypervisor.start(vm.vmId);
+  const write = (name: string): string =>
+    `dd if=/dev/urandom of=/data/vdb/${name} bs=1M count=4 conv=fsync 2>/dev/null && sha256sum /data/vdb/${name}`;
+  const before = await runInGuest(vm.exec, write("before"));
+  await using monitor = await openMonitor(vm);
+  const found = (await findDisks(monitor, ["vdb"])).get("vdb");
+  assert.ok(found !== undefined);
+  const path = join(vm.lab.directory, "other.kluis-fleece");
+  execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", path, String(found.sizeBytes)]);
+  await truncate(path, 64 * MiB);
+  const disk = { name: "vdb", devicePath: found.devicePath, node: found.node, path };
+  await attachFleece(monitor, [{ ...disk, found, limitBytes: 64 * MiB }], "other");
+  await takeFleeceInstant(monitor, [disk]);
+
+  const layer = join(vm.lab.directory, "other.qcow2");
+  execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", layer, String(found.sizeBytes)]);
+  const file = { driver: "file", filename: layer };
+  await monitor.execute("blockdev-add", {
+    driver: "qcow2",
+    "node-name": "other",
+    file,
+    backing: null,
+  });
+  await monitor.execute("blockdev-snapshot", { node: found.node, overlay: "other" });
+  const during = await runInGuest(vm.exec, write("during"));
+
+  await detachFleece(monitor, [disk]);
+  await detachFleece(monitor, [disk]);
+  assert.equal((await findDisks(monitor, ["vdb"])).get("vdb")?.node, "other");
+  const after = await runInGuest(vm.exec, write("after"));
+  const nodes = await monitor.execute("query-named-block-nodes", { flat: true });
+  assert.doesNotMatch(JSON.stringify(nodes), /"node-name":"kluis-/);
+  const read = "echo 3 >/proc/sys/vm/drop_caches; cd /data/vdb && sha256sum before during after";
+  const sums = (text: string): readonly string[] => text.match(/[0-9a-f]{64}/g) ?? [];
+  assert.deepEqual(sums(await runInGuest(vm.exec, read)), sums(before + during + after));
 });

@@ -184,7 +184,8 @@ export async function takeFleeceInstant(
 }
 
 /**
- * Takes out of the graph whatever of a fleece is in it; repeatable. Bitmaps stay. Errors: QmpFailed;
+ * Takes out of the graph whatever of a fleece is in it; repeatable. Bitmaps stay. Where somebody has put a
+ * layer below the filters meanwhile (`virsh snapshot-create`), the device gets that layer. Errors: QmpFailed;
  * what is left is taken out by the next call.
  */
 export async function detachFleece(monitor: Monitor, disks: readonly FleeceDisk[]): Promise<void> {
@@ -195,21 +196,50 @@ export async function detachFleece(monitor: Monitor, disks: readonly FleeceDisk[
     if (isThere("access", name)) await closeNode(monitor, fleeceNode("access", name));
   }
   const gates = disks.filter(({ name }) => isThere("gate", name));
+  const images = gates.length > 0 ? await findImages(monitor, gates) : new Map<string, string>();
+  const imageOf = ({ name, node }: FleeceDisk): string => images.get(name) ?? node;
   if (gates.length > 0) {
-    const options = gates.map(({ name, node }) => planGate(name, node));
+    const options = gates.map((disk) => planGate(disk.name, imageOf(disk)));
     await monitor.execute("blockdev-reopen", { options });
   }
   const used = await listUsedNodes(monitor);
-  for (const { name, devicePath, node } of gates) {
+  for (const disk of gates) {
+    const { name, devicePath } = disk;
     // A device that was unplugged meanwhile, or never put onto its gate, needs nothing.
     if (!used.has(fleeceNode("gate", name))) continue;
-    await monitor.execute("qom-set", { path: devicePath, property: "drive", value: node });
+    await monitor.execute("qom-set", { path: devicePath, property: "drive", value: imageOf(disk) });
   }
   for (const { name } of disks) {
     for (const kind of nodeKinds.slice(1)) {
       if (isThere(kind, name)) await closeNode(monitor, fleeceNode(kind, name));
     }
   }
+}
+
+/**
+ * By disk, the node that its filters lead to now. QEMU's stable commands tell nodes but not what leads
+ * where; the graph for debugging has been the same since QEMU 4.0.
+ */
+async function findImages(
+  monitor: Monitor,
+  disks: readonly FleeceDisk[],
+): Promise<ReadonlyMap<string, string>> {
+  const graph = await monitor.execute("x-debug-query-block-graph");
+  const [nodes, edges] = isObject(graph) ? [graph["nodes"], graph["edges"]] : [];
+  const listed = (list: unknown): readonly JsonObject[] =>
+    Array.isArray(list) ? list.filter(isObject) : [];
+  const names = new Map(listed(nodes).map(({ id, name }) => [id, String(name)]));
+  const childOf = new Map(
+    listed(edges)
+      .filter(({ name }) => name === "file")
+      .map(({ parent, child }) => [names.get(parent), names.get(child)]),
+  );
+  const found = new Map<string, string>();
+  for (const { name } of disks) {
+    const image = childOf.get(fleeceNode("cbw", name)) ?? childOf.get(fleeceNode("gate", name));
+    if (image !== undefined) found.set(name, image);
+  }
+  return found;
 }
 
 /** Names of the nodes that devices stand on. */
