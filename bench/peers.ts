@@ -84,7 +84,6 @@ async function measureIn(
   await warmUp(folder, peers, context);
   for (let round = 0; round < options.rounds; round++) {
     for (const disk of disks) {
-      await readThrough(disk.source, signal);
       // Each round starts with another one, so that none always comes after the same.
       const order = peers.map((_, at) => present(peers[(at + round) % peers.length], "a peer"));
       for (const peer of order) {
@@ -171,13 +170,17 @@ async function measureOne(
   }
 }
 
-/** Shows an image at the path that programs back up; a link, because copies would not be cached. */
+/**
+ * Shows an image at the path that programs back up; a link, because copies would not be cached. Nothing
+ * is left to write then, and the source is cached: who comes late in a round would find less of it.
+ */
 async function show(peer: Peer, run: PeerRun, image: string): Promise<void> {
   if (peer.readsCurrentPath) {
     await rm(run.currentPath, { force: true });
     await link(image, run.currentPath);
   }
   await syncFileSystem(run.scratch, run.signal);
+  await readThrough(run.source, run.signal);
 }
 
 /** Restores, and compares with `expected` where it is named. */
