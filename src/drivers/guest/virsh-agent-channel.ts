@@ -45,9 +45,10 @@ export function parseVirshAgent(address: string): VirshAgent | undefined {
   return JSON.parse(address.slice(scheme.length)) as VirshAgent;
 }
 
-/** libvirt cannot be reached, or was lost before it answered. */
-const lostPattern =
-  /failed to connect|Failed to connect|Cannot recv data|End of file|client socket/;
+/** libvirt cannot be reached: it has not had the command. */
+const unreachedPattern = /^error: failed to connect/i;
+/** libvirt was lost before it answered. */
+const lostPattern = /Disconnected from|Cannot recv data|End of file|client socket/;
 const noChannelPattern = /guest agent is not configured/;
 /** virsh that reads commands shows its prompt, often the command, and the answer on a line of its own. */
 const answerPattern = /^\{.*\}$/gm;
@@ -123,13 +124,9 @@ export class VirshAgentChannel {
     this.#isSyncing = true;
     try {
       const id = 1 + Math.trunc(this.#clock.nowMs() % 1_000_000_000);
-      const result = await this.#run({ execute: "guest-sync", arguments: { id } });
-      if (result === undefined) {
-        await this.#sendDirectly(command);
-        return;
-      }
-      if (readAnswer(result) === undefined) return;
-      this.#tell({ return: this.#syncId }, true);
+      const outcome = await this.#run({ execute: "guest-sync", arguments: { id } });
+      if (outcome.kind === "answered") this.#tell({ return: this.#syncId }, true);
+      else if (outcome.kind !== "silent") await this.#sendDirectly(command);
     } finally {
       this.#isSyncing = false;
     }
@@ -137,24 +134,17 @@ export class VirshAgentChannel {
 
   async #execute(command: JsonObject): Promise<void> {
     const number = this.#writtenCount;
-    const result = await this.#run(command);
+    const outcome = await this.#run(command);
     // Each command is a process of its own, and may end late: then nobody waits for its answer any more,
     // and a freeze must not be sent once more behind the thaw that was written after it.
     if (number !== this.#writtenCount || this.#closing.signal.aborted) return;
-    if (result === undefined) {
-      await this.#sendDirectly(command);
-      return;
-    }
-    const answer = readAnswer(result);
-    const reason = refusalPattern.exec(result.stderr)?.[1];
-    if (answer !== undefined) this.#tell(answer, false);
-    else if (reason !== undefined) {
-      this.#tell({ error: { class: "GenericError", desc: reason } }, false);
-    } else this.#events.onUnanswered(readComplaint(result));
+    if (outcome.kind === "answered") this.#tell(outcome.answer, false);
+    // Nor one that libvirt was lost with: it may have happened, and scripts are not run twice.
+    else if (outcome.kind === "unreached") await this.#sendDirectly(command);
+    else this.#events.onUnanswered(outcome.reason);
   }
 
-  /** `undefined` where libvirt is not there. */
-  async #run(command: JsonObject): Promise<ToolResult | undefined> {
+  async #run(command: JsonObject): Promise<VirshOutcome> {
     const { uri, domain } = this.#agent;
     const name = `qemu-agent-command --timeout ${String(ANSWER_SECONDS)}`;
     const result = await runTool("virsh", ["-q", "-c", uri], {
@@ -163,11 +153,10 @@ export class VirshAgentChannel {
       signal: this.#closing.signal,
       env: editorEnvironment,
     });
-    if (readAnswer(result) !== undefined) return result;
     if (noChannelPattern.test(result.stderr)) {
       throw new Error("the VM has no channel for a guest agent");
     }
-    return lostPattern.test(result.stderr) ? undefined : result;
+    return readVirshOutcome(result);
   }
 
   /** On the channel's own socket, from now on. */
@@ -197,14 +186,28 @@ function quoteForVirsh(command: JsonObject): string {
   return `'${JSON.stringify(command).replaceAll(/[^ -~]|'/g, escape)}'`;
 }
 
-/** What the agent said; `undefined` where libvirt has no answer of it. */
-function readAnswer({ stdout }: ToolResult): JsonObject | undefined {
-  const answer = stdout.match(answerPattern)?.at(-1);
-  return answer === undefined ? undefined : (JSON.parse(answer) as JsonObject);
-}
+/**
+ * What became of a command: the agent's answer or refusal, libvirt that has not had it, libvirt that was
+ * lost with it, or no answer of the agent, for a reason in libvirt's words.
+ */
+export type VirshOutcome =
+  | { readonly kind: "answered"; readonly answer: JsonObject }
+  | { readonly kind: "unreached" }
+  | { readonly kind: "lost" | "silent"; readonly reason: string };
 
-/** Why libvirt has no answer of the agent, in its words; what follows them is of virsh's history. */
-function readComplaint({ stderr }: ToolResult): string {
-  const said = complaintPattern.exec(stderr)?.[1] ?? "libvirt has no answer of it";
-  return said.slice(0, COMPLAINT_CHARACTERS_MAX);
+/** Reads what virsh printed. What follows the first complaint is of a second connection, or of its history. */
+export function readVirshOutcome(said: Pick<ToolResult, "stdout" | "stderr">): VirshOutcome {
+  const { stdout, stderr } = said;
+  const answer = stdout.match(answerPattern)?.at(-1);
+  if (answer !== undefined) {
+    return { kind: "answered", answer: JSON.parse(answer) as JsonObject };
+  }
+  const refusal = refusalPattern.exec(stderr)?.[1];
+  if (refusal !== undefined) {
+    return { kind: "answered", answer: { error: { class: "GenericError", desc: refusal } } };
+  }
+  if (unreachedPattern.test(stderr)) return { kind: "unreached" };
+  const complaint = complaintPattern.exec(stderr)?.[1] ?? "libvirt has no answer of it";
+  const reason = complaint.slice(0, COMPLAINT_CHARACTERS_MAX);
+  return { kind: lostPattern.test(stderr) ? "lost" : "silent", reason };
 }
