@@ -19,6 +19,8 @@ import { LibvirtVms } from "../../lab/libvirt-vm.ts";
 /** What the answer may take, and within what its absence has to be told; libvirt itself takes 0.1 s. */
 const answerTimeoutMs = 120_000;
 const toldMsMost = 20_000;
+/** For an agent that is known not to be there. */
+const openTimeoutMs = 2_000;
 /** An agent starts within a second; a busy machine takes longer. */
 const startTimeoutMs = 60_000;
 /** Ends the agent that libvirt knows, and not that of the tests; init cannot start another one. */
@@ -50,6 +52,10 @@ test("libvirt agent: an agent that was killed is told at once, and the next one 
   });
   const toldMs = systemClock.monotonicMs() - startMs;
   assert.ok(toldMs < toldMsMost, `it was told after ${String(toldMs)} ms`);
+  await assert.rejects(
+    GuestAgent.open(address, { timeoutMs: openTimeoutMs }),
+    /did not answer within 2000 ms: Guest agent is not responding: QEMU guest agent is not connected/,
+  );
   await runInGuest(exec, "chmod +x /etc/lab/agent");
   await pingGuest(agent, { timeoutMs: startTimeoutMs });
 });

@@ -54,6 +54,8 @@ export class GuestAgent implements AsyncDisposable {
   #synced: PromiseWithResolvers<void> | undefined;
   #waiting: Waiting | undefined;
   #failure: KluisError | undefined;
+  /** Why the last question had no answer, in the words of who owns the channel. */
+  #complaint: string | undefined;
 
   private constructor(clock: Clock) {
     this.clock = clock;
@@ -133,6 +135,7 @@ export class GuestAgent implements AsyncDisposable {
             this.#end(error);
           },
           onUnanswered: (reason) => {
+            this.#complaint = reason;
             this.#waiting?.reject(unavailable(reason));
           },
         },
@@ -183,7 +186,8 @@ export class GuestAgent implements AsyncDisposable {
     synced.promise.catch(() => undefined);
     this.#synced = synced;
     const deadlineMs = patience.clock.monotonicMs() + patience.timeoutMs;
-    const late = unavailable(`it did not answer within ${String(patience.timeoutMs)} ms`);
+    const late = new Error("no answer yet");
+    this.#complaint = undefined;
     try {
       for (;;) {
         this.#askSync();
@@ -194,12 +198,18 @@ export class GuestAgent implements AsyncDisposable {
           this.#isInSync = true;
           return;
         } catch (error) {
-          if (error !== late || leftMs <= SYNC_REPEAT_MS) throw error;
+          if (error !== late) throw error;
+          if (leftMs <= SYNC_REPEAT_MS) throw this.#silent(patience.timeoutMs);
         }
       }
     } finally {
       this.#synced = undefined;
     }
+  }
+
+  #silent(timeoutMs: number): KluisError {
+    const why = this.#complaint === undefined ? "" : `: ${this.#complaint}`;
+    return unavailable(`it did not answer within ${String(timeoutMs)} ms${why}`);
   }
 
   #askSync(): void {

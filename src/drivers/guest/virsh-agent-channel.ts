@@ -29,7 +29,7 @@ export interface VirshAgent {
 
 /** What happens on a channel; each is called outside of any call into it. */
 export interface AgentChannelEvents extends LineSocketEvents {
-  /** What was written last will have no answer, and why; it may have happened all the same. */
+  /** What was written last has no answer, and why; it may have happened all the same. A sync may be asked again. */
   readonly onUnanswered: (reason: string) => void;
 }
 
@@ -66,7 +66,7 @@ const editorEnvironment = {
 const complaintPattern = /^error: (.*)$/m;
 const refusalPattern = /unable to execute QEMU agent command '[^']*': ([^\n]*)/;
 
-/** See above. Where libvirt has no answer of the agent it is told at once, but for a sync: that is asked again. */
+/** See above. Where libvirt has no answer of the agent, that is told at once. */
 export class VirshAgentChannel {
   readonly #agent: VirshAgent;
   readonly #events: AgentChannelEvents;
@@ -127,6 +127,7 @@ export class VirshAgentChannel {
       const outcome = await this.#run({ execute: "guest-sync", arguments: { id } });
       if (outcome.kind === "answered") this.#tell({ return: this.#syncId }, true);
       else if (outcome.kind !== "silent") await this.#sendDirectly(command);
+      else if (!this.#closing.signal.aborted) this.#events.onUnanswered(outcome.reason);
     } finally {
       this.#isSyncing = false;
     }
