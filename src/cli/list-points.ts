@@ -14,7 +14,10 @@ export async function runList(
   environment: CliEnvironment,
   options: VaultSessionOptions,
 ): Promise<number> {
-  await using session = await openVaultSession(input, environment, options);
+  await using session = await openVaultSession(input, environment, {
+    ...options,
+    withoutIndex: true,
+  });
   const item = input.text("item");
   const listing = await listRecoveryPoints(session.vault, {
     signal: environment.signal,

@@ -104,6 +104,8 @@ export interface VaultSessionOptions {
   readonly intent: Intent;
   /** What will be done to a point at once. */
   readonly startThread?: "reading" | "writing";
+  /** Whether disks are left alone, so that no index is read. */
+  readonly withoutIndex?: boolean;
 }
 
 /** Opens the vault of a command line. Errors: Store*, Key*, ArgumentInvalid, Object*. */
@@ -115,7 +117,7 @@ export async function openVaultSession(
   const workers = input.count("workers", { min: 1, max: workersMax });
   const unlocked = await unlockPlace(input, environment, { place: placeOf(input) });
   const { store, files } = unlocked;
-  const { intent } = options;
+  const { intent, withoutIndex = false } = options;
   // Both take some round trips to the store.
   const [opened, checked] = await Promise.allSettled([
     Vault.open(
@@ -124,6 +126,7 @@ export async function openVaultSession(
         keys: files.keys,
         clock: environment.clock,
         random: environment.random,
+        withoutIndex,
         verify: !input.isOff("verifyBeforeCommit"),
         ...(options.startThread === undefined ? {} : { startThread: options.startThread }),
         ...(intent !== "rescue"

@@ -21,6 +21,7 @@ export function openTestVault(
     readonly cacheDirectory?: string;
     readonly flushLimits?: FlushLimits;
     readonly startThread?: "reading" | "writing";
+    readonly withoutIndex?: boolean;
   } = {},
 ): Promise<Vault> {
   return Vault.open({
@@ -29,6 +30,7 @@ export function openTestVault(
     clock: systemClock,
     random: systemRandom,
     workers: options.workers ?? 1,
+    withoutIndex: options.withoutIndex ?? false,
     ...(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }),
     ...(options.flushLimits === undefined ? {} : { flushLimits: options.flushLimits }),
     ...(options.startThread === undefined ? {} : { startThread: options.startThread }),

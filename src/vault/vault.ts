@@ -78,6 +78,11 @@ export interface VaultOptions {
   readonly random: RandomSource;
   /** Where this host keeps index files; without one they live for this process only. */
   readonly cacheDirectory?: string;
+  /**
+   * Whether nothing of a disk is going to be read or written: then the index, and its cache on this host, are
+   * left alone. A block that is asked for all the same is found, once all segments were read.
+   */
+  readonly withoutIndex?: boolean;
   /** Worker threads; by default one for each processor. */
   readonly workers?: number;
   /** Whether each frame is read back from memory before it is put; by default it is. */
@@ -138,18 +143,22 @@ export class Vault implements AsyncDisposable {
 
   /** Opens a vault whose keys are known; reads the index segments that the cache does not have. */
   static async open(options: VaultOptions, signal?: AbortSignal): Promise<Vault> {
-    const { store, keys } = options;
+    const { store, keys, withoutIndex = false } = options;
     await using owned = new AsyncDisposableStack();
     const waiting = options.startThread === undefined ? undefined : owned.use(startPool(options));
     waiting?.warmUp(1);
     const index = await openIndex({
-      segmentNames: await listSegments(store, signal),
+      segmentNames: withoutIndex ? [] : await listSegments(store, signal),
       readSegment: (name, given) => readIndexSegment({ store, keys, signal: given }, name),
-      ...(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }),
+      ...(options.cacheDirectory === undefined || withoutIndex
+        ? {}
+        : { cacheDirectory: options.cacheDirectory }),
       ...(signal === undefined ? {} : { signal }),
     });
     owned.move();
-    return new Vault(options, { index, waiting });
+    const vault = new Vault(options, { index, waiting });
+    if (withoutIndex) vault.#locator.expectMore();
+    return vault;
   }
 
   /** Id of the vault: 32 hexadecimal digits. */

@@ -41,7 +41,10 @@ export const imageDelete: CommandSpec = {
 };
 
 async function runImageDelete(input: CommandInput, environment: CliEnvironment): Promise<number> {
-  await using session = await openVaultSession(input, environment, { intent: "remove" });
+  await using session = await openVaultSession(input, environment, {
+    intent: "remove",
+    withoutIndex: true,
+  });
   const { vault } = session;
   const itemId = await findItemId(vault, input.requiredText("item"), environment);
   const pointId = input.requiredText("point");

@@ -53,7 +53,10 @@ async function runVaultPrune(input: CommandInput, environment: CliEnvironment): 
     monthly: keep("keepMonthly"),
     yearly: keep("keepYearly"),
   } satisfies Record<(typeof periods)[number], number | undefined>;
-  await using session = await openVaultSession(input, environment, { intent: "remove" });
+  await using session = await openVaultSession(input, environment, {
+    intent: "remove",
+    withoutIndex: true,
+  });
   const item = input.text("item");
   const { vault } = session;
   const { signal } = environment;

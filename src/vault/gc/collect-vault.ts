@@ -83,16 +83,16 @@ async function runCollection(
   run: { readonly deps: CollectionDeps; readonly options: CollectionOptions },
 ): Promise<CollectionReport["end"]> {
   const { deps, options } = run;
+  const { store, keys, signal } = deps;
+  // First, for each part that is put lists those that are there.
+  if (options.dryRun !== true) await compactInventory({ store, keys, signal });
   await using _ = new Heartbeat(session.id, deps);
   let mayHaveDecided = false;
   const steps = watch(collect(session, work, createPolicy(deps, options)), ({ op, why }) => {
     if (op === "put" && why === "decide-if-absent") mayHaveDecided = true;
   });
   try {
-    const end = await runSteps(steps, deps);
-    const { store, keys, signal } = deps;
-    if (end === "done" || end === "nothing-to-do") await compactInventory({ store, keys, signal });
-    return end;
+    return await runSteps(steps, deps);
   } catch (error) {
     // What was decided another collection takes up; what was not is taken back, as far as that goes.
     if (!mayHaveDecided) await sayFarewell(withdraw(session, "gave-up"), deps);

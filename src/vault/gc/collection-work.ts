@@ -10,7 +10,7 @@ import { PackListing } from "#vault/health/pack-listing.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { PackExtent } from "#vault/index/entry-reader.ts";
 import type { LostSegment } from "#vault/index/segment-repairs.ts";
-import { putInventoryPart } from "#vault/inventory/inventory.ts";
+import { putInventoryPart, type StoredObject } from "#vault/inventory/inventory.ts";
 import {
   manifestsAtOnce,
   mergedSegmentEntries,
@@ -106,10 +106,10 @@ export class VaultCollectionWork implements CollectionWork {
       const name = nameOf(extent);
       if (condemned.has(name) || !listed.has(name)) copies.note(extent);
     }
-    await copies.run();
+    const isKept = (name: string): boolean => listed.has(name) && !chosen.has(name);
+    await copies.run(() => this.#replaceSegments(choice, isKept));
     this.totals.copiedBytes = copies.totals.bytes;
     this.totals.copiedBlocks = copies.totals.blocks;
-    await this.#replaceSegments(choice, (name) => listed.has(name) && !chosen.has(name));
   }
 
   /** The index as listed; blocks in packs that are condemned or not there are not built on. */
@@ -244,12 +244,13 @@ export class VaultCollectionWork implements CollectionWork {
     return [...chosen];
   }
 
-  /** Puts segments for all packs that stay of those chosen. */
+  /** Puts segments for all packs that stay of those chosen; returns what it put, which no inventory part names yet. */
   async #replaceSegments(
     choice: CollectionChoice,
     isKept: (name: string) => boolean,
-  ): Promise<void> {
+  ): Promise<readonly StoredObject[]> {
     const { index } = this.#deps;
+    const put: StoredObject[] = [];
     const written = new Set<string>();
     let packs: IndexPack[] = [];
     let entries = 0;
@@ -261,15 +262,16 @@ export class VaultCollectionWork implements CollectionWork {
         packs.push(pack);
         entries += pack.entries.length;
         if (entries < mergedSegmentEntries) continue;
-        await this.#putSegment(packs);
+        put.push(await this.#putSegment(packs));
         packs = [];
         entries = 0;
       }
     }
-    if (packs.length > 0) await this.#putSegment(packs);
+    if (packs.length > 0) put.push(await this.#putSegment(packs));
+    return put;
   }
 
-  async #putSegment(packs: readonly IndexPack[]): Promise<void> {
+  async #putSegment(packs: readonly IndexPack[]): Promise<StoredObject> {
     const { store, keys, salts, index, signal } = this.#deps;
     const sealed = buildContainer("indexSegment", encodeIndexSegment(packs), {
       keys,
@@ -277,10 +279,9 @@ export class VaultCollectionWork implements CollectionWork {
     });
     const name = indexSegmentName(sealed.name);
     await store.put(name, [sealed.bytes], signal);
-    const added = [{ name, sizeBytes: sealed.bytes.byteLength }];
-    await putInventoryPart({ store, keys, signal }, { added });
     await index.addSegment(sealed.name, packs);
     this.totals.segmentsWritten++;
+    return { name, sizeBytes: sealed.bytes.byteLength };
   }
 }
 

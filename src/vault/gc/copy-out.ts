@@ -11,6 +11,7 @@ import type { RandomSource } from "#base/random.ts";
 import { openFetchedFrame, parseFetchedHeader, sealOf } from "#vault/container/container-reader.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { BlockLocation, PackExtent } from "#vault/index/entry-reader.ts";
+import type { StoredObject } from "#vault/inventory/inventory.ts";
 import { copyFetchesAhead, fetchBytesMax, flushLimits } from "#vault/limits.ts";
 import type { FrameBlock } from "#vault/pack/pack-builder.ts";
 import { objectNameOf } from "#vault/reader/locate.ts";
@@ -56,10 +57,11 @@ export class CopyOut {
 
   /**
    * Gives every marked block of the noted packs a copy that may be built on, unless it has one: packs,
-   * then index segments. Memory: two packs and what is fetched ahead. Errors: ObjectCorrupt,
-   * ObjectNotFound (never) where a block cannot be read; those of the store.
+   * then index segments. While the last packs are put `meanwhile` runs; the inventory names what it put, too.
+   * Memory: two packs and what is fetched ahead. Errors: ObjectCorrupt, ObjectNotFound (never) where a
+   * block cannot be read; those of the store and of `meanwhile`.
    */
-  async run(): Promise<void> {
+  async run(meanwhile: () => Promise<readonly StoredObject[]>): Promise<void> {
     const sink = new PackSink({
       ...this.#deps,
       random: this.#deps.salts,
@@ -69,8 +71,12 @@ export class CopyOut {
       onIndexed: () => {},
     });
     try {
+      // Nothing refers to the copies before the collection has decided, so one segment may name both kinds.
       for (const type of ["pack", "mapPack"] as const) await this.#copyAll(type, sink);
-      await sink.writeInventory();
+      const put = await meanwhile();
+      await sink.drain();
+      await sink.writeSegment();
+      await sink.writeInventory(put);
     } finally {
       await sink.settle();
     }
@@ -99,8 +105,6 @@ export class CopyOut {
     }
     await target.finish();
     this.totals.bytes += target.sealedBytes;
-    await sink.drain();
-    await sink.writeSegment();
   }
 
   /** What is to be fetched at once. */
