@@ -15,6 +15,7 @@ import { flipObjectBit, replaceObject } from "#testing/damage.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault, testKeys } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { createTempFolder } from "#testing/temp-folder.ts";
 import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
 import { verifyVault } from "#vault/verify.ts";
 
@@ -34,10 +35,11 @@ class World {
     return world;
   }
 
-  /** Every use is that of another host: none remembers what was there. */
-  async backUp(): Promise<void> {
+  /** Every use is that of another host, which remembers nothing, or of one with a cache. */
+  async backUp(cacheDirectory?: string): Promise<void> {
     const { store } = this;
-    await using vault = await openTestVault({ store });
+    const cache = cacheDirectory === undefined ? {} : { cacheDirectory };
+    await using vault = await openTestVault({ store, ...cache });
     const base = this.#points.at(-1);
     const what = { itemId: "vm", number: this.#points.length + 1, disks: [this.#disk] };
     this.#points.push(await backUp(vault, { ...what, ...(base && { base }) }));
@@ -97,14 +99,22 @@ for (const [what, damage] of Object.entries(damages)) {
   });
 }
 
-test("heal: a pack that is lost with the segment that names it is missed by the next backup", async () => {
-  const world = await World.create();
-  const [pack = ""] = await namesOf(world.store, "packs/");
-  for (const segment of await world.segmentsOf(pack)) await world.store.remove(segment);
-  await world.store.remove(pack);
-  await world.backUp();
-  await world.assertReads();
-});
+for (const [host, hasCache] of [
+  ["a new host", false],
+  ["a host that knew it", true],
+] as const) {
+  test(`heal: a pack that is lost with the segment that names it is missed by the next backup of ${host}`, async () => {
+    await using folder = await createTempFolder();
+    const cache = hasCache ? folder.path : undefined;
+    const world = await World.create();
+    await world.backUp(cache);
+    const [pack = ""] = await namesOf(world.store, "packs/");
+    for (const segment of await world.segmentsOf(pack)) await world.store.remove(segment);
+    await world.store.remove(pack);
+    await world.backUp(cache);
+    await world.assertReads();
+  });
+}
 
 /** Puts objects anew in the order of now, reversed: the store lists them in the order of their puts. */
 async function listFirstLast(store: ObjectStore, prefix: string): Promise<void> {

@@ -117,14 +117,17 @@ export class SegmentCache {
 
   /**
    * Removes what no run has used for long: files of segments that `isWanted` refuses, and what
-   * runs that were killed left unfinished. One too many costs a rebuild, no more.
+   * runs that were killed left unfinished. One too many costs a rebuild, no more. Returns whether there
+   * was a segment that `isWanted` refuses.
    */
-  async removeStale(isWanted: (segment: string) => boolean, nowMs: number): Promise<void> {
+  async removeStale(isWanted: (segment: string) => boolean, nowMs: number): Promise<boolean> {
     const directory = this.#directory;
-    if (directory === undefined) return;
+    let isAnyRefused = false;
+    if (directory === undefined) return false;
     try {
       for (const name of await readdir(directory)) {
         const isSegment = segmentPattern.test(name) && !isWanted(name);
+        isAnyRefused ||= isSegment;
         if (!isSegment && !name.startsWith(unfinishedPrefix)) continue;
         const path = join(directory, name);
         const { mtimeMs } = await stat(path);
@@ -133,6 +136,7 @@ export class SegmentCache {
     } catch (error) {
       this.#fail(error);
     }
+    return isAnyRefused;
   }
 
   /** Closes files; a spool is gone then. */

@@ -41,7 +41,7 @@ export interface ExamineDeps {
   readonly keys: VaultKeys;
   readonly index: BlockIndex;
   readonly signal?: AbortSignal | undefined;
-  /** Packs that were listed after the segments that the index holds. */
+  /** Packs that were listed after the segments that the index holds, none of them taken. */
   readonly listing?: PackListing | undefined;
 }
 
@@ -54,7 +54,9 @@ export async function examineVault(deps: ExamineDeps): Promise<VaultHealth> {
   const listing = deps.listing ?? (await listPacks(deps.store, deps.signal));
   const defects = await findDefects(deps, listing);
   const lost = await findLostSegments(deps);
-  const missing = await countMissingSegments(deps);
+  const mayMiss = deps.index.mayMissSegments || listing.untaken > 0;
+  const missing = mayMiss ? await countMissingSegments(deps) : 0;
+  if (missing === 0) deps.index.mayMissSegments = false;
   return { ...defects, lostSegments: missing + lost.length };
 }
 
@@ -67,7 +69,7 @@ export async function findDefects(
   const defects = new Map<string, PackDefect>();
   const packs = new Map<string, Uint8Array>();
   for await (const { head, contentEndBytes } of index.packExtents()) {
-    const sizeBytes = listing.sizeOf(head.name);
+    const sizeBytes = listing.take(head.name);
     const isFound = sizeBytes !== undefined;
     if (isFound && sizeBytes >= contentEndBytes && damaged.size === 0) continue;
     const name = head.type === "pack" ? packName(head.name) : mapPackName(head.name);
@@ -95,8 +97,9 @@ export async function findLostSegments(
 }
 
 /**
- * Index segments that the inventory expects, the index does not have and the store does not list. The packs
- * they name may be gone as well, so no listing of packs can tell.
+ * Index segments that the inventory expects, the index does not have and the store does not list. Reading the
+ * inventory costs a request for each part, so it is asked where packs are listed that no segment names, and
+ * where segments may be gone together with the packs that they name ({@link BlockIndex.mayMissSegments}).
  */
 async function countMissingSegments(deps: ExamineDeps): Promise<number> {
   const { store, keys, index, signal } = deps;

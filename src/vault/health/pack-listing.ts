@@ -1,4 +1,4 @@
-/** The packs that a store lists, with their sizes: 16 bytes a place, whatever the vault's size. */
+/** The packs that a store lists, with their sizes: 17 bytes a place, whatever the vault's size. */
 import { asBuffer } from "#base/bytes.ts";
 import { mapPackPrefix, packPrefix, parseStoreName } from "#formats/store-names.ts";
 import type { ObjectStore } from "#ports/object-store.ts";
@@ -14,9 +14,16 @@ const placesMin = 1024;
 export class PackListing {
   #keys = new BigUint64Array(placesMin);
   #sizes = new Float64Array(placesMin);
+  #isTaken = new Uint8Array(placesMin);
   #count = 0;
+  #taken = 0;
 
-  /** Notes a pack; `name` has 32 bytes. */
+  /** Packs that nobody has asked for with {@link take}. */
+  get untaken(): number {
+    return this.#count - this.#taken;
+  }
+
+  /** Notes a pack, before the first is taken; `name` has 32 bytes. */
   add(name: Uint8Array, sizeBytes: number): void {
     if (this.#count + 1 > this.#keys.length * loadMax) this.#grow();
     if (this.#insert(keyOf(name), sizeBytes)) this.#count++;
@@ -28,11 +35,14 @@ export class PackListing {
     return this.#keys[this.#find(key)] === key;
   }
 
-  /** The size of a pack; `undefined` where the store did not list it. */
-  sizeOf(name: Uint8Array): number | undefined {
+  /** The size of a pack, which is known from now on; `undefined` where the store did not list it. */
+  take(name: Uint8Array): number | undefined {
     const key = keyOf(name);
     const place = this.#find(key);
-    return this.#keys[place] === key ? this.#sizes[place] : undefined;
+    if (this.#keys[place] !== key) return undefined;
+    if (this.#isTaken[place] === 0) this.#taken++;
+    this.#isTaken[place] = 1;
+    return this.#sizes[place];
   }
 
   #insert(key: bigint, sizeBytes: number): boolean {
@@ -55,6 +65,7 @@ export class PackListing {
     const [keys, sizes] = [this.#keys, this.#sizes];
     this.#keys = new BigUint64Array(keys.length * 2);
     this.#sizes = new Float64Array(keys.length * 2);
+    this.#isTaken = new Uint8Array(keys.length * 2);
     for (const [place, key] of keys.entries()) {
       if (key !== 0n) this.#insert(key, sizes[place] as number);
     }

@@ -100,12 +100,14 @@ export async function openIndex(options: IndexOptions): Promise<BlockIndex> {
   const names = new Map<string, Uint8Array>();
   for (const name of options.segmentNames) names.set(toHex(name), name);
   const snapshot = readSnapshot(cache, (name) => names.has(toHex(name)));
+  const isKnown = snapshot !== undefined || [...names.values()].some((name) => cache.find(name));
   const index = new BlockIndex(options, cache, snapshot);
   try {
     await index.refresh(names.values(), options.signal);
     await index.save();
     const nowMs = (options.clock ?? systemClock).nowMs();
-    await cache.removeStale((segment) => names.has(segment), nowMs);
+    const knowsOthers = await cache.removeStale((segment) => names.has(segment), nowMs);
+    index.mayMissSegments = !isKnown || knowsOthers;
   } catch (error) {
     cache.close();
     throw error;
@@ -142,6 +144,11 @@ export class BlockIndex implements AsyncDisposable {
   /** Numbers of segments that were taken in after {@link trustUntilNow}. */
   #late: readonly { readonly name: string; readonly start: number; readonly end: number }[] = [];
   #isTrustClosed = false;
+  /**
+   * Whether segments may be gone that nobody meant to remove: this host's cache is new, or it knows some
+   * that were not listed. Whoever has made sure that there are none sets it false.
+   */
+  mayMissSegments = true;
   readonly #distrust = new Map<Distrust, readonly Uint8Array[]>();
   readonly #distrusting = new Semaphore(1);
   #strangers = 0;
@@ -258,6 +265,7 @@ export class BlockIndex implements AsyncDisposable {
       this.#names.delete(name);
       retired++;
     }
+    if (retired > 0) this.mayMissSegments = true;
     return retired;
   }
 
