@@ -7,6 +7,7 @@
 import type { Clock } from "#base/clock.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
 import { runTool, type ToolResult } from "#drivers/process/run-tool.ts";
+import { VIRSH_EDITOR_ENVIRONMENT } from "#drivers/process/virsh-conversation.ts";
 import { connectWhenThere, type LineSocket, type LineSocketEvents } from "./line-socket.ts";
 
 const scheme = "virsh:";
@@ -52,17 +53,6 @@ const lostPattern = /Disconnected from|Cannot recv data|End of file|client socke
 const noChannelPattern = /guest agent is not configured/;
 /** virsh that reads commands shows its prompt, often the command, and the answer on a line of its own. */
 const answerPattern = /^\{.*\}$/gm;
-/**
- * What virsh's line editor is told: no history of what was typed (nor is the user's own touched), no
- * key bindings of the user, no terminal. A libvirtd of a session must not be started with this.
- */
-const editorEnvironment = {
-  VIRSH_HISTSIZE: "0",
-  XDG_CACHE_HOME: "/dev/null",
-  INPUTRC: "/dev/null",
-  TERM: "dumb",
-  LIBVIRT_AUTOSTART: "0",
-};
 const complaintPattern = /^error: (.*)$/m;
 const refusalPattern = /unable to execute QEMU agent command '[^']*': ([^\n]*)/;
 
@@ -152,7 +142,7 @@ export class VirshAgentChannel {
       stdin: `${name} ${domain} ${quoteForVirsh(command)}\n`,
       timeoutMs: VIRSH_TIMEOUT_MS,
       signal: this.#closing.signal,
-      env: editorEnvironment,
+      env: VIRSH_EDITOR_ENVIRONMENT,
     });
     if (noChannelPattern.test(result.stderr)) {
       throw new Error("the VM has no channel for a guest agent");

@@ -29,12 +29,12 @@ export async function assertCommitPossible(
     if (reason !== undefined) throw impossible(vm, `disk "${name}": ${reason}`);
   }
   const { virsh, domain } = vm;
-  const host = childOf(parseXml(await virsh.run(["capabilities"])), "host");
+  const host = childOf(parseXml(await virsh.ask(["capabilities"])), "host");
   const models = host?.children.filter((child) => child.name === "secmodel") ?? [];
   if (!models.some((model) => childOf(model, "model")?.text === "apparmor")) return;
-  const root = parseXml(await virsh.run(["dumpxml", "--inactive", `--domain=${domain.uuid}`]));
+  const root = parseXml(await virsh.ask(["dumpxml", "--inactive", `--domain=${domain.uuid}`]));
   if (attributeOf(childOf(root, "seclabel"), "type") === "none") return;
-  const version = await virsh.run(["version", "--daemon"]);
+  const version = await virsh.ask(["version", "--daemon"]);
   const [, major = "0", minor = "0"] = /daemon:\s+(\d+)\.(\d+)/.exec(version) ?? [];
   const isOld =
     Number(major) < appArmorFrom.major ||

@@ -8,7 +8,7 @@ import type { Virsh } from "./virsh.ts";
  * wait 30 s for its end, with the guest frozen.
  */
 export async function assertNoDomainJob(virsh: Virsh, uuid: string): Promise<void> {
-  const text = await virsh.run(["domjobinfo", `--domain=${uuid}`]);
+  const text = await virsh.ask(["domjobinfo", `--domain=${uuid}`]);
   const type = /^Job type:\s+(.*\S)/m.exec(text)?.[1] ?? "None";
   if (type === "None") return;
   const operation = /^Operation:\s+(.*\S)/m.exec(text)?.[1] ?? type;

@@ -24,7 +24,7 @@ export interface BlockJob {
 
 /** The job of a disk; `undefined` where it has none. */
 export async function findBlockJob(place: BlockJobPlace): Promise<BlockJob | undefined> {
-  const text = await place.virsh.run(["blockjob", place.uuid, place.disk, "--raw"]);
+  const text = await place.virsh.ask(["blockjob", place.uuid, place.disk, "--raw"]);
   const done = /^\s*cur=(\d+)$/m.exec(text)?.[1];
   const all = /^\s*end=(\d+)$/m.exec(text)?.[1];
   if (done === undefined || all === undefined) return undefined;

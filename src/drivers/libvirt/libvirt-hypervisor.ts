@@ -78,7 +78,7 @@ class Domains extends LayerOperations<LibvirtVm, RunningMachine> implements Libv
   }
 
   async list(signal?: AbortSignal): Promise<readonly Vm[]> {
-    const output = await this.#host.virsh.run(["list", "--all", "--uuid"], { signal });
+    const output = await this.#host.virsh.ask(["list", "--all", "--uuid"], { signal });
     const vms: Vm[] = [];
     for (const uuid of output.split("\n").filter((line) => line !== "")) {
       try {
@@ -99,7 +99,7 @@ class Domains extends LayerOperations<LibvirtVm, RunningMachine> implements Libv
     return this.operate(vmId, { kind: "start", signal }, async (vm, machine) => {
       const { virsh, domain } = vm;
       if (machine !== undefined) {
-        const state = await virsh.run(["domstate", domain.uuid]);
+        const state = await virsh.ask(["domstate", domain.uuid]);
         if (state.trim() !== "paused") {
           throw new KluisError("VmStateWrong", `Cannot start VM "${domain.name}": it runs already`);
         }
@@ -133,6 +133,7 @@ class Domains extends LayerOperations<LibvirtVm, RunningMachine> implements Libv
   }
 
   [Symbol.asyncDispose](): Promise<void> {
+    this.#host.virsh[Symbol.dispose]();
     return Promise.resolve();
   }
 

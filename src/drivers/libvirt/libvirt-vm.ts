@@ -50,7 +50,7 @@ export async function findLibvirtVm(
   signal: AbortSignal | undefined,
 ): Promise<LibvirtVm> {
   const { virsh, clock, onStep } = host;
-  const xml = await virsh.run(["dumpxml", "--inactive", `--domain=${vmId}`], { signal });
+  const xml = await virsh.ask(["dumpxml", "--inactive", `--domain=${vmId}`], { signal });
   const parsed = parseDomain(xml, await resolveVolumes(virsh, xml));
   const domain = { ...parsed, uuid: present(parsed.uuid, "libvirt gives every domain a UUID") };
   const directory = planVmDirectory(host.stateDirectory, domain.uuid);
@@ -86,7 +86,7 @@ export async function findLibvirtVm(
  */
 async function readConfigured(virsh: Virsh, uuid: string): Promise<ReadonlySet<string>> {
   const named = new Set<string>();
-  const uuids = await virsh.run(["list", "--all", "--uuid"]);
+  const uuids = await virsh.ask(["list", "--all", "--uuid"]);
   const dumps = uuids
     .split("\n")
     .filter((line) => line !== "")
@@ -94,7 +94,7 @@ async function readConfigured(virsh: Virsh, uuid: string): Promise<ReadonlySet<s
   for (const args of [["dumpxml", `--domain=${uuid}`], ...dumps]) {
     let xml: string;
     try {
-      xml = await virsh.run(args);
+      xml = await virsh.ask(args);
     } catch (error) {
       // Undefined since the list was made.
       if (isKluisError(error, "VmNotFound")) continue;
@@ -135,7 +135,7 @@ async function nameLayers(
   );
   const target = `--domain=${domain.uuid}`;
   // With passwords, which a definition without them would take away.
-  const xml = await virsh.run(["dumpxml", "--inactive", "--security-info", target]);
+  const xml = await virsh.ask(["dumpxml", "--inactive", "--security-info", target]);
   const named = nameImages(xml, images);
   if (named !== xml) {
     await virsh.run(["define", VIRSH_XML], { xml: named });
@@ -152,7 +152,7 @@ async function nameLayers(
 /** The XML that a start from the domain's saved state would use; `undefined` where it has none. */
 async function readManagedSave(virsh: Virsh, target: string): Promise<string | undefined> {
   try {
-    return await virsh.run(["managedsave-dumpxml", "--security-info", target]);
+    return await virsh.ask(["managedsave-dumpxml", "--security-info", target]);
   } catch (error) {
     const isAbsent = isVirshRefusal(error) && /does not have managed save/.test(error.message);
     if (isAbsent) return undefined;

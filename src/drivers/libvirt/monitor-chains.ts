@@ -11,7 +11,7 @@ export async function queryWrittenChains(
   virsh: Virsh,
   uuid: string,
 ): Promise<ReadonlyMap<string, readonly string[]>> {
-  const root = parseXml(await virsh.run(["dumpxml", `--domain=${uuid}`]));
+  const root = parseXml(await virsh.ask(["dumpxml", `--domain=${uuid}`]));
   const devices = await runMonitorCommand(virsh, uuid, { execute: "query-block" });
   if (!Array.isArray(devices)) {
     throw new KluisError("QmpFailed", "Cannot read the block devices of QEMU: it is no list");

@@ -23,7 +23,7 @@ export async function resolveVolumes(virsh: Virsh, xml: string): Promise<VolumeP
 
 /** Runs a command that prints the XML of a domain, and reads it. Errors: VmNotFound, QmpFailed. */
 export async function readDomain(virsh: Virsh, args: readonly string[]): Promise<Domain> {
-  const xml = await virsh.run(args);
+  const xml = await virsh.ask(args);
   return parseDomain(xml, await resolveVolumes(virsh, xml));
 }
 
@@ -33,7 +33,7 @@ async function findVolumeFile(
 ): Promise<string | undefined> {
   try {
     const args = ["vol-dumpxml", `--pool=${name.pool}`, `--vol=${name.volume}`];
-    const root = parseXml(await virsh.run(args));
+    const root = parseXml(await virsh.ask(args));
     if (attributeOf(root, "type") !== "file") return undefined;
     return childOf(childOf(root, "target"), "path")?.text;
   } catch (error) {

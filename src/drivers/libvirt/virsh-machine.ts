@@ -40,7 +40,7 @@ const JOB_SEEN_POLL_MS = 50;
 export async function findLibvirtMachine(vm: LibvirtVm): Promise<RunningMachine | undefined> {
   const { virsh, domain } = vm;
   const { uuid } = domain;
-  const xml = await virsh.run(["dumpxml", `--domain=${uuid}`]);
+  const xml = await virsh.ask(["dumpxml", `--domain=${uuid}`]);
   if (attributeOf(parseXml(xml), "id") === undefined) return undefined;
   const socketPath = parseDomain(xml).agentPath ?? "";
   return {

@@ -18,7 +18,7 @@ const taint =
  */
 export async function openVirshMonitor(vm: LibvirtVm, signal?: AbortSignal): Promise<Monitor> {
   const { virsh, domain } = vm;
-  const root = parseXml(await virsh.run(["dumpxml", `--domain=${domain.uuid}`], { signal }));
+  const root = parseXml(await virsh.ask(["dumpxml", `--domain=${domain.uuid}`], { signal }));
   const deviceIds = new Map(
     disksOf(root).map((disk) => [
       attributeOf(childOf(disk, "target"), "dev") ?? "",
