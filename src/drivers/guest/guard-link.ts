@@ -1,6 +1,7 @@
 /** Kluis' side of a guard: starts it, keeps it informed that Kluis lives, asks it tasks. */
 import { readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { getCompileCacheDir } from "node:module";
+import { dirname, join } from "node:path";
 
 import type { Clock } from "#base/clock.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
@@ -67,6 +68,7 @@ export class GuardLink {
       logPath,
       isReady: async () => (await readIdentity(files.identityPath)) !== undefined,
       readyTimeoutMs: READY_MS_MAX,
+      env: planCompileCache(),
       ...(signal === undefined ? {} : { signal }),
     });
     const link = new GuardLink(guard.identity, plan);
@@ -181,6 +183,13 @@ export async function endLeftoverGuard(runDirectory: string, clock: Clock): Prom
   const identity = await readIdentity(identityPath);
   if (identity !== undefined) await endProcess(identity, clock);
   await rm(identityPath, { force: true });
+}
+
+/** Compiled code is kept where ours is: reading its sources is two thirds of a guard's start. */
+function planCompileCache(): Readonly<Record<string, string>> {
+  // Node gives the folder of its own version, below the one that it is told.
+  const folder = getCompileCacheDir();
+  return folder === undefined ? {} : { NODE_COMPILE_CACHE: dirname(folder) };
 }
 
 function planGuardFiles(runDirectory: string): Pick<GuardConfig, "guardSocket" | "identityPath"> {

@@ -65,7 +65,7 @@ class GuardServer {
   #kluis: LineSocket | undefined;
   #lastHeardMs: number;
   #isKluisGone = false;
-  #isFinished = false;
+  readonly #finished = new AbortController();
   #busy: Promise<void> = Promise.resolve();
 
   constructor(duty: GuardDuty, clock: Clock) {
@@ -94,11 +94,14 @@ class GuardServer {
   }
 
   async run(): Promise<void> {
-    while (!this.#isFinished) {
+    const { signal } = this.#finished;
+    while (!signal.aborted) {
       const alarm = this.#alarm();
       await this.#duty.patrol(alarm);
       if (alarm === "gone" || alarm === "too-old") break;
-      await this.#clock.sleep(PATROL_MS);
+      await this.#clock.sleep(PATROL_MS, signal).catch((error: unknown) => {
+        if (!signal.aborted) throw error;
+      });
     }
     await this.#busy;
     await this.#duty.leave();
@@ -121,7 +124,7 @@ class GuardServer {
     try {
       const result = await this.#duty.perform(task);
       this.#kluis?.write(encodeGuardLine({ task, result }));
-      if (task === "finish") this.#isFinished = true;
+      if (task === "finish") this.#finished.abort();
     } catch (error) {
       this.#kluis?.write(encodeGuardLine({ task, error: toKluisError(error).toJSON() }));
     }
