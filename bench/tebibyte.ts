@@ -12,6 +12,7 @@
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 
+import { systemClock } from "#base/clock.ts";
 import { systemRandom } from "#base/random.ts";
 import type { ManifestDisk } from "#formats/manifest.ts";
 import { pageBytes, windowBytes, windowPages } from "#formats/geometry.ts";
@@ -118,6 +119,7 @@ async function buildBase(
     keys: testKeys,
     index: bench.vault.index,
     random: systemRandom,
+    clock: systemClock,
     workers,
     verify: true,
     startPool: () => new WorkerPool({ start: { keys: testKeys, verify: true }, size: workers }),

@@ -262,15 +262,15 @@ export class Vault implements AsyncDisposable {
     const { signal } = options;
     const { point, disks } = input;
     await using _ = { [Symbol.asyncDispose]: () => this.#endWaitingThreads() };
-    if (disks.some(({ increment }) => increment === undefined)) {
-      this.#waiting ??= startPool(this.#options);
-      this.#waiting.warmUp(this.#workers);
-    }
-    // What the store is asked for meanwhile takes as long.
+    // What the store is asked for meanwhile takes as long; a small increment needs one thread.
+    const isIncrement = disks.some(({ increment }) => increment !== undefined);
+    this.#waiting ??= startPool(this.#options);
+    this.#waiting.warmUp(
+      disks.every(({ increment }) => increment !== undefined) ? 1 : this.#workers,
+    );
     await using ahead = new LookAhead(disks, signal);
     await assertNotSecondary(this.#options.store, signal);
     const item = toItemName(this.#options.keys, point.itemId);
-    const isIncrement = disks.some(({ increment }) => increment !== undefined);
     assert(!isIncrement || point.basePointId !== undefined, "an increment names its base");
     const bases =
       isIncrement && point.basePointId !== undefined ? [pointName(item, point.basePointId)] : [];

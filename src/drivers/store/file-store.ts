@@ -47,9 +47,9 @@ export interface FileStoreOptions {
 }
 
 /** Files whose size a listing asks for at once. */
-const listStatsInFlight = 32;
+const listStatsInFlight = 64;
 /** Folders that a listing reads at once: objects named by content lie in 256 of them, few in each. */
-const listFoldersInFlight = 16;
+const listFoldersInFlight = 64;
 /** What a freshly made file system may hold beside a vault. */
 const harmlessEntries = new Set(["lost+found"]);
 

@@ -1,4 +1,5 @@
 /** The work of a collection between the steps of its protocol: mark, choose, copy out, index anew. */
+import type { Clock } from "#base/clock.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import type { RandomSource } from "#base/random.ts";
@@ -34,6 +35,7 @@ import { type Steps, work } from "./steps.ts";
 export interface WorkDeps extends MarkerDeps {
   /** Salts of this session. */
   readonly salts: RandomSource;
+  readonly clock: Clock;
   /** The roots of all disks of a manifest; ObjectNotFound where it is gone. */
   readonly readRoots: (manifest: string) => Promise<readonly Uint8Array[]>;
   readonly limits: CollectionLimits;

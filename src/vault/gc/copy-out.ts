@@ -7,6 +7,7 @@ import { inOrder } from "#base/in-order.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
 import { freeBuffer } from "#base/free-buffer.ts";
 import { KluisError } from "#base/kluis-error.ts";
+import type { Clock } from "#base/clock.ts";
 import type { RandomSource } from "#base/random.ts";
 import { openFetchedFrame, parseFetchedHeader, sealOf } from "#vault/container/container-reader.ts";
 import { computeId } from "#vault/hashing.ts";
@@ -22,6 +23,7 @@ import type { Marker, MarkerDeps } from "./marker.ts";
 /** What copying takes. */
 export interface CopyOutDeps extends MarkerDeps {
   readonly salts: RandomSource;
+  readonly clock: Clock;
   readonly marker: Marker;
 }
 

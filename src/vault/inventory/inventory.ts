@@ -58,6 +58,8 @@ export interface InventoryChanges {
   readonly removed?: readonly string[];
   /** Hashes of parts, hexadecimal, that are missing or damaged and that nobody shall miss any more. */
   readonly replaced?: readonly string[];
+  /** Parts that were put a moment ago and that the new one follows; else the newest are listed. */
+  readonly after?: readonly LedgerEntry[] | undefined;
 }
 
 /**
@@ -68,13 +70,13 @@ export async function putInventoryPart(
   deps: LedgerDeps,
   changes: InventoryChanges,
 ): Promise<readonly LedgerEntry[]> {
-  const { added = [], removed = [], replaced = [] } = changes;
+  const { added = [], removed = [], replaced = [], after } = changes;
   const lines: NewLine[] = [
     ...replaced.map((sha256) => () => ({ kind: "replaces" as const, generation: 0, sha256 })),
     ...added.map((object) => (number: number) => ({ kind: "add" as const, number, ...object })),
     ...removed.map((name) => () => ({ kind: "remove" as const, generation: 0, name })),
   ];
-  return await putLedgerLines(deps, "inventory", { lines });
+  return await putLedgerLines(deps, "inventory", { lines, ...(after && { after }) });
 }
 
 /**

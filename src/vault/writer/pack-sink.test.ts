@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { systemClock } from "#base/clock.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ObjectStore, PutOutcome } from "#ports/object-store.ts";
 import { testKeys } from "#testing/memory-vault.ts";
@@ -78,6 +79,7 @@ async function createFixture(): Promise<Fixture> {
     keys: testKeys,
     index,
     random,
+    clock: systemClock,
     entriesMax: 3,
     signal: controller.signal,
     onError: (error) => {

@@ -1,4 +1,5 @@
 /** Puts packs, then the index segments that find them; docs/design/vault-format.md §8. */
+import type { Clock } from "#base/clock.ts";
 import type { RandomSource } from "#base/random.ts";
 import { Semaphore } from "#base/semaphore.ts";
 import { encodeIndexSegment, type IndexPack } from "#formats/index-segment.ts";
@@ -7,6 +8,7 @@ import type { ObjectStore } from "#ports/object-store.ts";
 import { buildContainer } from "#vault/container/build-container.ts";
 import type { BlockIndex } from "#vault/index/block-index.ts";
 import { computeName } from "#vault/hashing.ts";
+import type { LedgerEntry } from "#vault/inventory/ledger.ts";
 import { putInventoryPart, type StoredObject } from "#vault/inventory/inventory.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { putsInFlight } from "#vault/limits.ts";
@@ -21,6 +23,12 @@ export interface SinkTotals {
   indexBytes: number;
 }
 
+/**
+ * How long an inventory part of this session is followed by the next without listing all parts. Nobody
+ * puts parts together so often meanwhile that a part that is gone would be missed.
+ */
+const freshPartMs = 10_000;
+
 /** The objects of one session on their way into the store. */
 export class PackSink {
   readonly #store: ObjectStore;
@@ -28,6 +36,7 @@ export class PackSink {
   readonly #index: BlockIndex;
   readonly #nameOf: (bytes: Uint8Array) => Promise<Uint8Array>;
   readonly #random: RandomSource;
+  readonly #clock: Clock;
   readonly #signal: AbortSignal;
   readonly #onError: (error: unknown) => void;
   readonly #onIndexed: (packs: readonly IndexPack[]) => void;
@@ -39,6 +48,9 @@ export class PackSink {
   #pending: IndexPack[] = [];
   /** Objects that are durable and in no inventory part yet. */
   #untold: StoredObject[] = [];
+  /** The parts that were put last, and when. */
+  #inventory: readonly LedgerEntry[] = [];
+  #inventoryPutMs = -Infinity;
   #pendingEntries = 0;
   readonly totals: SinkTotals = { objects: 0, bytes: 0, packBytes: 0, mapBytes: 0, indexBytes: 0 };
 
@@ -52,6 +64,7 @@ export class PackSink {
     readonly keys: VaultKeys;
     readonly index: BlockIndex;
     readonly random: RandomSource;
+    readonly clock: Clock;
     /** Computes the name of a finished pack; in this thread unless told otherwise. */
     readonly nameOf?: (bytes: Uint8Array) => Promise<Uint8Array>;
     /** When {@link PackSink.isSegmentDue}. */
@@ -65,6 +78,7 @@ export class PackSink {
     this.#index = options.index;
     this.#nameOf = options.nameOf ?? ((bytes) => Promise.resolve(computeName(bytes)));
     this.#random = options.random;
+    this.#clock = options.clock;
     this.#entriesMax = options.entriesMax;
     this.#signal = options.signal;
     this.#onError = options.onError;
@@ -103,7 +117,14 @@ export class PackSink {
     const added = [...this.#untold, ...more];
     this.#untold = [];
     const deps = { store: this.#store, keys: this.#keys, signal: this.#signal };
-    for (const { sizeBytes } of await putInventoryPart(deps, { added })) {
+    const isFresh = this.#clock.monotonicMs() - this.#inventoryPutMs < freshPartMs;
+    const after = isFresh ? this.#inventory : undefined;
+    const put = await putInventoryPart(deps, { added, after });
+    if (put.length > 0) {
+      this.#inventory = put;
+      this.#inventoryPutMs = this.#clock.monotonicMs();
+    }
+    for (const { sizeBytes } of put) {
       this.totals.objects++;
       this.totals.bytes += sizeBytes;
     }

@@ -1,7 +1,6 @@
 /** Writes one recovery point: all disks in parallel, then the manifest as the one commit. */
 import { present } from "#base/assert.ts";
 import { bytesEqual, toHex } from "#base/bytes.ts";
-import type { Clock } from "#base/clock.ts";
 import { KluisError, toKluisError } from "#base/kluis-error.ts";
 import { untilAborted } from "#base/until-aborted.ts";
 import { tombstoneBytes } from "#formats/control-record.ts";
@@ -86,7 +85,6 @@ export interface TransferProgress {
 
 /** What a session needs beside its input. */
 export interface WriterDeps extends SessionDeps {
-  readonly clock: Clock;
   readonly access: MapAccess;
   readonly onProgress: (progress: TransferProgress) => void;
   /** Runs the put of the manifest, of which it has to be known whether it came to an end. */

@@ -1,4 +1,5 @@
 /** What all disks of one backup share: worker threads, buffers, dedup, sinks, and the order of puts. */
+import type { Clock } from "#base/clock.ts";
 import { asBuffer } from "#base/bytes.ts";
 import type { RandomSource } from "#base/random.ts";
 import { Pool } from "#base/pool.ts";
@@ -24,6 +25,7 @@ export interface SessionDeps {
   readonly keys: VaultKeys;
   readonly index: BlockIndex;
   readonly random: RandomSource;
+  readonly clock: Clock;
   /** Worker threads, 1 to `workersMax`. */
   readonly workers: number;
   /** Decrypt, decompress and hash every frame before it is put. */
