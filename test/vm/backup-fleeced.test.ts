@@ -5,6 +5,7 @@
  * writers, with independent copies made while the machine stood still; failures are injected.
  */
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { execFileSync } from "node:child_process";
@@ -126,6 +127,13 @@ test("fleecing: copies that find no room give up the instant; the guest's writes
   await runInGuest(vm.exec, `${fill} && sha256sum /data/vdb/fill`);
   await rejectsWith(reader.read(0, Buffer.alloc(MiB)), "DiskReadFailed");
   await endExports(monitor, [disk], systemClock);
+  assert.ok(!existsSync(socketPath), "the server is gone");
+  const others = { type: "unix", data: { path: join(vm.runDirectory, "others.sock") } };
+  await monitor.execute("nbd-server-start", { addr: others });
+  await rejectsWith(exportFleece(monitor, [disk]), "QmpFailed");
+  await endExports(monitor, [disk], systemClock);
+  assert.ok(existsSync(others.data.path), "somebody else's server goes on");
+  await monitor.execute("nbd-server-stop");
   await detachFleece(monitor, [disk]);
   await runInGuest(vm.exec, `${fill} && sync`);
 });

@@ -90,7 +90,7 @@ export const vmBackup: CommandSpec = {
     },
     {
       flags: "--no-snapshot-tier",
-      text: "send an instant that is not kept: for disks that can or shall have no layers",
+      text: "send an instant that is not kept: where the image files can or shall have no layers",
     },
     { flags: "--snapshot-only", text: "take the snapshot and send nothing; needs no --store" },
     ...snapshotOptions,

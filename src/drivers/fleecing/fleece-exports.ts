@@ -1,4 +1,5 @@
 /** Serves the instants of a fleece from QEMU, and reads them and what changed. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 
 import type { Clock } from "#base/clock.ts";
@@ -34,7 +35,7 @@ export async function exportFleece(monitor: Monitor, disks: readonly FleeceDisk[
   }
 }
 
-/** Ends all exports of ours, and the server where nobody else uses it; repeatable. Errors: QmpFailed. */
+/** Ends all exports of ours, and the server if it is ours and nobody else uses it; repeatable. Errors: QmpFailed. */
 export async function endExports(
   monitor: Monitor,
   disks: readonly FleeceDisk[],
@@ -42,7 +43,9 @@ export async function endExports(
 ): Promise<void> {
   const ours = disks.flatMap(({ name }) => [`${exportPrefix}${name}`, `${changesPrefix}${name}`]);
   const left = await endExportsOf(monitor, ours, clock);
-  if (left === 0) await stopServer(monitor);
+  // QEMU has one server, and removes its socket when that ends: without ours it is somebody else's.
+  const isOurs = existsSync(join(monitor.socketFolder.here, fleeceSocket));
+  if (left === 0 && isOurs) await stopServer(monitor);
   const nodes = await listNodes(monitor);
   for (const { node } of disks)
     await removeUnion(monitor, nodes.get(node)?.["dirty-bitmaps"], node);
