@@ -5,7 +5,15 @@
  * the vault what was sent already.
  */
 import { isKluisError, type KluisError } from "#base/kluis-error.ts";
-import type { Hypervisor, SnapshotDisk, SnapshotLabel, VmSnapshot } from "#ports/hypervisor.ts";
+import { valueOf } from "#base/settled.ts";
+import type { DiskReader } from "#ports/disk.ts";
+import type {
+  ChangesAnswer,
+  Hypervisor,
+  SnapshotDisk,
+  SnapshotLabel,
+  VmSnapshot,
+} from "#ports/hypervisor.ts";
 import type { NewDisk, RecoveryPoint } from "#vault/recovery-point.ts";
 import type { Vault } from "#vault/vault.ts";
 import {
@@ -188,37 +196,58 @@ async function prepareDisks(snapshot: VmSnapshot, run: DiskRun): Promise<readonl
   const disks: NewDisk[] = [];
   for (const disk of snapshot.disks) {
     assertGoingOn(run.deps.signal);
-    const reader = run.scope.owned.use(await disk.open(run.deps.signal));
-    disks.push({ name: disk.name, reader, ...(await chooseMethod(disk, reader, run)) });
+    disks.push(await prepareDisk(disk, run));
   }
   return disks;
 }
 
-async function chooseMethod(
-  disk: SnapshotDisk,
-  reader: NewDisk["reader"],
-  run: DiskRun,
-): Promise<DiskMethod> {
+async function prepareDisk(disk: SnapshotDisk, run: DiskRun): Promise<NewDisk> {
   const { base, deps, scope } = run;
-  if (base === undefined) return { tracking: "full" };
-  const baseDisk = base.disks.find((candidate) => candidate.name === disk.name);
-  if (baseDisk === undefined) {
-    const trackingReason = `recovery point ${base.pointId} has no disk "${disk.name}"`;
-    return { tracking: "full", trackingReason };
-  }
+  const { name } = disk;
   const { signal, vault } = deps;
-  const answer =
-    base.snapshotId === undefined
-      ? ({ known: false, reason: "the last recovery point was made without a snapshot" } as const)
-      : await disk.changesSince(base.snapshotId, signal);
-  const facts = { name: disk.name, reader, baseDisk };
-  if (!answer.known) return await compareDisk({ ...facts, reason: answer.reason }, deps, scope);
-  const frozen =
-    base.snapshotId === undefined ? undefined : await disk.openBase(base.snapshotId, signal);
-  const baseReader = scope.owned.use(frozen ?? vault.openDisk(baseDisk));
+  const baseDisk = base?.disks.find((candidate) => candidate.name === name);
+  if (base === undefined || baseDisk === undefined) {
+    const reader = scope.owned.use(await disk.open(signal));
+    if (base === undefined) return { name, reader, tracking: "full" };
+    const trackingReason = `recovery point ${base.pointId} has no disk "${name}"`;
+    return { name, reader, tracking: "full", trackingReason };
+  }
+  const { reader, answer, frozen } = await openDisk(disk, base.snapshotId, run);
+  const facts = { name, reader, baseDisk };
+  if (!answer.known) {
+    const { reason } = answer;
+    return { name, reader, ...(await compareDisk({ ...facts, reason }, deps, scope)) };
+  }
+  const baseReader = valueOf(frozen) ?? scope.owned.use(vault.openDisk(baseDisk));
   const method: DiskMethod = {
     increment: { base: toBase(baseDisk, baseReader), changes: answer.extents },
     tracking: answer.method,
   };
-  return await trustChanges({ ...facts, changes: answer.extents, method }, deps, scope);
+  const trusted = { ...facts, changes: answer.extents, method };
+  return { name, reader, ...(await trustChanges(trusted, deps, scope)) };
+}
+
+/** A disk, what changed on it, and how it was, where its snapshot is still there: counts where the change is known. */
+interface OpenedDisk {
+  readonly reader: DiskReader;
+  readonly answer: ChangesAnswer;
+  readonly frozen: PromiseSettledResult<DiskReader | undefined>;
+}
+
+/** All at the same time: each takes processes of its own, which for a small increment take longest. */
+async function openDisk(
+  disk: SnapshotDisk,
+  baseId: string | undefined,
+  { deps: { signal }, scope }: DiskRun,
+): Promise<OpenedDisk> {
+  const unknown = { known: false, reason: "the last recovery point was made without a snapshot" };
+  const [opened, changed, frozen] = await Promise.allSettled([
+    disk.open(signal),
+    baseId === undefined ? (unknown as ChangesAnswer) : disk.changesSince(baseId, signal),
+    baseId === undefined ? undefined : disk.openBase(baseId, signal),
+  ]);
+  for (const each of [opened, frozen]) {
+    if (each.status === "fulfilled" && each.value !== undefined) scope.owned.use(each.value);
+  }
+  return { reader: valueOf(opened), answer: valueOf(changed), frozen };
 }

@@ -1,5 +1,6 @@
 /** Reading the disks of a snapshot: their content, and what changed since an earlier one. */
 import { KluisError } from "#base/kluis-error.ts";
+import { Semaphore } from "#base/semaphore.ts";
 import { openDiskImage } from "#drivers/disk/open-disk-image.ts";
 import { readOverlayExtents } from "#drivers/disk/overlay-extents.ts";
 import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
@@ -23,13 +24,21 @@ import {
 /** An operation on the VM holds its lock for seconds; a merge may hold it for long. */
 const LOCK_TIMEOUT_MS = 60_000;
 
-/** A recorded snapshot as the port has it. */
+/** Where the disks of a snapshot are read. */
+interface SnapshotPlace {
+  readonly context: LayeredVm;
+  /** Calls at the same time take the VM's lock in turn; whoever finds it taken would wait a whole poll. */
+  readonly turn: Semaphore;
+}
+
+/** A recorded snapshot as the port has it. Its disks may be opened at the same time. */
 export function toVmSnapshot(
   context: LayeredVm,
   record: VmRecord,
   snapshot: SnapshotRecord,
 ): VmSnapshot {
   const { label, tookMs } = snapshot;
+  const place = { context, turn: new Semaphore(1) };
   return {
     baseOf: vaultsBasedOn(record, snapshot.id),
     ...(label === undefined ? {} : { label }),
@@ -37,12 +46,12 @@ export function toVmSnapshot(
     id: snapshot.id,
     takenAtMs: snapshot.takenAtMs,
     consistency: snapshot.consistency,
-    disks: snapshot.disks.map((disk) => toSnapshotDisk(context, snapshot.id, disk)),
+    disks: snapshot.disks.map((disk) => toSnapshotDisk(place, snapshot.id, disk)),
   };
 }
 
 function toSnapshotDisk(
-  context: LayeredVm,
+  place: SnapshotPlace,
   snapshotId: string,
   disk: SnapshotDiskRecord,
 ): SnapshotDisk {
@@ -51,13 +60,13 @@ function toSnapshotDisk(
     name,
     sizeBytes,
     open: async (signal) => {
-      const reader = await openAt(context, { snapshotId, diskName: name }, signal);
+      const reader = await openAt(place, { snapshotId, diskName: name }, signal);
       if (reader !== undefined) return reader;
       throw new KluisError("VmStateWrong", `Cannot open snapshot "${snapshotId}": it was released`);
     },
     changesSince: (baseId, signal) =>
-      readChanges(context, { baseId, snapshotId, diskName: name }, signal),
-    openBase: (baseId, signal) => openAt(context, { snapshotId: baseId, diskName: name }, signal),
+      readChanges(place, { baseId, snapshotId, diskName: name }, signal),
+    openBase: (baseId, signal) => openAt(place, { snapshotId: baseId, diskName: name }, signal),
   };
 }
 
@@ -86,12 +95,17 @@ export function lockToRead(context: LayeredVm, signal: AbortSignal | undefined):
 
 /** Marks the snapshot as being read; `undefined` where it is not there or has no such disk. */
 async function holdSnapshot(
-  context: LayeredVm,
+  { context, turn }: SnapshotPlace,
   at: DiskAt,
   signal: AbortSignal | undefined,
 ): Promise<HeldSnapshot | undefined> {
   const { directory } = context;
-  await using _ = await lockToRead(context, signal);
+  await using owned = new AsyncDisposableStack();
+  await turn.acquire(signal);
+  owned.defer(() => {
+    turn.release();
+  });
+  owned.use(await lockToRead(context, signal));
   const record = await readVmRecord(context);
   const snapshot = findSnapshot(record, at.snapshotId);
   const disk = snapshot?.disks.find((candidate) => candidate.name === at.diskName);
@@ -105,11 +119,11 @@ async function holdSnapshot(
 }
 
 async function openAt(
-  context: LayeredVm,
+  place: SnapshotPlace,
   at: DiskAt,
   signal: AbortSignal | undefined,
 ): Promise<DiskReader | undefined> {
-  const held = await holdSnapshot(context, at, signal);
+  const held = await holdSnapshot(place, at, signal);
   if (held === undefined) return undefined;
   const { record, disk, lease } = held;
   try {
@@ -130,11 +144,11 @@ interface ChangesRequest extends DiskAt {
 }
 
 async function readChanges(
-  context: LayeredVm,
+  place: SnapshotPlace,
   request: ChangesRequest,
   signal: AbortSignal | undefined,
 ): Promise<ChangesAnswer> {
-  const held = await holdSnapshot(context, request, signal);
+  const held = await holdSnapshot(place, request, signal);
   if (held === undefined) return unknown("the snapshot was released");
   await using _ = held.lease;
   const { record, disk } = held;
