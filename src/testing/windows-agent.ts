@@ -42,6 +42,8 @@ export class WindowsAgent implements AsyncDisposable {
   readonly guest: WindowsState;
   /** What was asked, in order, and what tests add; `guest-exec` with the words of the program. */
   readonly log: string[] = [];
+  /** How long each freeze lasted, until its thaw was answered. */
+  readonly freezesMs: number[] = [];
   readonly #server: Server;
   readonly #sockets: Socket[] = [];
   readonly #path: string;
@@ -194,6 +196,7 @@ export class WindowsAgent implements AsyncDisposable {
         await systemClock.sleep(faults.thawMs ?? 0);
         this.#isFrozen = false;
         const heldMs = systemClock.monotonicMs() - this.#heldSinceMs;
+        this.freezesMs.push(heldMs);
         if (heldMs < (faults.holdMs ?? 10_000)) return volumes.length;
         throw new Refusal(
           "couldn't hold writes: fsfreeze is limited up to 10 seconds: (error: 80042314)",

@@ -10,9 +10,10 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 
 import { systemClock } from "#base/clock.ts";
+import { waitUntil } from "#drivers/guest/deadline.ts";
 import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { QemuHypervisor } from "#drivers/qemu/qemu-hypervisor.ts";
-import type { Consistency, SnapshotRequest } from "#ports/hypervisor.ts";
+import type { Consistency, ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
 import { WindowsAgent } from "#testing/windows-agent.ts";
 import type { WindowsState } from "#testing/windows-state.ts";
 import { ChildRun } from "./child-run.ts";
@@ -224,6 +225,14 @@ async function playWindows(): Promise<WindowsAgent> {
   return agent;
 }
 
+/** Longer than anything here may take. */
+const waitTimeoutMs = 60_000;
+
+async function waitFor(isSo: () => boolean): Promise<void> {
+  const patience = { timeoutMs: waitTimeoutMs, pollMs: 20, clock: systemClock };
+  assert.ok(await waitUntil(() => Promise.resolve(isSo()), patience), "it came to pass");
+}
+
 /** A test that only a long run has. */
 const testLong = isLong ? test : (): undefined => undefined;
 
@@ -322,30 +331,76 @@ void testLong("windows guest: the guard thaws where the instant takes too long",
   assert.match(consistency.reason ?? "", /took longer than it may/);
 });
 
-void testLong("windows guest: Kluis thaws where the guard dies while frozen", async () => {
+/** Sends a signal to the guard of the round under way. */
+async function signalGuard(signal: NodeJS.Signals): Promise<void> {
+  const text = await readFile(join(world.vm.runDirectory, "guard.json"), "utf8");
+  const { pid } = JSON.parse(text) as { readonly pid: number };
+  process.kill(pid, signal);
+}
+
+/** What Kluis comes to where its guard gets a signal in the freeze, and how long the guest was frozen then. */
+async function loseGuard(
+  signal: NodeJS.Signals,
+): Promise<{ readonly record: ConsistencyRecord; readonly frozenMs: number }> {
   await using agent = await playWindows();
-  let isKilled = false;
+  const harmed = Promise.withResolvers<number>();
   onStep = async (step) => {
     if (step !== "frozen") return;
-    const identity = JSON.parse(
-      await readFile(join(world.vm.runDirectory, "guard.json"), "utf8"),
-    ) as {
-      readonly pid: number;
-    };
-    process.kill(identity.pid, "SIGKILL");
-    isKilled = true;
+    await signalGuard(signal);
+    harmed.resolve(systemClock.monotonicMs());
   };
-  const { consistency } = await hypervisor.takeSnapshot(world.vm.vmId, application);
-  assert.equal(isKilled, true);
-  assert.equal(agent.isFrozen, false);
-  assert.equal(consistency.consistency, "application", consistency.reason);
+  const taken = hypervisor.takeSnapshot(world.vm.vmId, application);
+  const startMs = await harmed.promise;
+  await waitFor(() => !agent.isFrozen);
+  const frozenMs = systemClock.monotonicMs() - startMs;
+  return { record: (await taken).consistency, frozenMs };
+}
+
+void testLong("windows guest: Kluis thaws at once where the guard dies while frozen", async (t) => {
+  const { record, frozenMs } = await loseGuard("SIGKILL");
+  t.diagnostic(`thawed ${frozenMs.toFixed(0)} ms after the guard was killed`);
+  assert.ok(frozenMs < 2_000);
+  assert.equal(record.consistency, "application", record.reason);
 });
+
+void testLong("windows guest: Kluis thaws where the guard stands still while frozen", async (t) => {
+  const { record, frozenMs } = await loseGuard("SIGSTOP");
+  t.diagnostic(`thawed ${frozenMs.toFixed(0)} ms after the guard was stopped`);
+  // The 33 s of docs/design/windows.md, and some for a new session; VSS held writes for 10 of them.
+  assert.ok(frozenMs < 35_000);
+  assert.equal(record.consistency, "crash");
+  assert.match(record.reason ?? "", /couldn't hold writes/);
+});
+
+/** Longer than a session waits for an agent that does not answer. */
+const preparingMs = 12_000;
+
+void testLong(
+  "windows guest: the guard thaws where Kluis dies while the writers prepare",
+  async (t) => {
+    const { options, vmId } = world.vm;
+    await using agent = await playWindows();
+    agent.guest.faults.freezeMs = preparingMs;
+    const operation = { kind: "snapshot", request: application } as const;
+    await using child = ChildRun.start({ options, vmId, operation });
+    await waitFor(() => agent.log.includes("guest-fsfreeze-freeze"));
+    await systemClock.sleep(1_000);
+    child.signalGroup("SIGKILL");
+    await waitFor(() => agent.freezesMs.length > 0);
+    const frozenMs = agent.freezesMs[0] ?? Infinity;
+    t.diagnostic(`thawed ${frozenMs.toFixed(0)} ms after a freeze whose Kluis was killed`);
+    assert.ok(frozenMs < 1_000);
+  },
+);
+
+/** Far below 0.8 of the budget, at which the guard thaws whatever it knows of Kluis. */
+const thawnMsMost = { SIGKILL: 1_000, SIGSTOP: 3_500 } as const;
 
 for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
   const testSignal = signal === "SIGKILL" ? test : testLong;
   void testSignal(
     `windows guest: the guard thaws after ${signal} of Kluis while frozen`,
-    async () => {
+    async (t) => {
       const { options, vmId } = world.vm;
       await using agent = await playWindows();
       const operation = { kind: "snapshot", request: application } as const;
@@ -354,10 +409,10 @@ for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
       assert.equal(agent.isFrozen, true);
       child.signalGroup(signal);
       const startMs = systemClock.monotonicMs();
-      while (agent.isFrozen && systemClock.monotonicMs() - startMs < 10_000) {
-        await systemClock.sleep(20);
-      }
-      assert.equal(agent.isFrozen, false, "thawed within the time for which VSS holds writes");
+      await waitFor(() => !agent.isFrozen);
+      const frozenMs = systemClock.monotonicMs() - startMs;
+      t.diagnostic(`thawed ${frozenMs.toFixed(0)} ms after ${signal}`);
+      assert.ok(frozenMs < thawnMsMost[signal]);
     },
   );
 }

@@ -43,6 +43,8 @@ class FreezeDuty implements GuardDuty {
   #armedAtMs: number | undefined;
   /** Since when VSS holds writes, where it is the one who does. */
   #heldAtMs: number | undefined;
+  /** Until when a freeze that has not answered may still happen. */
+  #mayFreezeUntilMs = 0;
   #isKluisGone = false;
   #isFrozen = false;
   /** From the start of the pre script until the post script is ordered. */
@@ -146,10 +148,12 @@ class FreezeDuty implements GuardDuty {
     }
     // From the moment it is sent the guest may be frozen, whatever is answered.
     this.#isFrozen = true;
+    this.#mayFreezeUntilMs = this.#clock.monotonicMs() + timeoutMs;
     try {
       const { mountPoints } = this.#plan;
       const mounts = mountPoints === undefined ? {} : { mountPoints };
       const count = await freezeGuest(agent, { timeoutMs, ...mounts });
+      this.#mayFreezeUntilMs = 0;
       this.#heldAtMs = this.#clock.monotonicMs();
       return { count };
     } catch (error) {
@@ -211,14 +215,15 @@ class FreezeDuty implements GuardDuty {
   }
 
   async #thawUntilDone(): Promise<number> {
-    const startMs = this.#clock.monotonicMs();
+    const triesEndMs = this.#clock.monotonicMs() + THAW_TRIES_MS_MAX;
     for (;;) {
       try {
         return await this.#tryThaw();
       } catch (error) {
         await this.#agent?.[Symbol.asyncDispose]();
         this.#agent = undefined;
-        if (this.#clock.monotonicMs() - startMs > THAW_TRIES_MS_MAX) throw error;
+        const nowMs = this.#clock.monotonicMs();
+        if (nowMs > triesEndMs && nowMs > this.#mayFreezeUntilMs) throw error;
       }
       await this.#clock.sleep(THAW_RETRY_MS);
     }

@@ -15,7 +15,7 @@ import {
   type FreezeTimes,
   type GuardResult,
 } from "./guard-wire.ts";
-import { GuestAgent } from "./guest-agent.ts";
+import { AGENT_SYNC_TIMEOUT_MS, GuestAgent } from "./guest-agent.ts";
 import { createRoundToken, disarmWatchdog, GUEST_SYNC_TIMEOUT_MS } from "./guest-watchdog.ts";
 import {
   orderPost,
@@ -29,6 +29,7 @@ const program = fileURLToPath(new URL("freeze-guard.ts", import.meta.url));
 
 /** The agent's session and the watchdog, beyond the guest's own sync. */
 const PREPARE_EXTRA_MS = 15_000;
+const THAW_RETRY_MS = 50;
 
 /** Where a round puts its files, and how long it may last. */
 export interface FreezeRoundOptions {
@@ -192,14 +193,34 @@ export class FreezeRound implements AsyncDisposable {
     } catch (error) {
       if (!isKluisError(error)) throw error;
     }
-    // Dead, so that the agent's socket is free; a new session thaws.
     await this.#guard.kill();
-    try {
-      await using agent = await GuestAgent.open(this.#options.agentSocket, { clock: this.#clock });
-      const { leftoverThawed: count = 0, leftoverReason: selfReason } = agent;
-      return { count, ...(selfReason === undefined ? {} : { selfReason }) };
-    } catch (error) {
-      return { count: 0, selfReason: toKluisError(error).message };
+    return this.#thawWithoutGuard();
+  }
+
+  /**
+   * The guard is dead, so that the agent's socket is free; a new session thaws. A freeze that has not
+   * answered may still happen: until then the agent is busy, and whoever gave up would leave it frozen.
+   */
+  async #thawWithoutGuard(): Promise<GuardResult> {
+    const startMs = this.#clock.monotonicMs();
+    const isAnswered = this.#frozenCount !== undefined;
+    const askedMs = present(this.#freezeStartMs, "a thaw follows a freeze");
+    const mayFreezeUntilMs = isAnswered ? 0 : askedMs + this.#times.freezeAnswersMs;
+    const patienceMs = Math.max(AGENT_SYNC_TIMEOUT_MS, this.#times.thawTryMs);
+    const endMs = Math.max(startMs + patienceMs, mayFreezeUntilMs);
+    for (;;) {
+      try {
+        const timeoutMs = Math.max(patienceMs, endMs - this.#clock.monotonicMs());
+        const options = { timeoutMs, clock: this.#clock };
+        await using agent = await GuestAgent.open(this.#options.agentSocket, options);
+        const { leftoverThawed: count = 0, leftoverReason: selfReason } = agent;
+        return { count, ...(selfReason === undefined ? {} : { selfReason }) };
+      } catch (error) {
+        if (this.#clock.monotonicMs() >= endMs) {
+          return { count: 0, selfReason: toKluisError(error).message };
+        }
+      }
+      await this.#clock.sleep(THAW_RETRY_MS);
     }
   }
 

@@ -64,7 +64,8 @@ export class GuestAgent implements AsyncDisposable {
   }
 
   /**
-   * Takes the agent's socket: sync, status, and thaw where a round that died left the guest frozen.
+   * Takes the agent's socket: sync, status, and thaw where a round that died left the guest frozen. The
+   * sync may take `timeoutMs`, and so may that thaw, at least as long as any command.
    *
    * Errors: AgentUnavailable (backoff) where nobody answers in time or another session is open.
    */
@@ -76,7 +77,7 @@ export class GuestAgent implements AsyncDisposable {
     try {
       agent.#socket = await agent.#connect(path, { timeoutMs, clock, signal });
       await agent.#sync({ timeoutMs, clock, signal });
-      await agent.#clearLeftover(signal);
+      await agent.#clearLeftover(Math.max(timeoutMs, AGENT_COMMAND_TIMEOUT_MS), signal);
       return agent;
     } catch (error) {
       agent.#socket?.destroy();
@@ -218,10 +219,10 @@ export class GuestAgent implements AsyncDisposable {
     this.#socket?.write(Uint8Array.of(AGENT_DELIMITER, ...encodeQmpCommand(command)));
   }
 
-  async #clearLeftover(signal: AbortSignal | undefined): Promise<void> {
+  async #clearLeftover(timeoutMs: number, signal: AbortSignal | undefined): Promise<void> {
     if (!(await this.#isFrozen(signal))) return;
     try {
-      const count = await this.execute("guest-fsfreeze-thaw", undefined, { signal });
+      const count = await this.execute("guest-fsfreeze-thaw", undefined, { timeoutMs, signal });
       this.#leftoverThawed = Number(count);
     } catch (error) {
       if (!isKluisError(error, "AgentFailed") || (await this.#isFrozen(signal))) throw error;
