@@ -24,6 +24,8 @@ export interface ChildPlan {
     | { readonly kind: "detach" };
   /** The first time at this step it waits for {@link ChildRun.goOn}. */
   readonly waitAt?: VmStep;
+  /** So long it stays at `frozen`. */
+  readonly holdMs?: number;
 }
 
 /** What the child tells. */
@@ -84,18 +86,19 @@ export class ChildRun implements AsyncDisposable {
     this.#child.stdin?.write("go\n");
   }
 
-  /** Sends a signal to the child and all of its process group. */
-  signalGroup(signal: NodeJS.Signals): void {
-    process.kill(-this.pid, signal);
+  /** Sends a signal to the child and all of its process group; false where nobody was there to get it. */
+  signalGroup(signal: NodeJS.Signals): boolean {
+    try {
+      return process.kill(-this.pid, signal);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+      return false;
+    }
   }
 
   /** Kills the group, where it has not ended, and waits for the child's end. */
   async kill(): Promise<void> {
-    try {
-      this.signalGroup("SIGKILL");
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
-    }
+    this.signalGroup("SIGKILL");
     await this.#exited;
   }
 

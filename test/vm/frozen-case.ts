@@ -2,19 +2,13 @@
  * Plays one case of never-frozen: a child process takes an application-consistent snapshot; at a step
  * a party is killed, or stopped until the application has gone on; the guest says how long it waited.
  */
-import { readFile } from "node:fs/promises";
-
 import { systemClock } from "#base/clock.ts";
 import type { VmStep } from "#drivers/layers/layered-vm.ts";
-import {
-  isProcessAlive,
-  signalProcess,
-  type ProcessIdentity,
-} from "#drivers/process/process-identity.ts";
-import type { SnapshotRequest } from "#ports/hypervisor.ts";
+import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
 import type { Prng } from "#testing/seed.ts";
-import { ChildRun, type ChildMessage } from "./child-run.ts";
-import { judge } from "./frozen-judge.ts";
+import { ChildRun, type ChildMessage, type ChildPlan } from "./child-run.ts";
+import { Harm, harmedLeast, readGuard } from "./frozen-harm.ts";
+import { countWritesIn, judge, windowOf, type Instant } from "./frozen-judge.ts";
 import { nameOf, type FrozenCell, type FrozenStep } from "./frozen-matrix.ts";
 import type { FrozenVm } from "./frozen-vm.ts";
 
@@ -26,6 +20,8 @@ const holdMsLeast = { SIGKILL: 500, SIGSTOP: 2_500 } as const;
 /** More than the bar, so that a breach is measured and not only seen. */
 const goesOnTimeoutMs = 40_000;
 const guardPollMs = 5;
+/** So long Kluis stays in some freezes: else they last too short a time for any write to fall in. */
+const instantMs = { least: 1_000, most: 1_500 } as const;
 
 /** How a step is reached: the child waits there, and goes on for a random time before the harm. */
 interface Arrival {
@@ -36,9 +32,10 @@ interface Arrival {
   readonly condition?: string;
 }
 
+const preRan = "[ -e /run/at-pre ]";
 const arrivals: Readonly<Record<FrozenStep, Arrival>> = {
   session: { delayMsMost: { qemu: 60, libvirt: 200 } },
-  pre: { condition: "[ -e /run/at-pre ]" },
+  pre: { condition: preRan },
   armed: { waitAt: "quiesced" },
   freeze: { waitAt: "quiesced", delayMsMost: { qemu: 150, libvirt: 300 } },
   transaction: { waitAt: "frozen", delayMsMost: { qemu: 30, libvirt: 400 } },
@@ -55,48 +52,142 @@ export interface FrozenOutcome {
   /** What the snapshot was called, or why there is none. */
   readonly outcome: string;
   readonly problems: readonly string[];
-  /** Whether anything was done: a snapshot without scripts, for want of time, has no such step. */
-  readonly isReached: boolean;
+  /** How many processes got the signal. */
+  readonly harmed: number;
+  /**
+   * Whether nothing happened: nobody was harmed, and beside that all is as promised. Such a case may be
+   * played again.
+   */
+  readonly isVoid: boolean;
+  /** How long no write may fall at the instant, where the snapshot is called better than crash-consistent. */
+  readonly windowSeconds: number;
+}
+
+/** How the harm of a case comes about. */
+interface Scene {
+  readonly cell: FrozenCell;
+  readonly vm: FrozenVm;
+  readonly child: ChildRun;
+  readonly delayMs: number;
+  /** How long Kluis stays in the freeze after the harm came there; `undefined`: it goes on before the harm. */
+  readonly heldMs: number | undefined;
+}
+
+/** How a case is played. */
+export interface FrozenTry {
+  readonly prng: Prng;
+  /** From 1. With each, the harm comes sooner after the step. */
+  readonly number: number;
 }
 
 /** Plays a case. Cases of one VM do not overlap; each finds what the one before left behind. */
-export async function playCell(cell: FrozenCell, vm: FrozenVm, prng: Prng): Promise<FrozenOutcome> {
-  const { guest, options, vmId } = vm;
-  await guest.begin();
+export async function playCell(
+  cell: FrozenCell,
+  vm: FrozenVm,
+  attempt: FrozenTry,
+): Promise<FrozenOutcome> {
+  const { guest } = vm;
+  await guest.begin(cell.guest);
   const clock = await guest.readClock();
-  const arrival = arrivals[cell.step];
-  const { waitAt } = arrival;
-  const operation = { kind: "snapshot", request } as const;
-  const plan = { options, vmId, operation, ...(waitAt === undefined ? {} : { waitAt }) };
+  const { plan, delayMs, heldMs } = planCase(cell, vm, attempt);
   await using child = ChildRun.start(plan);
-  const isReached = await arrive({ cell, vm, child, prng });
-  const goesOn = isReached ? await endure(cell, vm, child) : true;
+  const { harmed, goesOn } = await endure({ cell, vm, child, delayMs, heldMs });
+  const isReached = harmed > 0;
   const told = isReached ? await endOf(cell, child) : await child.outcome();
   await guest.goesOn(goesOnTimeoutMs);
   const observed = await guest.observe();
   const record = told?.kind === "done" ? told.snapshot?.consistency : undefined;
   const failure = told?.kind === "failed" ? `${told.code}: ${told.message}` : undefined;
-  const instant = { start: child.toldAtMs("frozen"), end: child.toldAtMs("taken"), ...clock };
-  const problems = [
-    ...(isReached ? [] : ["the step was not reached"]),
+  const instant = instantOf(child, clock);
+  const isHeld = heldMs !== undefined;
+  const others = [
     ...(goesOn ? [] : ["the application did not go on"]),
-    ...judge({ cell, observed, record, failure, instant }),
+    ...judge({ cell, isReached, isHeld, observed, record, failure, instant }),
   ];
-  const worth =
-    record === undefined ? "Kluis died" : `${record.consistency} ${record.reason ?? ""}`;
-  const { gapSeconds } = observed;
-  return { cell, gapSeconds, outcome: failure ?? worth, problems, isReached };
+  return {
+    cell,
+    gapSeconds: observed.gapSeconds,
+    outcome: failure ?? describeRecord(record),
+    problems: [...judgeHarm(cell, harmed), ...others],
+    harmed,
+    isVoid: !isReached && others.length === 0,
+    windowSeconds: windowSecondsOf(record, instant),
+  };
 }
 
-/** Does the harm and ends it when the application has gone on; false where it has not. */
-async function endure(cell: FrozenCell, vm: FrozenVm, child: ChildRun): Promise<boolean> {
+/** Where the child waits, and when the harm comes. */
+function planCase(
+  cell: FrozenCell,
+  { driver, options, vmId }: FrozenVm,
+  { prng, number }: FrozenTry,
+): { readonly plan: ChildPlan } & Pick<Scene, "delayMs" | "heldMs"> {
+  const { waitAt, delayMsMost } = arrivals[cell.step];
+  const isHeld = waitAt === "frozen" && prng.below(2) === 0;
+  const stayMs = instantMs.least + prng.below(instantMs.most - instantMs.least);
+  const delayMost = Math.ceil((delayMsMost?.[driver] ?? 0) / 2 ** (number - 1));
+  const plan = {
+    options,
+    vmId,
+    operation: { kind: "snapshot", request } as const,
+    ...(waitAt === undefined ? {} : { waitAt }),
+    ...(waitAt !== "frozen" && prng.below(3) === 0 ? { holdMs: stayMs } : {}),
+  };
+  const delayMs = delayMost === 0 ? 0 : prng.below(delayMost);
+  return { plan, delayMs, heldMs: isHeld ? stayMs : undefined };
+}
+
+function describeRecord(record: ConsistencyRecord | undefined): string {
+  if (record === undefined) return "Kluis died";
+  const { consistency, reason } = record;
+  return reason === undefined ? consistency : `${consistency} (${reason})`;
+}
+
+function windowSecondsOf(record: ConsistencyRecord | undefined, instant: Instant): number {
+  const window = windowOf(instant);
+  if (window === undefined || record === undefined || record.consistency === "crash") return 0;
+  return window.to - window.from;
+}
+
+/**
+ * Takes a snapshot for which nothing is frozen; returns how many writes are found at its instant. None
+ * would mean that a case could not find any either.
+ */
+export async function playControl(vm: FrozenVm, prng: Prng): Promise<number> {
+  const { guest, options, vmId } = vm;
+  await guest.begin("plain");
+  const clock = await guest.readClock();
+  const holdMs = instantMs.least + prng.below(instantMs.most - instantMs.least);
+  const operation = { kind: "snapshot", request: { ...request, consistency: "crash" } } as const;
+  await using child = ChildRun.start({ options, vmId, operation, holdMs });
+  await child.outcome();
+  return countWritesIn(await guest.observe(), instantOf(child, clock));
+}
+
+function instantOf(child: ChildRun, clock: Pick<Instant, "offset" | "error">): Instant {
+  return { start: child.toldAtMs("frozen"), end: child.toldAtMs("taken"), ...clock };
+}
+
+function judgeHarm(cell: FrozenCell, harmed: number): readonly string[] {
+  const least = harmedLeast(cell);
+  if (harmed >= least) return [];
+  return [`${String(harmed)} processes were harmed instead of ${String(least)}`];
+}
+
+/** Does the harm and ends it when the application has gone on; nothing where the step is not reached. */
+async function endure(
+  scene: Scene,
+): Promise<{ readonly harmed: number; readonly goesOn: boolean }> {
+  const { cell, vm, child, heldMs } = scene;
+  const isThere = await arrive(scene);
   const harm = new Harm(cell, vm, child);
-  await harm.apply();
-  if (arrivals[cell.step].waitAt !== undefined) child.goOn();
+  const harmed = isThere ? await harm.apply() : 0;
+  if (harmed > 0 && heldMs !== undefined) await systemClock.sleep(heldMs);
+  child.goOn();
+  if (harmed === 0) return { harmed, goesOn: true };
   await systemClock.sleep(holdMsLeast[cell.signal]);
   const goesOn = await vm.guest.goesOn(goesOnTimeoutMs);
   await harm.undo();
-  return goesOn;
+  return { harmed, goesOn };
 }
 
 /** What Kluis tells in the end; `undefined` where it was killed. */
@@ -121,6 +212,7 @@ export async function findLeftovers({
   vmId,
   guest,
 }: FrozenVm): Promise<readonly string[]> {
+  await guest.begin("scripted");
   const { consistency } = await hypervisor.takeSnapshot(vmId, request);
   const living = await guest.console.run("grep -slE '^k[st]-' /proc/[0-9]*/comm; true");
   return [
@@ -129,21 +221,18 @@ export async function findLeftovers({
   ];
 }
 
-interface Scene {
-  readonly cell: FrozenCell;
-  readonly vm: FrozenVm;
-  readonly child: ChildRun;
-  readonly prng: Prng;
-}
-
-async function arrive({ cell, vm, child, prng }: Scene): Promise<boolean> {
+/** False where the step does not come, or where the guest's scripts were not run before it. */
+async function arrive({ cell, vm, child, delayMs, heldMs }: Scene): Promise<boolean> {
   const { waitAt, condition, delayMsMost } = arrivals[cell.step];
   if (condition !== undefined) return vm.guest.reaches(condition, stepTimeoutMs);
-  if (waitAt !== undefined) await child.waitForStep(waitAt);
-  else await waitForGuard(vm);
-  if (delayMsMost === undefined) return true;
-  if (waitAt !== undefined) child.goOn();
-  await systemClock.sleep(prng.below(delayMsMost[vm.driver]));
+  if (waitAt === undefined) await waitForGuard(vm);
+  else {
+    await child.waitForStep(waitAt);
+    const isQuiet = cell.guest === "plain" || (await vm.guest.reaches(preRan, 0));
+    if (!isQuiet) return false;
+    if (delayMsMost !== undefined && heldMs === undefined) child.goOn();
+  }
+  if (heldMs === undefined) await systemClock.sleep(delayMs);
   return true;
 }
 
@@ -155,84 +244,11 @@ async function waitForGuard(vm: FrozenVm): Promise<void> {
   }
 }
 
-/** `undefined` where none lives. */
-async function readGuard(vm: FrozenVm): Promise<ProcessIdentity | undefined> {
-  try {
-    const identity = JSON.parse(await readFile(vm.guardPath, "utf8")) as ProcessIdentity;
-    return (await isProcessAlive(identity)) ? identity : undefined;
-  } catch (error) {
-    const isAbsent = (error as NodeJS.ErrnoException).code === "ENOENT";
-    if (isAbsent) return undefined;
-    throw error;
-  }
-}
-
-const inGuest = {
-  agent: "kill -SIGNAL $(grep -slx qemu-ga /proc/[0-9]*/comm | tr -dc '0-9\\n')",
-  watch: "kill -SIGNAL $(grep -slE '^k[st]-' /proc/[0-9]*/comm | tr -dc '0-9\\n')",
-  script: "kill -SIGNAL -$(cat /run/script-pid)",
-} as const;
-
-/** The harm of a case, and its end where a stop can end. */
-class Harm {
-  readonly #cell: FrozenCell;
-  readonly #vm: FrozenVm;
-  readonly #child: ChildRun;
-  #guard: ProcessIdentity | undefined;
-
-  constructor(cell: FrozenCell, vm: FrozenVm, child: ChildRun) {
-    this.#cell = cell;
-    this.#vm = vm;
-    this.#child = child;
-  }
-
-  async apply(): Promise<void> {
-    this.#guard = await readGuard(this.#vm);
-    await this.#send(this.#cell.signal);
-  }
-
-  async undo(): Promise<void> {
-    const { party, signal } = this.#cell;
-    const { host } = this.#vm;
-    if (signal === "SIGSTOP") await this.#send("SIGCONT");
-    else if (host !== undefined && (party === "libvirtd" || party === "host")) {
-      await host.kill();
-      await host.restart();
-    }
-  }
-
-  async #send(signal: NodeJS.Signals): Promise<void> {
-    const { party } = this.#cell;
-    const isAll = party === "host";
-    if (party === "kluis" || isAll) this.#signalChild(signal);
-    if ((party === "guard" || isAll) && this.#guard !== undefined) {
-      await signalProcess(this.#guard, signal);
-    }
-    const daemon = this.#vm.host?.daemon;
-    if (daemon !== undefined && (party === "libvirtd" || isAll)) {
-      await signalProcess(daemon.identity, signal);
-    }
-    if (party === "agent" || party === "watch" || party === "script") {
-      const name = signal.slice("SIG".length);
-      await this.#vm.guest.console.run(inGuest[party].replace("SIGNAL", name));
-    }
-  }
-
-  /** It may have ended by itself. */
-  #signalChild(signal: NodeJS.Signals): void {
-    try {
-      this.#child.signalGroup(signal);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
-    }
-  }
-}
-
 /** One line for people. */
-export function describe({ cell, gapSeconds, outcome, problems }: FrozenOutcome): string {
+export function describe({ cell, gapSeconds, outcome, problems, harmed }: FrozenOutcome): string {
   const wrong = problems.length === 0 ? "" : ` PROBLEM: ${problems.join("; ")}`;
   const wait = Number.isFinite(gapSeconds)
     ? `waited ${gapSeconds.toFixed(2)} s`
     : "how long it waited is not known";
-  return `${nameOf(cell)}: ${wait}; ${outcome}${wrong}`;
+  return `${nameOf(cell)}: ${harmed} harmed, ${wait}; ${outcome}${wrong}`;
 }

@@ -6,15 +6,31 @@ import { systemClock } from "#base/clock.ts";
 import type { GuestExec } from "../../lab/guest-exec.ts";
 import { runInGuest, startInGuest } from "../../lab/guest.ts";
 import { GuestConsole } from "../../lab/guest-console.ts";
+import type { FrozenGuestKind } from "./frozen-matrix.ts";
 import { configureScripts, scriptOf } from "./guest-scripts.ts";
 
 const log = "/run/gap-log";
+const lastWrite = "/run/last-write";
 const resting = "/run/resting";
+const config = "/etc/azure";
 /** A script that a test stops is ended after this long. */
 const scriptTimeoutSeconds = 30;
-const pollMs = 100;
+/** How often it is looked for a step of some 200 ms, and for the application, whose wait the guest measures. */
+const stepPollMs = 50;
+const goesOnPollMs = 200;
 /** An application that wrote so lately writes. */
 const writesWithinSeconds = 1.5;
+const beginTimeoutMs = 30_000;
+const answerTimeoutMs = 60_000;
+
+/** Opens what {@link nap} reads: a pipe into which nobody writes. */
+const openNap = "exec 4<>/run/nap";
+/** A short wait of the guest's shell without a process of its own: emulated, each costs some 7 ms. */
+function nap(seconds: string): string {
+  return `read -t ${seconds} unused <&4`;
+}
+
+const isWriting = `[ ! -e ${resting} ] && read -r last <${lastWrite} && read -r now rest </proc/uptime && [ $((\${now%.*}\${now#*.} - \${last%.*}\${last#*.})) -lt ${writesWithinSeconds * 100} ]`;
 
 /** What the application did in one case, by the guest's clock. */
 export interface Observed {
@@ -44,50 +60,44 @@ export class FrozenGuest implements Disposable {
     });
     // The files of scripts of init's file system are read again after a freeze without a write.
     await runInGuest(exec, "sync; cat /etc/azure/* >/dev/null");
-    const loop = `while :; do
-      while [ -e ${resting} ]; do sleep 0.1; done
-      echo x >/data/vdb/gap && sync /data/vdb/gap
-      read -r up rest </proc/uptime
-      echo "$up" >>${log}
-      sleep 0.1
+    // On a file system that is mounted so, a write that has returned is durable.
+    await runInGuest(exec, "mkfifo /run/nap; mount -o remount,sync /data/vdb");
+    const loop = `${openNap}
+    while :; do
+      while [ -e ${resting} ]; do ${nap("0.1")}; done
+      if echo x 1<>/data/vdb/gap; then
+        read -r up rest </proc/uptime
+        echo "$up" >>${log}
+        echo "$up" >${lastWrite}
+      fi
+      ${nap("0.2")}
     done`;
     await startInGuest(exec, ["/bin/sh", "-c", loop]);
     return new FrozenGuest(await GuestConsole.open(exec, ackSocket));
   }
 
-  /** Forgets what was observed; the application writes when this resolves. */
-  async begin(): Promise<void> {
-    await this.console.run("rm -f /run/at-pre /run/at-post /run/script-pid; : >/run/trace");
-    await this.console.run(`: >${log}`);
-    await this.console.run(`until [ -s ${log} ]; do sleep 0.02; done`);
+  /** Forgets what was observed, in a guest with scripts or without; the application writes when this resolves. */
+  async begin(kind: FrozenGuestKind): Promise<void> {
+    const off = `${config}.off`;
+    const [from, to] = kind === "plain" ? [config, off] : [off, config];
+    await this.console.run(
+      `[ ! -e ${from} ] || mv ${from} ${to}; rm -f /run/at-pre /run/at-post /run/script-pid ${lastWrite}; : >/run/trace; : >${log}`,
+    );
+    if (!(await this.goesOn(beginTimeoutMs))) throw new Error("the guest's application rests");
   }
 
   /** Waits for a condition of the guest's shell; false after `timeoutMs`. */
-  async reaches(condition: string, timeoutMs: number): Promise<boolean> {
-    const looks = String(Math.ceil(timeoutMs / 50));
-    const loop = `n=0; until ${condition} || [ $n -ge ${looks} ]; do sleep 0.05; n=$((n+1)); done`;
+  async reaches(condition: string, timeoutMs: number, pollMs = stepPollMs): Promise<boolean> {
+    const looks = String(Math.ceil(timeoutMs / pollMs));
+    const wait = nap((pollMs / 1000).toFixed(2));
+    const loop = `${openNap}; n=0; until ${condition}; do [ $n -lt ${looks} ] || exit; ${wait}; n=$((n+1)); done 2>/dev/null; echo yes`;
     // A guest that has no processor for itself takes longer for its looks.
-    const answer = await this.console.run(`${loop}; ${condition} && echo yes`, 8 * timeoutMs);
-    return answer === "yes";
-  }
-
-  /** Whether the application writes now. */
-  async isWriting(): Promise<boolean> {
-    const said = await this.console.run(
-      `[ -e ${resting} ] && echo rests; tail -n 1 ${log}; cut -d ' ' -f 1 /proc/uptime`,
-    );
-    const [last = "rests", now] = said.split(" ");
-    return last !== "rests" && Number(now) - Number(last) < writesWithinSeconds;
+    return (await this.console.run(loop, 8 * timeoutMs + answerTimeoutMs)) === "yes";
   }
 
   /** Waits until the application writes; false after `timeoutMs`. */
   async goesOn(timeoutMs: number): Promise<boolean> {
-    const deadlineMs = systemClock.monotonicMs() + timeoutMs;
-    while (!(await this.isWriting())) {
-      if (systemClock.monotonicMs() > deadlineMs) return false;
-      await systemClock.sleep(pollMs);
-    }
-    return true;
+    return this.reaches(isWriting, timeoutMs, goesOnPollMs);
   }
 
   /** What was observed since {@link begin}, up to now. */
@@ -102,7 +112,10 @@ export class FrozenGuest implements Disposable {
       .map(Number);
     const ends = [...times.slice(1), Number(now)];
     return {
-      gapSeconds: Math.max(...times.map((time, at) => (ends[at] ?? time) - time)),
+      gapSeconds:
+        times.length === 0
+          ? Infinity
+          : Math.max(...times.map((time, at) => (ends[at] ?? time) - time)),
       writes: times,
       trace: trace
         .split(" ")

@@ -32,28 +32,50 @@ export type FrozenStep = (typeof frozenSteps)[number];
 /** Which driver runs the VM. */
 export type FrozenDriver = "qemu" | "libvirt";
 
+/** What is in the guest. `scripted`: an application with pre and post scripts; `plain`: one without. */
+export type FrozenGuestKind = "scripted" | "plain";
+
 /** One case. */
 export interface FrozenCell {
   readonly driver: FrozenDriver;
+  readonly guest: FrozenGuestKind;
   readonly party: Party;
   readonly step: FrozenStep;
   readonly signal: "SIGKILL" | "SIGSTOP";
 }
 
+/**
+ * Without scripts nobody runs a supervisor, so that the watchdog alone stands behind the host: the steps
+ * at which the guest is frozen are played once more in such a guest.
+ */
+const plainSteps: readonly FrozenStep[] = ["freeze", "transaction"];
+
 /** Every case of a driver. */
 export function planCells(driver: FrozenDriver): readonly FrozenCell[] {
+  return [
+    ...planGuestCells(driver, "scripted", frozenSteps),
+    ...planGuestCells(driver, "plain", plainSteps),
+  ];
+}
+
+function planGuestCells(
+  driver: FrozenDriver,
+  guest: FrozenGuestKind,
+  steps: readonly FrozenStep[],
+): readonly FrozenCell[] {
   return parties.flatMap((party) =>
-    frozenSteps
+    steps
       .filter((step) => isThere(party, step, driver))
       .flatMap((step) =>
-        (["SIGKILL", "SIGSTOP"] as const).map((signal) => ({ driver, party, step, signal })),
+        (["SIGKILL", "SIGSTOP"] as const).map((signal) => ({ driver, guest, party, step, signal })),
       ),
   );
 }
 
 /** The name of a case, for people. */
-export function nameOf({ driver, party, step, signal }: FrozenCell): string {
-  return `${driver}: ${party} ${signal === "SIGKILL" ? "killed" : "stopped"} at ${step}`;
+export function nameOf({ driver, guest, party, step, signal }: FrozenCell): string {
+  const which = guest === "plain" ? ", no scripts" : "";
+  return `${driver}${which}: ${party} ${signal === "SIGKILL" ? "killed" : "stopped"} at ${step}`;
 }
 
 /** The same cells in a random order. */

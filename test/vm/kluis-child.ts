@@ -1,7 +1,7 @@
 /**
  * Runs one operation of a VM driver in a process of its own, which a test can kill or stop at
- * any step. Tells each step on standard output; at the step of its plan it waits for a line on
- * standard input. Ends with the outcome as JSON.
+ * any step. Tells each step on standard output; at the steps of its plan it stays for a time, or waits
+ * for a line on standard input. Ends with the outcome as JSON.
  */
 import { createInterface } from "node:readline";
 
@@ -45,6 +45,7 @@ async function main(plan: ChildPlan): Promise<void> {
   let waited = false;
   const onStep = async (step: VmStep): Promise<void> => {
     tell({ kind: "step", step, atMs: systemClock.nowMs() });
+    if (step === "frozen" && plan.holdMs !== undefined) await systemClock.sleep(plan.holdMs);
     if (step !== plan.waitAt || waited) return;
     waited = true;
     await lines.next();
