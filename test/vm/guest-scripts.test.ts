@@ -6,7 +6,9 @@
 import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 
+import { systemClock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
+import { waitUntil } from "#drivers/guest/deadline.ts";
 import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
@@ -201,8 +203,16 @@ async function play(row: Case, vm: DrivenVm, t: TestContext): Promise<void> {
   }
   t.diagnostic(JSON.stringify(record ?? row.expected));
   assert.equal(await readTrace(vm.exec), row.trace);
-  const living = "grep -slE '^k[st]-' /proc/[0-9]*/comm; pidof sleep; true";
-  assert.equal(await runInGuest(vm.exec, living), "", "nothing of the round lives on");
+  await assertNothingLives(vm);
+}
+
+/** A watchdog that was disarmed is gone at once; what it slept by ends a moment later. */
+async function assertNothingLives(vm: DrivenVm): Promise<void> {
+  assert.equal(await runInGuest(vm.exec, "grep -slE '^k[st]-' /proc/[0-9]*/comm; true"), "");
+  const hasNoSleep = async (): Promise<boolean> =>
+    (await runInGuest(vm.exec, "pidof sleep; true")) === "";
+  const patience = { timeoutMs: 5_000, pollMs: 50, clock: systemClock };
+  assert.ok(await waitUntil(hasNoSleep, patience), "nothing of the round lives on");
 }
 
 async function snapshotIds(vm: DrivenVm): Promise<readonly string[]> {
