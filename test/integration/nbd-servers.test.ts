@@ -20,6 +20,7 @@ import { openNbdDisk } from "#drivers/disk/open-disk-image.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
 import { createPrng, testSeed } from "#testing/seed.ts";
 import { assertWholeExtents, collect } from "#testing/suites/disk-reader-suite.ts";
+import { findFreePort } from "#testing/free-port.ts";
 import { createTempFolder } from "#testing/temp-folder.ts";
 import { mustRun, readByQemuImg, runQemuIo, writeRawImage } from "./disk-images.ts";
 import { startNbdkit, startNbdServer, startQemuNbdServer } from "./nbd-servers.ts";
@@ -96,7 +97,7 @@ test("nbdkit: a sparse random disk reads as qemu-img copies it", async () => {
 
 test("nbdkit: serves over TCP by host and port", async () => {
   await using folder = await createTempFolder();
-  const port = String(20_000 + (process.pid % 20_000));
+  const port = String(await findFreePort());
   const args = ["--foreground", "--ipaddr=127.0.0.1", `--port=${port}`, "pattern", "size=8M"];
   const uri = `nbd://127.0.0.1:${port}`;
   await using server = await spawnDaemon("nbdkit", args, {
