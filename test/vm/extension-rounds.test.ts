@@ -126,6 +126,18 @@ test("extension rounds: the extension is taken out though the supervisor was sto
   await play(`until_traced pre post; [ ! -e /run/kluis ] && [ ! -e /var/lib/kluis ]`);
 });
 
+test("extension rounds: a supervisor goes on though the sleep that it waits for was stopped", async () => {
+  await play(`begin "$(trace pre)"
+    until grep -qsE "\\((sleep|ks-$token)\\) T $(supervisor) " /proc/[0-9]*/stat; do
+      for stat in $(grep -slE "\\((sleep|ks-$token)\\) [^ZX] $(supervisor) " /proc/[0-9]*/stat); do
+        stat=\${stat#/proc/}
+        kill -STOP "\${stat%/stat}"
+      done
+    done
+    timeout 30 sh $program post $token
+    until_traced pre post`);
+});
+
 test("extension rounds: the next round has the post of a lost one run before its own pre", async () => {
   await play(`begin "$(trace pre)"; kill_supervisor
     token=ba9876543210

@@ -26,7 +26,7 @@ const instantMs = { least: 1_000, most: 1_500 } as const;
 /** How a step is reached: the child waits there, and goes on for a random time before the harm. */
 interface Arrival {
   readonly waitAt?: VmStep;
-  /** Longest time between going on and the harm, by driver; 0: the child waits during the harm. */
+  /** Longest time between going on and the harm, by driver; without one the child waits during the harm. */
   readonly delayMsMost?: Readonly<Record<FrozenVm["driver"], number>>;
   /** A condition in the guest. */
   readonly condition?: string;
@@ -68,7 +68,8 @@ interface Scene {
   readonly cell: FrozenCell;
   readonly vm: FrozenVm;
   readonly child: ChildRun;
-  readonly delayMs: number;
+  /** How long after the step the harm comes; `undefined`: there, while Kluis waits. */
+  readonly delayMs: number | undefined;
   /** How long Kluis stays in the freeze after the harm came there; `undefined`: it goes on before the harm. */
   readonly heldMs: number | undefined;
 }
@@ -78,6 +79,8 @@ export interface FrozenTry {
   readonly prng: Prng;
   /** From 1. With each, the harm comes sooner after the step. */
   readonly number: number;
+  /** With this one it comes at the step, so that it cannot come too late. */
+  readonly isLast: boolean;
 }
 
 /** Plays a case. Cases of one VM do not overlap; each finds what the one before left behind. */
@@ -119,12 +122,12 @@ export async function playCell(
 function planCase(
   cell: FrozenCell,
   { driver, options, vmId }: FrozenVm,
-  { prng, number }: FrozenTry,
+  { prng, number, isLast }: FrozenTry,
 ): { readonly plan: ChildPlan } & Pick<Scene, "delayMs" | "heldMs"> {
   const { waitAt, delayMsMost } = arrivals[cell.step];
   const isHeld = waitAt === "frozen" && prng.below(2) === 0;
   const stayMs = instantMs.least + prng.below(instantMs.most - instantMs.least);
-  const delayMost = Math.ceil((delayMsMost?.[driver] ?? 0) / 2 ** (number - 1));
+  const delayMost = delayMsMost?.[driver];
   const plan = {
     options,
     vmId,
@@ -132,7 +135,10 @@ function planCase(
     ...(waitAt === undefined ? {} : { waitAt }),
     ...(waitAt !== "frozen" && prng.below(3) === 0 ? { holdMs: stayMs } : {}),
   };
-  const delayMs = delayMost === 0 ? 0 : prng.below(delayMost);
+  const delayMs =
+    isHeld || isLast || delayMost === undefined
+      ? undefined
+      : prng.below(Math.ceil(delayMost / 2 ** (number - 1)));
   return { plan, delayMs, heldMs: isHeld ? stayMs : undefined };
 }
 
@@ -222,17 +228,17 @@ export async function findLeftovers({
 }
 
 /** False where the step does not come, or where the guest's scripts were not run before it. */
-async function arrive({ cell, vm, child, delayMs, heldMs }: Scene): Promise<boolean> {
-  const { waitAt, condition, delayMsMost } = arrivals[cell.step];
+async function arrive({ cell, vm, child, delayMs }: Scene): Promise<boolean> {
+  const { waitAt, condition } = arrivals[cell.step];
   if (condition !== undefined) return vm.guest.reaches(condition, stepTimeoutMs);
   if (waitAt === undefined) await waitForGuard(vm);
   else {
     await child.waitForStep(waitAt);
     const isQuiet = cell.guest === "plain" || (await vm.guest.reaches(preRan, 0));
     if (!isQuiet) return false;
-    if (delayMsMost !== undefined && heldMs === undefined) child.goOn();
+    if (delayMs !== undefined) child.goOn();
   }
-  if (heldMs === undefined) await systemClock.sleep(delayMs);
+  if (delayMs !== undefined) await systemClock.sleep(delayMs);
   return true;
 }
 

@@ -119,8 +119,9 @@ class Lane implements AsyncDisposable {
   async #playOrTell(cell: FrozenCell, vm: FrozenVm): Promise<FrozenOutcome> {
     try {
       for (let number = 1; ; number += 1) {
-        const outcome = await playCell(cell, vm, { prng: this.#prng, number });
-        if (!outcome.isVoid || number === triesMost) return outcome;
+        const isLast = number === triesMost;
+        const outcome = await playCell(cell, vm, { prng: this.#prng, number, isLast });
+        if (!outcome.isVoid || isLast) return outcome;
         this.#retries += 1;
       }
     } catch (error) {

@@ -18,7 +18,7 @@
 # for a file system that is frozen.
 export PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 umask 077
-version=1.3
+version=1.4
 rounds=/run/kluis
 home=${0%/*}
 content_max=65536
@@ -89,11 +89,12 @@ is_lost() {
   ! is_supervised "$1" && [ "$claims" -gt 0 ] && [ ! -e "$rounds/$1/post.result" ]
 }
 
-# Supervisors that somebody stopped go on.
+# Supervisors that somebody stopped go on, and so does what they wait for: each leads a group, in which
+# its sleep is too.
 wake_supervisors() {
   for entry in $(supervisors); do
     entry=${entry#/proc/}
-    kill -CONT "${entry%/stat}" 2>/dev/null
+    kill -CONT "-${entry%/stat}" 2>/dev/null
   done
 }
 
