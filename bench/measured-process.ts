@@ -56,15 +56,6 @@ export async function measureProcess(
   return { cost, stdout: result.stdout };
 }
 
-/** What programs took that ran one after the other. */
-export function addCosts(costs: readonly Cost[]): Cost {
-  return {
-    wallMs: costs.reduce((sum, { wallMs }) => sum + wallMs, 0),
-    cpuMs: costs.reduce((sum, { cpuMs }) => sum + cpuMs, 0),
-    peakBytes: Math.max(...costs.map(({ peakBytes }) => peakBytes)),
-  };
-}
-
 /** Writes back all that the file system of a folder has in memory. */
 export async function syncFileSystem(folder: string, signal: AbortSignal): Promise<void> {
   const result = await runTool("sync", ["-f", folder], { timeoutMs: processTimeoutMs, signal });

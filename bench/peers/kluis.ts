@@ -6,7 +6,7 @@ import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import type { BackupOutput } from "#contract/cli-output.ts";
 
 import { benchFolder, repositoryFolder } from "../folders.ts";
-import { addCosts, type Cost, measureProcess } from "../measured-process.ts";
+import { type Cost, measureProcess } from "../measured-process.ts";
 import { type Peer, type PeerRun, unusedPercent, type Upkeep } from "./peer.ts";
 
 const program = join(repositoryFolder, "bin/kluis.mjs");
@@ -49,10 +49,8 @@ export const kluisUpkeep: Upkeep = {
   verify: async (run) => (await measure(run, ["image", "verify"], run.folder)).cost,
   collect: async (run, keep) => {
     const prune = ["vault", "prune", "--keep-last", String(keep)];
-    const collect = ["vault", "collect", "--max-unused", String(unusedPercent)];
-    const pruned = await measure(run, prune, run.folder);
-    const collected = await measure(run, collect, run.folder);
-    return addCosts([pruned.cost, collected.cost]);
+    const collect = ["--collect", "--max-unused", String(unusedPercent)];
+    return (await measure(run, [...prune, ...collect], run.folder)).cost;
   },
 };
 

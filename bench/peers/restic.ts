@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 
-import { addCosts, type Cost, measureProcess } from "../measured-process.ts";
+import { type Cost, measureProcess } from "../measured-process.ts";
 import { type Peer, type PeerRun, unusedPercent, type Upkeep } from "./peer.ts";
 
 const toolTimeoutMs = 60_000;
@@ -33,18 +33,15 @@ export const restic: Peer = {
   storeOf: (run) => join(run.folder, "store"),
 };
 
-/** `check --read-data` reads and hashes every blob; `forget` and `prune` are two commands. */
+/** `check --read-data` reads and hashes every blob. */
 export const resticUpkeep: Upkeep = {
   peer: restic,
   backUpCurrent: async (run) => void (await backUp(run)),
   verify: (run) => measure(run, ["check", "--read-data"], run.folder),
   collect: async (run, keep) => {
     const forget = ["forget", "--keep-last", String(keep)];
-    const prune = ["prune", "--max-unused", `${unusedPercent}%`];
-    return addCosts([
-      await measure(run, forget, run.folder),
-      await measure(run, prune, run.folder),
-    ]);
+    const prune = ["--prune", "--max-unused", `${unusedPercent}%`];
+    return measure(run, [...forget, ...prune], run.folder);
   },
 };
 

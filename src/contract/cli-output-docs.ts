@@ -99,6 +99,7 @@ const deleted: Members<DeletedOutput> = {
 const prune: Members<PruneOutput> = {
   isDryRun: ["boolean", "whether nothing was deleted"],
   points: ["list of pruned point", "by item, newest first"],
+  collection: ["collection?", "what was freed; only with `--collect`"],
 };
 
 const prunedPoint: Members<PrunedPointOutput> = {

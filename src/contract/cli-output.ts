@@ -517,6 +517,7 @@ export interface DeletedOutput extends OutputHead<"deleted"> {
 export interface PruneOutput extends OutputHead<"prune"> {
   readonly isDryRun: boolean;
   readonly points: readonly PrunedPointOutput[];
+  readonly collection?: CollectionOutput;
 }
 
 /** A point that a pruning kept or deleted. */

@@ -57,3 +57,30 @@ test("cli collect: deletes, prunes and collects; what stays restores", async () 
   assert.deepEqual(await readFile(world.at("back.raw")), await readFile(world.at("a.raw")));
   await world.ok(["image", "verify", ...world.vault]);
 });
+
+test("cli collect: a pruning that collects frees the space at once", async () => {
+  await using world = await createWorld();
+  const disk = new MemoryDisk(4 * MiB);
+  const prng = createPrng(testSeed());
+  for (let round = 0; round < 3; round++) {
+    disk.write(0, prng.bytes(MiB));
+    await rm(world.at("a.raw"), { force: true });
+    await writeRawImage(world.at("a.raw"), disk);
+    await world.backup("a.raw");
+  }
+  const prune = ["vault", "prune", ...world.vault, "--keep-last", "1", "--collect"];
+  assertFailure(await world.run([...prune, "--dry-run"]), "ArgumentInvalid", /--dry-run/);
+  const { points, collection } = await world.json<PruneOutput>([...prune, "--max-unused", "0"]);
+  assert.deepEqual(
+    points.map(({ keptBy }) => keptBy.length > 0),
+    [true, false, false],
+  );
+  assert.equal(collection?.end, "done");
+  assert.ok(collection.garbageBytes + collection.repackedBytes > MiB, JSON.stringify(collection));
+  assert.match(
+    (await world.ok(prune)).stdout,
+    /Deleted 0 of 1 recovery points.\nNothing to collect/,
+  );
+  await world.ok(["image", "restore", "a.raw", "back.raw", ...world.vault]);
+  assert.deepEqual(await readFile(world.at("back.raw")), await readFile(world.at("a.raw")));
+});
