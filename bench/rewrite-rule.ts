@@ -114,6 +114,9 @@ export function runRewriteRuleBench(): void {
     noRule,
     ...[8, 16, 32, 48].map(fixedRule),
     budgetRule(0.4),
+    sweepRule(0.15, 40),
+    sweepRule(0.2, 24),
+    sweepRule(0.2, 40),
     sweepRule(0.25, 40),
     sweepRule(0.4, 24),
     sweepRule(0.4, 40),
@@ -122,7 +125,7 @@ export function runRewriteRuleBench(): void {
   const rows = workloadNames.flatMap((workload) =>
     rules.flatMap((rule) => measureRule(workload, rule, 1)),
   );
-  rows.push(...[noRule, sweepRule(0.4, 40)].flatMap((rule) => measureRule("P", rule, 4)));
+  rows.push(...[noRule, sweepRule(0.15, 40)].flatMap((rule) => measureRule("P", rule, 4)));
   if (process.argv.includes("--json")) console.log(JSON.stringify(rows, undefined, 2));
   else printRows(rows);
 }

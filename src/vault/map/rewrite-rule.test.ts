@@ -36,7 +36,10 @@ test("rewrite sweep: goes on where the increment before stopped and starts anew 
   let state: SweepState | undefined;
   for (let round = 0; round < 4; round++) {
     // Enough for 5 windows and a little more.
-    const sweep = new RewriteSweep({ changedPages: (5 * windowPages) / rewriteShare, state });
+    const sweep = new RewriteSweep({
+      changedPages: Math.ceil((5 * windowPages) / rewriteShare),
+      state,
+    });
     rounds.push(
       [2, 3].flatMap((index) => sweep.planLeaf({ index, leaf: shredded, changedPages: none })),
     );
@@ -71,12 +74,13 @@ test("rewrite sweep: leaves alone what is in few pieces, whole, zeros or changes
 });
 
 test("rewrite sweep: does not want leaves before its cursor or after it has spent its share", () => {
-  const sweep = new RewriteSweep({ changedPages: 500, state: { cursor: 85, creditPages: 0 } });
+  const changedPages = Math.ceil(200 / rewriteShare);
+  const sweep = new RewriteSweep({ changedPages, state: { cursor: 85, creditPages: 0 } });
   assert.ok(!sweep.isWanted(9));
   assert.deepEqual(sweep.planLeaf({ index: 9, leaf: shredded, changedPages: none }), []);
   assert.ok(sweep.isWanted(10));
   const state = { cursor: 80, creditPages: 0 };
-  assert.ok(!new RewriteSweep({ changedPages: 500, state }).isWanted(9));
+  assert.ok(!new RewriteSweep({ changedPages, state }).isWanted(9));
   // The leaf was begun: its last windows are finished though it is in few pieces now.
   const begun = leafOf(1, 1, 1, 1, 1, 50, 50, 50);
   assert.deepEqual(sweep.planLeaf({ index: 10, leaf: begun, changedPages: none }), [85, 86, 87]);
@@ -89,7 +93,7 @@ test("rewrite sweep: saves up for a window when increments are small", () => {
   let state: SweepState | undefined;
   let windows = 0;
   for (let increment = 0; increment < 320; increment++) {
-    const sweep = new RewriteSweep({ changedPages: 5, state });
+    const sweep = new RewriteSweep({ changedPages: Math.ceil(2 / rewriteShare), state });
     windows += sweep.planLeaf({ index: 7, leaf: shredded, changedPages: none }).length;
     state = sweep.state;
   }
@@ -97,7 +101,7 @@ test("rewrite sweep: saves up for a window when increments are small", () => {
   assert.ok(windows >= 8 && windows <= 10, `${windows} windows`);
 });
 
-test("rewrite sweep: never spends more than its share and what it had saved", () => {
+test("rewrite sweep: never spends more than its share, over all increments and but for a window in each", () => {
   const leaf = fc.array(fc.integer({ min: 0, max: 64 }), { minLength: 8, maxLength: 8 });
   const changes = fc.array(fc.integer({ min: 0, max: 64 }), { minLength: 8, maxLength: 8 });
   const increment = fc.array(fc.tuple(leaf, changes), { minLength: 1, maxLength: 20 });
@@ -111,6 +115,7 @@ test("rewrite sweep: never spends more than its share and what it had saved", ()
           .flatMap(([, list]) => list)
           .reduce((sum, count) => sum + count, 0);
         const sweep = new RewriteSweep({ changedPages, state });
+        const before = spent;
         for (const [index, [pieces, list]] of leaves.entries()) {
           const whole = sweep.planLeaf({ index, leaf: leafOf(...pieces), changedPages: list });
           for (const window of whole) {
@@ -121,6 +126,7 @@ test("rewrite sweep: never spends more than its share and what it had saved", ()
         }
         changed += changedPages;
         assert.ok(spent <= changed * rewriteShare);
+        assert.ok(spent - before <= Math.max(changedPages * rewriteShare, windowPages));
         ({ state } = sweep);
       }
     }),

@@ -11,7 +11,7 @@ import { leafWindows, windowPages } from "#formats/geometry.ts";
 import type { Leaf } from "#formats/map-node.ts";
 
 /** Pages that an increment may store beyond its changes, for each changed page. */
-export const rewriteShare = 0.4;
+export const rewriteShare = 0.15;
 /** A leaf is swept once it has this many pieces: 40 of at most 64 a window. */
 export const rewritePiecesMin = 40 * leafWindows;
 
@@ -61,7 +61,9 @@ export class RewriteSweep {
     this.#start = cursor;
     this.#piecesMin = options.piecesMin ?? rewritePiecesMin;
     const share = options.share ?? rewriteShare;
-    this.#budgetPages = Math.floor(options.changedPages * share) + creditPages;
+    const sharePages = Math.floor(options.changedPages * share);
+    // What was saved is for increments whose own share is less than a window: none pays for others beside that.
+    this.#budgetPages = Math.min(sharePages + creditPages, Math.max(sharePages, windowPages));
   }
 
   /** For the next increment; ask when all touched leaves were planned. At the end of the disk the sweep starts anew. */
