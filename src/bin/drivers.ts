@@ -3,7 +3,14 @@ import { concatBytes } from "#base/bytes.ts";
 import { systemClock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { systemRandom } from "#base/random.ts";
-import type { CliDrivers, KeyFolders, SecretFiles, SecretKind, Vms } from "#cli/environment.ts";
+import type {
+  CliDrivers,
+  KeyFolders,
+  SecretFiles,
+  SecretKind,
+  VmPlace,
+  Vms,
+} from "#cli/environment.ts";
 import type { VmConfigurations } from "#ports/vm-configurations.ts";
 import type { ManagedKeys } from "#ports/key-provider.ts";
 import type { StoreHost } from "./open-store.ts";
@@ -32,7 +39,7 @@ export function createDrivers(host: StoreHost): CliDrivers {
       return imageAccess;
     },
     openVms: async (place) => {
-      if (place.connect !== undefined) return await openDomains(place.connect, place.stateFolder);
+      if (place.connect !== undefined) return await openDomains(place.connect, place);
       const { openQemuHypervisor } = await import("#drivers/qemu/qemu-hypervisor.ts");
       const { createVmConfigurations } = await import("#drivers/qemu/vm-configurations.ts");
       const { files, folder, stateFolder } = place;
@@ -55,9 +62,11 @@ export function createDrivers(host: StoreHost): CliDrivers {
   };
 }
 
-async function openDomains(uri: string, stateDirectory: string): Promise<Vms> {
+async function openDomains(uri: string, place: VmPlace): Promise<Vms> {
   const { openLibvirtHypervisor } = await import("#drivers/libvirt/libvirt-hypervisor.ts");
-  const hypervisor = await openLibvirtHypervisor({ uri, stateDirectory });
+  const { layerPool, stateFolder: stateDirectory } = place;
+  const pool = layerPool === undefined ? {} : { layerPool };
+  const hypervisor = await openLibvirtHypervisor({ uri, stateDirectory, ...pool });
   return {
     hypervisor,
     configurations: await openDomainConfigurations(uri),

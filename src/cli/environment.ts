@@ -57,6 +57,8 @@ export interface VmPlace {
   readonly folder?: string;
   /** Address of a libvirt, whose domains are the VMs instead. */
   readonly connect?: string;
+  /** The pool of that libvirt where layers of block devices are made. */
+  readonly layerPool?: string;
   /** Absolute path of the folder where the driver keeps its records. */
   readonly stateFolder: string;
 }

@@ -29,11 +29,19 @@ export async function openVmsOf(input: CommandInput, environment: CliEnvironment
       "Cannot find VMs: --connect goes with neither --vm nor --vms",
     );
   }
+  const layerPool = input.text("layer-pool");
+  if (layerPool !== undefined && connect === undefined) {
+    throw new KluisError(
+      "ArgumentInvalid",
+      "Cannot use --layer-pool without --connect: pools are those of a libvirt",
+    );
+  }
   return await environment.drivers.openVms({
     files,
     stateFolder: resolve(workingFolder, input.text("state") ?? environment.stateFolder),
     ...(folder === undefined ? {} : { folder: resolve(workingFolder, folder) }),
     ...(connect === undefined ? {} : { connect }),
+    ...(layerPool === undefined ? {} : { layerPool }),
   });
 }
 

@@ -94,6 +94,11 @@ export const vmOptions: readonly OptionSpec[] = [
   { flags: "--vms <dir>", text: "folder of description files (*.json)" },
   connectOption,
   {
+    flags: "--layer-pool <name>",
+    text: "pool of that libvirt (type dir, fs or netfs) for what snapshots of block devices keep",
+    otherwise: "where a snapshot of the disk has put it before",
+  },
+  {
     flags: "--state <dir>",
     text: "folder where Kluis keeps what it knows about VMs",
     otherwise: "/var/lib/kluis for root, else kluis in the user's state folder",

@@ -1,8 +1,9 @@
 /** What of a file shows that its content changed. */
-import { open, readFile, type FileHandle } from "node:fs/promises";
+import { open, type FileHandle } from "node:fs/promises";
 
 import { systemClock, type Clock } from "#base/clock.ts";
 import { KluisError } from "#base/kluis-error.ts";
+import { readDeviceSectors } from "./block-device.ts";
 
 /** Identity and times of a file; equal while nobody writes, replaces or truncates it. */
 export interface FileState {
@@ -84,7 +85,8 @@ function isSameState(a: FileState, b: FileState): boolean {
     a.inode === b.inode &&
     a.sizeBytes === b.sizeBytes &&
     a.modifiedNs === b.modifiedNs &&
-    a.changedNs === b.changedNs &&
+    // Of a device it is that of its node, which libvirt gives to QEMU's user and takes back.
+    (a.isDevice || a.changedNs === b.changedNs) &&
     a.writes === b.writes
   );
 }
@@ -102,25 +104,9 @@ async function readHandleState(handle: FileHandle): Promise<FileState> {
   if (!state.isDevice) return state;
   // What the page cache holds back of earlier writes is counted now and not later.
   await handle.sync();
-  const writes = await readDeviceWrites(stats.rdev);
-  return writes === undefined ? state : { ...state, writes };
-}
-
-/** Sectors written and discarded, by the kernel's count; `undefined` without sysfs. */
-async function readDeviceWrites(device: bigint): Promise<string | undefined> {
-  const major = ((device >> 8n) & 0xfffn) | ((device >> 32n) & ~0xfffn);
-  const minor = (device & 0xffn) | ((device >> 12n) & ~0xffn);
-  let text: string;
-  try {
-    text = await readFile(`/sys/dev/block/${String(major)}:${String(minor)}/stat`, "utf8");
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-    throw error;
-  }
-  // Documentation/block/stat.rst: the 7th is write sectors, the 14th discard sectors. Not the numbers
-  // of requests: a flush may count as a write of nothing.
-  const fields = text.trim().split(/\s+/);
-  return [6, 13].map((index) => fields[index] ?? "").join(" ");
+  const sectors = await readDeviceSectors(stats.rdev);
+  if (sectors === undefined) return state;
+  return { ...state, writes: `${sectors.written} ${sectors.discarded}` };
 }
 
 function changed(path: string): KluisError {

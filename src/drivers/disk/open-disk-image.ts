@@ -8,7 +8,7 @@ import { imageInvalid, isLocalFile, readImageInfo, type ImageInfo } from "./imag
 import { toImageNode } from "./image-node.ts";
 import { createNbdReader } from "./nbd-reader.ts";
 import { startQemuNbd, type QemuNbd } from "./qemu-nbd.ts";
-import { openRawReader } from "./raw-reader.ts";
+import { openRawReader, type RawReaderOptions } from "./raw-reader.ts";
 
 /** How a disk is opened. */
 export interface OpenDiskOptions {
@@ -18,6 +18,11 @@ export interface OpenDiskOptions {
    * whose backing file is any file of the host.
    */
   readonly format?: string | undefined;
+  /**
+   * Whether several may read a device at once. The caller knows that nobody writes it; a mount of it
+   * is not noticed before {@link DiskReader.assertUnchanged}. Default: no.
+   */
+  readonly isShared?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -53,8 +58,11 @@ export async function openLocalImage(
   path: string,
   options: OpenDiskOptions = {},
 ): Promise<LocalImage> {
-  const { format, signal } = options;
-  return await openKnownImage(await readImageInfo(path, { format, signal }), signal);
+  const { format, isShared, signal } = options;
+  const info = await readImageInfo(path, { format, signal });
+  return isRawAlone(info)
+    ? await openRawImage(info, { isShared })
+    : await openKnownImage(info, signal);
 }
 
 /**
@@ -68,11 +76,17 @@ export async function openKnownImage(
   signal?: AbortSignal,
   states?: readonly (FileState | undefined)[],
 ): Promise<LocalImage> {
-  if (info.format === "raw" && info.layers.length === 1) {
-    const { reader, state } = await openRawReader(info);
-    return { reader, info, states: [state] };
-  }
+  if (isRawAlone(info)) return await openRawImage(info);
   return openByQemuNbd(info, states ?? (await readLayerStates(info)), signal);
+}
+
+function isRawAlone(info: ImageInfo): boolean {
+  return info.format === "raw" && info.layers.length === 1;
+}
+
+async function openRawImage(info: ImageInfo, options: RawReaderOptions = {}): Promise<LocalImage> {
+  const { reader, state } = await openRawReader(info, options);
+  return { reader, info, states: [state] };
 }
 
 /** What to compare the layers of an image with later; errors of `readReferenceState`. */

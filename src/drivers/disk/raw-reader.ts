@@ -34,6 +34,12 @@ const READS_AFTER_SLOW = 64;
 /** How long qemu-img may look for holes: it asks the file system once for each. */
 const RAW_EXTENTS_TIMEOUT_MS = 3_600_000;
 
+/** How a raw image is opened. */
+export interface RawReaderOptions {
+  /** Whether a device may be open with us in as many programs as like to read it. Default: no. */
+  readonly isShared?: boolean | undefined;
+}
+
 /**
  * Opens a raw image that nobody writes.
  *
@@ -42,8 +48,9 @@ const RAW_EXTENTS_TIMEOUT_MS = 3_600_000;
  */
 export async function openRawReader(
   info: ImageInfo,
+  options: RawReaderOptions = {},
 ): Promise<{ readonly reader: DiskReader; readonly state: FileState }> {
-  const handle = await openHandle(info);
+  const handle = await openHandle(info, options);
   try {
     if (await isImageWritten(handle)) throw inUse(info.path);
     const state = await readReferenceState(info.path);
@@ -166,10 +173,11 @@ function readAt(file: number, target: Uint8Array, offsetBytes: number): Promise<
   });
 }
 
-async function openHandle(info: ImageInfo): Promise<FileHandle> {
+async function openHandle(info: ImageInfo, options: RawReaderOptions): Promise<FileHandle> {
   try {
     // Exclusive on a block device without O_CREAT means: not mounted, not part of a volume.
-    const flags = info.isBlockDevice ? constants.O_RDONLY | constants.O_EXCL : constants.O_RDONLY;
+    const isAlone = info.isBlockDevice && options.isShared !== true;
+    const flags = isAlone ? constants.O_RDONLY | constants.O_EXCL : constants.O_RDONLY;
     return await open(info.path, flags);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EBUSY") throw inUse(info.path);

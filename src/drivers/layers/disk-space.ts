@@ -2,15 +2,16 @@
 import { stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 
+import { readDeviceBytes } from "#drivers/disk/block-device.ts";
 import type { DiskSpace } from "#ports/hypervisor.ts";
-import { activeLayer, originalLayer, type DiskRecord, type LayerRecord } from "./vm-record.ts";
+import { activeLayer, layerStem, type DiskRecord, type LayerRecord } from "./vm-record.ts";
 
 /** Unit of `st_blocks`, whatever the file system. */
 const BLOCK_BYTES = 512;
 
 /** Layers and free space of one disk, as they are now. */
 export async function readDiskSpace(disk: DiskRecord): Promise<DiskSpace> {
-  const folder = dirname(originalLayer(disk).path);
+  const folder = dirname(layerStem(disk));
   const [status, room] = await Promise.all([stat(folder), statfs(folder)]);
   let allocatedBytes = 0;
   for (const layer of disk.layers) allocatedBytes += await readAllocatedBytes(layer);
@@ -36,6 +37,7 @@ export async function largestWith(
 }
 
 async function readAllocatedBytes(layer: LayerRecord): Promise<number> {
-  const { blocks } = await stat(layer.path);
-  return blocks * BLOCK_BYTES;
+  const status = await stat(layer.path);
+  // What of it is in use the device does not tell.
+  return status.isBlockDevice() ? await readDeviceBytes(layer.path) : status.blocks * BLOCK_BYTES;
 }

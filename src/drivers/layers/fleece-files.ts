@@ -13,7 +13,7 @@ const ROOM_BYTES_MIN = 16 * 1024 * 1024;
 const TABLE_BYTES = 1024 * 1024;
 const CLUSTER_BYTES = 64 * 1024;
 
-/** A file for the copies of a disk whose image is at `imagePath`. */
+/** A file for the copies of a disk whose image is at `imagePath`, as this process sees QEMU's. */
 export interface FleeceFile {
   readonly path: string;
   readonly imagePath: string;
@@ -22,14 +22,15 @@ export interface FleeceFile {
   readonly limitBytes: number;
 }
 
-/** The file for copies beside an image. */
-export function fleecePath(imagePath: string): string {
-  return `${imagePath}.kluis-fleece`;
+/** The file for copies of a disk; `stem` is that of layerStem. */
+export function fleecePath(stem: string): string {
+  return `${stem}.kluis-fleece`;
 }
 
-/** An image of a disk and the size that the guest sees. */
+/** An image of a disk, what its copies' path begins with, and the size that the guest sees. */
 export interface FleecedImage {
   readonly path: string;
+  readonly stem: string;
   readonly sizeBytes: number;
 }
 
@@ -41,10 +42,10 @@ export async function planFleeceFiles(
   images: readonly FleecedImage[],
   { reserveBytes }: { readonly reserveBytes: number },
 ): Promise<readonly FleeceFile[]> {
-  const folders = images.map(({ path }) => dirname(path));
+  const folders = images.map(({ stem }) => dirname(stem));
   const devices = await Promise.all(folders.map(async (folder) => (await stat(folder)).dev));
   return await Promise.all(
-    images.map(async ({ path: imagePath, sizeBytes }, at) => {
+    images.map(async ({ path: imagePath, stem, sizeBytes }, at) => {
       const folder = folders[at] ?? "";
       const { bavail, bsize } = await statfs(folder);
       const beside = devices.filter((device) => device === devices[at]).length;
@@ -53,7 +54,7 @@ export async function planFleeceFiles(
       const needBytes = sizeBytes + Math.ceil(sizeBytes / 100) + TABLE_BYTES;
       const clusters = Math.ceil(Math.min(roomBytes, needBytes) / CLUSTER_BYTES);
       const limitBytes = clusters * CLUSTER_BYTES;
-      return { path: fleecePath(imagePath), imagePath, sizeBytes, limitBytes };
+      return { path: fleecePath(stem), imagePath, sizeBytes, limitBytes };
     }),
   );
 }

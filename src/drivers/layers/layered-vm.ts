@@ -44,6 +44,8 @@ export interface OriginalDisk {
   readonly format: DiskLayer["format"];
   /** Where the configuration names it as a volume of a pool. */
   readonly volume?: { readonly pool: string; readonly volume: string };
+  /** Of a block device: what the paths of its layers begin with. */
+  readonly layerStem?: string;
 }
 
 /** See above. */

@@ -4,6 +4,7 @@ import { isAbsolute } from "node:path";
 
 import { assert } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
+import { readDeviceBytes } from "#drivers/disk/block-device.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import type { DiskLayer } from "./disk-layer.ts";
 import { syncFile } from "./durable-file.ts";
@@ -128,10 +129,11 @@ async function readHeader(path: string): Promise<ImageHeader> {
     const file = await open(path, "r");
     try {
       const status = await file.stat();
-      if (!status.isFile()) throw invalid(path, "it is not a file");
+      const isDevice = status.isBlockDevice();
+      if (!isDevice && !status.isFile()) throw invalid(path, "it is neither a file nor a device");
       const header = Buffer.alloc(qcow2SizeOffset + 8);
       await file.read(header, 0, header.byteLength, 0);
-      return { header, lengthBytes: status.size };
+      return { header, lengthBytes: isDevice ? await readDeviceBytes(path) : status.size };
     } finally {
       await file.close();
     }

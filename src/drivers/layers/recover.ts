@@ -19,7 +19,7 @@ import { settleFleece } from "./settle-fleece.ts";
 import type { LayeredVm, RunningMachine, UsedChain } from "./layered-vm.ts";
 import { layerPath, listLayerPaths } from "./vm-directory.ts";
 import { readVmRecord, unknownLayer, writeVmRecord } from "./vm-record-file.ts";
-import { originalLayer, withoutWork, type VmRecord } from "./vm-record.ts";
+import { isOnDevice, layerStem, withoutWork, withWatchEnded, type VmRecord } from "./vm-record.ts";
 
 /** How long a silent agent is waited for when a dead run may have left the guest frozen. */
 const CLEAR_FREEZE_TIMEOUT_MS = 5_000;
@@ -145,17 +145,21 @@ function followChains(record: VmRecord, chains: ReadonlyMap<string, UsedChain>):
   return followed;
 }
 
-/** Checks the frozen layers, and takes fingerprints where a run died before it could. */
+/**
+ * Checks the frozen layers, and takes fingerprints where a run died before it could, and of devices
+ * that may have been written since nobody counted.
+ */
 async function freezeLayers(context: LayeredVm, record: VmRecord): Promise<VmRecord> {
   let frozen = record;
   for (const disk of record.disks) {
     for (const layer of frozenLayers(disk)) {
-      if (layer.frozen === undefined) {
-        const fingerprint = await readLayerFingerprint(layer.path, context.clock);
-        frozen = withLayer(frozen, disk.name, { ...layer, frozen: fingerprint });
-      } else {
-        await assertLayerUnchanged(layer.path, layer.frozen);
-      }
+      const isKnown =
+        layer.frozen !== undefined && (await assertLayerUnchanged(layer.path, layer.frozen));
+      if (isKnown) continue;
+      const fingerprint = await readLayerFingerprint(layer.path, context.clock);
+      frozen = withLayer(frozen, disk.name, { ...layer, frozen: fingerprint });
+      const isDevice = layer.number === 0 && isOnDevice(disk);
+      if (isDevice) frozen = withWatchEnded(frozen, disk.name);
     }
   }
   return frozen;
@@ -178,11 +182,11 @@ async function removeGarbage(context: LayeredVm, record: VmRecord): Promise<VmRe
 async function findUnrecorded(record: VmRecord): Promise<readonly string[]> {
   const unrecorded: string[] = [];
   for (const disk of record.disks) {
-    const original = originalLayer(disk).path;
+    const stem = layerStem(disk);
     const known = [...disk.layers.map((layer) => layer.path), ...record.garbage];
-    for (const path of await listLayerPaths(original)) {
+    for (const path of await listLayerPaths(stem)) {
       if (known.includes(path)) continue;
-      const isNext = path === layerPath(original, record.nextLayer);
+      const isNext = path === layerPath(stem, record.nextLayer);
       if (!isNext || !(await isOverlayEmpty(path))) throw unknownLayer(disk.name, path);
       unrecorded.push(path);
     }

@@ -81,6 +81,8 @@ interface HeldSnapshot {
   readonly record: VmRecord;
   readonly disk: SnapshotDiskRecord;
   readonly lease: ReaderLease;
+  /** Whether all writes to its layers since they were frozen would show. */
+  readonly isWatched: boolean;
 }
 
 /** The VM's lock for a moment's work on the record, whatever goes on: operations are waited for. */
@@ -110,10 +112,13 @@ async function holdSnapshot(
   const snapshot = findSnapshot(record, at.snapshotId);
   const disk = snapshot?.disks.find((candidate) => candidate.name === at.diskName);
   if (disk === undefined) return undefined;
-  for (const layer of layersUpTo(record, disk)) await assertFrozen(layer);
+  let isWatched = true;
+  for (const layer of layersUpTo(record, disk))
+    isWatched = (await assertFrozen(layer)) && isWatched;
   return {
     record,
     disk,
+    isWatched,
     lease: await createReaderLease(directory.readersDirectory, at.snapshotId),
   };
 }
@@ -130,6 +135,7 @@ async function openAt(
     const layer = layersUpTo(record, disk).at(-1) as LayerRecord;
     const reader = await openDiskImage(layer.path, {
       format: layer.format,
+      isShared: true,
       ...(signal === undefined ? {} : { signal }),
     });
     return new HeldReader(reader, lease);
@@ -151,13 +157,18 @@ async function readChanges(
   const held = await holdSnapshot(place, request, signal);
   if (held === undefined) return unknown("the snapshot was released");
   await using _ = held.lease;
-  const { record, disk } = held;
+  const { record, disk, isWatched } = held;
   const base = findSnapshot(record, request.baseId);
   if (base === undefined) return unknown(`snapshot "${request.baseId}" is not there any more`);
   const before = base.disks.find((candidate) => candidate.name === disk.name);
   if (before === undefined) return unknown(`snapshot "${base.id}" has no disk "${disk.name}"`);
   if (before.layer > disk.layer) return unknown(`snapshot "${base.id}" is not older`);
   if (before.sizeBytes > disk.sizeBytes) return unknown("the disk has become smaller");
+  if (!isWatched || before.watch !== findDisk(record, disk.name)?.watch) {
+    return unknown(
+      "the host, or the device below the disk, was away since, and may have been written",
+    );
+  }
   let changes: ChangedExtents = [];
   for (const layer of layersUpTo(record, disk)) {
     if (layer.number <= before.layer) continue;
@@ -173,11 +184,9 @@ function layersUpTo(record: VmRecord, disk: SnapshotDiskRecord): readonly LayerR
   return layers.filter((layer) => layer.number <= disk.layer);
 }
 
-async function assertFrozen(layer: LayerRecord): Promise<void> {
-  if (layer.frozen !== undefined) {
-    await assertLayerUnchanged(layer.path, layer.frozen);
-    return;
-  }
+/** False where it is a device that was not watched all the time. */
+async function assertFrozen(layer: LayerRecord): Promise<boolean> {
+  if (layer.frozen !== undefined) return await assertLayerUnchanged(layer.path, layer.frozen);
   throw new KluisError(
     "Busy",
     `Cannot read layer "${layer.path}": a run that died was writing it; the next operation clears up`,

@@ -33,7 +33,14 @@ import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
 import { closeFleece, removeFleece } from "./settle-fleece.ts";
 import { createSnapshotId } from "./snapshot-id.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
-import { originalLayer, withFleeceBase, type FleeceRecord, type VmRecord } from "./vm-record.ts";
+import {
+  isOnDevice,
+  layerStem,
+  originalLayer,
+  withFleeceBase,
+  type FleeceRecord,
+  type VmRecord,
+} from "./vm-record.ts";
 
 /** What is worked on. `record` is in order (see recoverVm); the caller holds both locks of the VM. */
 export interface FleeceWork {
@@ -136,8 +143,12 @@ async function planFleecing(
   const found = await findShortened(monitor, names, record);
   const seen = names.map((name) => present(found.get(name), "every disk was looked for"));
   const taken = record.disks.filter((disk) => names.includes(disk.name));
+  const { here, inQemu } = monitor.socketFolder;
+  const rootOfQemu = here.endsWith(inQemu) ? here.slice(0, -inQemu.length) : "";
   const images = taken.map((disk, at) => ({
-    path: originalLayer(disk).path,
+    // A QEMU of libvirt has device nodes of its own, which belong to its user.
+    path: isOnDevice(disk) ? `${rootOfQemu}${originalLayer(disk).path}` : originalLayer(disk).path,
+    stem: layerStem(disk),
     sizeBytes: seen[at]?.sizeBytes ?? 0,
   }));
   const files = await planFleeceFiles(images, request);

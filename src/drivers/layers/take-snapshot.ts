@@ -3,9 +3,11 @@ import { KluisError, isKluisError, toKluisError } from "#base/kluis-error.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
 import { removeDurably, syncDirectory, syncFile } from "./durable-file.ts";
+import { isBlockDevice, isDeviceClaimed, listDeviceWriters } from "#drivers/disk/block-device.ts";
 import { GuestRound } from "#drivers/guest/guest-round.ts";
 import { withLayer, withoutTopLayers } from "./layer-changes.ts";
 import { readLayerFingerprint } from "./layer-fingerprint.ts";
+import { assertDeviceSize } from "./assert-device-size.ts";
 import { chooseDisks } from "./choose-disks.ts";
 import { createOverlay, readVirtualSize } from "./overlay.ts";
 import { largestWith } from "./disk-space.ts";
@@ -16,9 +18,9 @@ import { folderOf, layerPath } from "./vm-directory.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
 import {
   activeLayer,
+  layerStem,
   LAYERS_MAX,
   mapDisks,
-  originalLayer,
   SNAPSHOTS_MAX,
   withoutWork,
   type DiskRecord,
@@ -86,6 +88,7 @@ async function takeStopped(work: SnapshotWork): Promise<SnapshotRecord> {
   for (const disk of disks) await assertNobodyWrites(activeLayer(disk));
   const sizes = new Map<string, number>();
   for (const disk of disks) sizes.set(disk.name, await readVirtualSize(activeLayer(disk)));
+  for (const disk of disks) await assertDeviceSize(disk, sizes.get(disk.name) ?? 0);
   const layers = await createLayers(work, sizes);
   await context.onStep("created");
   const switched = await switchLayers(context, record, layers);
@@ -102,6 +105,7 @@ async function takeRunning(work: SnapshotWork, machine: RunningMachine): Promise
   await using session = await machine.open(work.signal);
   const chains = await session.queryChains(record.disks);
   const sizes = new Map([...chains].map(([name, chain]) => [name, chain.sizeBytes]));
+  for (const disk of work.disks) await assertDeviceSize(disk, sizes.get(disk.name) ?? 0);
   const layers = await createLayers(work, sizes);
   await context.onStep("created");
   let hasSwitched = false;
@@ -243,13 +247,12 @@ async function createLayers(
   const number = record.nextLayer;
   const layers = new Map<string, LayerRecord>();
   for (const disk of disks) {
-    const path = layerPath(originalLayer(disk).path, number);
-    layers.set(disk.name, { number, path, format: "qcow2" });
+    layers.set(disk.name, { number, path: layerPath(layerStem(disk), number), format: "qcow2" });
   }
   const paths = [...layers.values()].map((layer) => layer.path);
   try {
     for (const disk of disks) {
-      const path = layerPath(originalLayer(disk).path, number);
+      const path = layerPath(layerStem(disk), number);
       const sizeBytes = sizes.get(disk.name) ?? 0;
       await createOverlay({ path, backing: activeLayer(disk), sizeBytes }, signal);
     }
@@ -279,6 +282,7 @@ function planSnapshot(
       name: disk.name,
       sizeBytes: taken.sizes.get(disk.name) ?? 0,
       layer: activeLayer(disk).number,
+      ...(disk.watch === undefined ? {} : { watch: disk.watch }),
     })),
     ...(label === undefined ? {} : { label }),
     tookMs: Math.round(context.clock.monotonicMs() - work.startMs),
@@ -302,18 +306,35 @@ async function freezeLayersOf(
   return frozen;
 }
 
-/** QEMU's image lock says whether another program writes the image of a stopped VM. */
+/**
+ * QEMU's image lock says whether another program writes the image of a stopped VM; of a device the
+ * kernel does, since QEMUs of libvirt lock device nodes of their own.
+ */
 async function assertNobodyWrites(layer: LayerRecord): Promise<void> {
   const { path, format } = layer;
+  if (await isBlockDevice(path)) {
+    await assertNobodyWritesDevice(path);
+    return;
+  }
   const result = await runTool("qemu-img", ["info", "-f", format, "--output=json", "--", path], {
     timeoutMs: PROBE_TIMEOUT_MS,
   });
   if (/Failed to get .* lock/.test(result.stderr)) {
-    throw new KluisError(
-      "ImageInUse",
-      `Cannot take a snapshot: another program writes "${path}" although the VM is stopped`,
-      { details: { path } },
-    );
+    throw imageInUse(path, "another program writes");
   }
   assertToolSucceeded("qemu-img", result);
+}
+
+async function assertNobodyWritesDevice(path: string): Promise<void> {
+  const [writer] = await listDeviceWriters(path);
+  if (writer !== undefined) throw imageInUse(path, `process ${String(writer)} writes`);
+  if (await isDeviceClaimed(path)) throw imageInUse(path, "the host has mounted or claimed");
+}
+
+function imageInUse(path: string, who: string): KluisError {
+  return new KluisError(
+    "ImageInUse",
+    `Cannot take a snapshot: ${who} "${path}" although the VM is stopped`,
+    { details: { path } },
+  );
 }

@@ -39,19 +39,28 @@ export async function ensureVmDirectory(directory: VmDirectory): Promise<void> {
   }
 }
 
-/** Path of layer `number` of the disk whose original image is at `originalPath`. */
-export function layerPath(originalPath: string, number: number): string {
-  return `${originalPath}.kluis-${String(number)}.qcow2`;
+/** Path of layer `number` of a disk; `stem` is that of layerStem. */
+export function layerPath(stem: string, number: number): string {
+  return `${stem}.kluis-${String(number)}.qcow2`;
 }
 
-/** Paths of all files beside the image that are layers of it, by their names. */
-export async function listLayerPaths(originalPath: string): Promise<readonly string[]> {
-  const folder = dirname(originalPath);
-  const prefix = `${basename(originalPath)}.kluis-`;
-  const names = (await readdir(folder)).filter(
+/** Paths of all files that are layers of a disk, by their names; none where their folder is not there. */
+export async function listLayerPaths(stem: string): Promise<readonly string[]> {
+  const folder = dirname(stem);
+  const prefix = `${basename(stem)}.kluis-`;
+  const names = (await readFolder(folder)).filter(
     (name) => name.startsWith(prefix) && /^\d+\.qcow2$/.test(name.slice(prefix.length)),
   );
   return names.map((name) => join(folder, name));
+}
+
+async function readFolder(folder: string): Promise<readonly string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
 }
 
 /** The folder of an image. */

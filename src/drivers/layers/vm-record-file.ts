@@ -2,6 +2,7 @@
 import { readFile, realpath } from "node:fs/promises";
 
 import { KluisError } from "#base/kluis-error.ts";
+import { isBlockDevice } from "#drivers/disk/block-device.ts";
 import { writeDurably } from "./durable-file.ts";
 import { assertDescribedFormat } from "./overlay.ts";
 import type { LayeredVm, OriginalDisk } from "./layered-vm.ts";
@@ -76,11 +77,14 @@ function assertStillDescribed(disk: DiskRecord, description: LayeredVm["descript
 
 async function followDisk(record: VmRecord, described: OriginalDisk): Promise<DiskRecord> {
   const known = record.disks.find((disk) => disk.name === described.name);
-  const path = await resolveImage(described.path);
+  const isDevice = described.layerStem !== undefined;
+  // Names of devices stay, where what they lead to has another number after each start of the host.
+  const path = isDevice ? described.path : await resolveImage(described.path);
+  if (isDevice) await assertDevice(path);
   if (known !== undefined && known.describedPath === described.path) {
     const original = originalLayer(known);
     if (original.path === path && original.format === described.format) {
-      return withVolume(known, described);
+      return withNames(known, { ...described, ...(await chooseStem(known, described)) });
     }
     if (known.layers.length > 1) {
       throw new KluisError(
@@ -97,15 +101,40 @@ async function adoptDisk(described: OriginalDisk, path: string): Promise<DiskRec
   const { name, format } = described;
   const layer = { number: 0, path, format };
   await assertDescribedFormat(layer);
-  const [strange] = await listLayerPaths(path);
+  const [strange] = await listLayerPaths(described.layerStem ?? path);
   if (strange !== undefined) throw unknownLayer(name, strange);
-  return withVolume({ name, describedPath: described.path, layers: [layer] }, described);
+  return withNames({ name, describedPath: described.path, layers: [layer] }, described);
 }
 
-/** The disk, with its original named as it is described. */
-function withVolume(disk: DiskRecord, { volume }: OriginalDisk): DiskRecord {
-  const { volume: _, ...rest } = disk;
-  return volume === undefined ? rest : { ...rest, volume };
+/** The disk, with its original named as it is described, and its layers where they are to lie. */
+function withNames(disk: DiskRecord, { volume, layerStem: stem }: OriginalDisk): DiskRecord {
+  const { volume: _, layerStem: __, ...rest } = disk;
+  return {
+    ...rest,
+    ...(volume === undefined ? {} : { volume }),
+    ...(stem === undefined ? {} : { layerStem: stem }),
+  };
+}
+
+/** The layers of a device move to another place only while there are none in the old one. */
+async function chooseStem(
+  known: DiskRecord,
+  described: OriginalDisk,
+): Promise<Pick<OriginalDisk, "layerStem">> {
+  const { layerStem: stem } = known;
+  if (stem === undefined || stem === described.layerStem) return {};
+  const isUsed = known.layers.length > 1 || (await listLayerPaths(stem)).length > 0;
+  return isUsed ? { layerStem: stem } : {};
+}
+
+async function assertDevice(path: string): Promise<void> {
+  try {
+    if (await isBlockDevice(path)) return;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    throw new KluisError("ImageNotFound", `Cannot open the device "${path}": it is not there`);
+  }
+  throw new KluisError("ImageInvalid", `Cannot use "${path}": it is no block device`);
 }
 
 async function resolveImage(path: string): Promise<string> {

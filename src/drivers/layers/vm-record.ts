@@ -33,6 +33,16 @@ export interface DiskRecord {
   readonly describedPath: string;
   /** How the configuration has named it, where that is not by the path. */
   readonly volume?: { readonly pool: string; readonly volume: string };
+  /**
+   * Begin of the paths of its layers, where they do not lie beside the original: that is a block
+   * device then.
+   */
+  readonly layerStem?: string;
+  /**
+   * Of a device: number of the time in which all writes to it were seen. Another number in a snapshot
+   * says that what changed since that one is not known.
+   */
+  readonly watch?: number;
   readonly layers: readonly LayerRecord[];
   /** The most that one layer above the original took when it was frozen. */
   readonly largestLayerBytes?: number;
@@ -43,6 +53,8 @@ export interface SnapshotDiskRecord {
   readonly name: string;
   readonly sizeBytes: number;
   readonly layer: number;
+  /** That of its disk; see {@link DiskRecord}. */
+  readonly watch?: number;
 }
 
 /** A snapshot that can be read. */
@@ -124,6 +136,16 @@ export function originalLayer(disk: DiskRecord): LayerRecord {
   return present(disk.layers[0], "a disk has a layer");
 }
 
+/** Whether the original of a disk is a block device. */
+export function isOnDevice(disk: Pick<DiskRecord, "layerStem">): boolean {
+  return disk.layerStem !== undefined;
+}
+
+/** What the paths of a disk's layers begin with. */
+export function layerStem(disk: DiskRecord): string {
+  return disk.layerStem ?? originalLayer(disk).path;
+}
+
 /** The disk of that name. */
 export function findDisk(record: VmRecord, name: string): DiskRecord | undefined {
   return record.disks.find((disk) => disk.name === name);
@@ -163,6 +185,13 @@ export function withFleeceBase(
 /** The record with `change` applied to every disk. */
 export function mapDisks(record: VmRecord, change: (disk: DiskRecord) => DiskRecord): VmRecord {
   return { ...record, disks: record.disks.map(change) };
+}
+
+/** The record with a new time of watching a device: what was written to it before is not known. */
+export function withWatchEnded(record: VmRecord, diskName: string): VmRecord {
+  return mapDisks(record, (disk) =>
+    disk.name === diskName ? { ...disk, watch: (disk.watch ?? 0) + 1 } : disk,
+  );
 }
 
 /** The record without work under way. */

@@ -1,7 +1,8 @@
 /** Whether layers could be merged on this host later, asked before the first one is made. */
-import { open } from "node:fs/promises";
+import { access, constants, open } from "node:fs/promises";
 
 import { KluisError } from "#base/kluis-error.ts";
+import { isBlockDevice, isDeviceReadOnly } from "#drivers/disk/block-device.ts";
 import type { Domain } from "./domain-xml.ts";
 import type { Virsh } from "./virsh.ts";
 import { attributeOf, childOf, parseXml } from "./xml.ts";
@@ -50,6 +51,7 @@ export async function assertCommitPossible(
 /** Opening changes nothing, not even the times of the file. */
 async function whyNotWritable(path: string): Promise<string | undefined> {
   try {
+    if (await isBlockDevice(path)) return await whyNotWritableDevice(path);
     await (await open(path, "r+")).close();
     return undefined;
   } catch (error) {
@@ -57,6 +59,12 @@ async function whyNotWritable(path: string): Promise<string | undefined> {
     // An image that is not there has an error of its own.
     return code === "ENOENT" ? undefined : message;
   }
+}
+
+/** Not opened: udev looks at a device anew when somebody closes it who might have written. */
+async function whyNotWritableDevice(path: string): Promise<string | undefined> {
+  await access(path, constants.W_OK);
+  return (await isDeviceReadOnly(path)) ? `the device "${path}" is read-only` : undefined;
 }
 
 function impossible(vm: DomainAt, reason: string): KluisError {

@@ -46,7 +46,9 @@ test("domain XML: names UUID, name, disks and the agent's channel", () => {
   assert.equal(domain.name, "a & b");
   assert.equal(domain.agentPath, "/run/agent");
   const chain = ["/images/a'.raw"];
-  assert.deepEqual(domain.disks, [{ name: "vda", path: "/images/a'.raw", format: "raw", chain }]);
+  assert.deepEqual(domain.disks, [
+    { name: "vda", path: "/images/a'.raw", format: "raw", chain, isDevice: false },
+  ]);
 });
 
 test("domain XML: reads the chain of a running domain from the top down", () => {
@@ -90,13 +92,17 @@ test("domain XML: says which disks cannot have layers, and which no snapshot tak
       <target dev='vdc'/></disk>
     <disk type='file' device='disk'><driver type='qcow2'/><source file='/e'>
       <encryption format='luks'/></source><target dev='vdd'/></disk>
-    <disk type='block' device='disk'><driver type='raw'/><source dev='/dev/sdb'/>
+    <disk type='block' device='disk'><driver type='qcow2'/><source dev='/dev/sdb'/>
       <target dev='vde'/></disk>
+    <disk type='block' device='lun'><driver type='raw'/><source dev='/dev/sdb'/>
+      <target dev='vdf'/></disk>
+    <disk type='file' device='disk'><driver type='raw'/><source file='/dev/sdb'/>
+      <target dev='vdg'/></disk>
     <disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>`;
   const domain = parseDomain(domainOf(disks));
   assert.deepEqual(
     domain.refused.map((disk) => disk.name),
-    ["vda", "vdb", "vdc", "vdd", "vde"],
+    ["vda", "vdb", "vdc", "vdd", "vde", "vdf", "vdg"],
   );
   assert.deepEqual([domain.disks, domain.skipped], [[], ["sda"]]);
 });
@@ -121,7 +127,8 @@ test("domain XML: a volume of a pool becomes a file with its layer, and a volume
   const xml = domainOf(disk);
   assert.deepEqual(listVolumes(xml), [volume]);
   assert.match(parseDomain(xml).refused[0]?.reason ?? "", /volume "a'b.qcow2" of pool "p"/);
-  const volumes = new Map([[volumeKey(volume), "/pool/a'b.qcow2"]]);
+  const image = { path: "/pool/a'b.qcow2", isDevice: false };
+  const volumes = new Map([[volumeKey(volume), image]]);
   const [read] = parseDomain(xml, volumes).disks;
   assert.deepEqual([read?.path, read?.volume], ["/pool/a'b.qcow2", volume]);
   assert.deepEqual(readImagePaths(xml, volumes), ["/pool/a'b.qcow2"]);
@@ -132,5 +139,38 @@ test("domain XML: a volume of a pool becomes a file with its layer, and a volume
   assert.ok(layered.includes("startupPolicy='optional'"));
   const original = { path: "/pool/a'b.qcow2", format: "qcow2", volume } as const;
   const back = nameImages(layered, new Map([["vda", original]]));
+  assert.deepEqual(parseDomain(back, volumes), parseDomain(xml, volumes));
+});
+
+test("domain XML: a block device becomes a file with its layer, and the same device again", () => {
+  const disk = `
+    <disk type='block' device='disk'>
+      <driver name='qemu' type='raw' cache='none' io='native'/>
+      <source dev='/dev/vg/a&apos;b'/>
+      <target dev='vdb' bus='virtio'/>
+    </disk>`;
+  const xml = domainOf(disk);
+  const [read] = parseDomain(xml).disks;
+  assert.deepEqual([read?.path, read?.isDevice, read?.format], ["/dev/vg/a'b", true, "raw"]);
+  assert.deepEqual(readImagePaths(xml), ["/dev/vg/a'b"]);
+  const layered = nameImages(xml, new Map([["vdb", { path: "/pool/l", format: "qcow2" }]]));
+  const [layer] = parseDomain(layered).disks;
+  assert.deepEqual([layer?.path, layer?.isDevice, layer?.chain.length], ["/pool/l", false, 1]);
+  assert.ok(!layered.includes("dev='/dev"), "a layer is no device");
+  const original = { path: "/dev/vg/a'b", format: "raw", isDevice: true } as const;
+  const back = nameImages(layered, new Map([["vdb", original]]));
+  assert.equal(back, xml);
+});
+
+test("domain XML: a volume may be a block device", () => {
+  const volume = { pool: "vg", volume: "lv" };
+  const xml = domainOf(`<disk type='volume' device='disk'><driver type='raw'/>
+    <source pool='vg' volume='lv'/><target dev='vdb'/></disk>`);
+  const volumes = new Map([[volumeKey(volume), { path: "/dev/vg/lv", isDevice: true }]]);
+  const [read] = parseDomain(xml, volumes).disks;
+  assert.deepEqual([read?.path, read?.isDevice, read?.volume], ["/dev/vg/lv", true, volume]);
+  const layered = nameImages(xml, new Map([["vdb", { path: "/pool/l", format: "qcow2" }]]));
+  const original = { path: "/dev/vg/lv", format: "raw", volume, isDevice: true } as const;
+  const back = nameImages(layered, new Map([["vdb", original]]));
   assert.deepEqual(parseDomain(back, volumes), parseDomain(xml, volumes));
 });

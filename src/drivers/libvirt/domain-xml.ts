@@ -24,6 +24,8 @@ export interface DomainDisk {
   readonly chain: readonly string[];
   /** Where the XML names it as a volume of a pool. */
   readonly volume?: VolumeName;
+  /** Whether it is a block device. */
+  readonly isDevice: boolean;
 }
 
 /** A volume of a pool, as disks name it. */
@@ -32,13 +34,21 @@ export interface VolumeName {
   readonly volume: string;
 }
 
-/** Files of volumes, by {@link volumeKey}; one that has none is absent. */
-export type VolumePaths = ReadonlyMap<string, string>;
+/** Where a volume lies. */
+export interface VolumeImage {
+  readonly path: string;
+  readonly isDevice: boolean;
+}
+
+/** Volumes by {@link volumeKey}; one that is neither file nor device, or of a stopped pool, is absent. */
+export type VolumeImages = ReadonlyMap<string, VolumeImage>;
 
 /** What a disk is to open. */
 export interface NamedImage extends Pick<DiskLayer, "path" | "format"> {
   /** The same image, named so. */
   readonly volume?: VolumeName;
+  /** Whether it is a block device. Default: no. */
+  readonly isDevice?: boolean;
 }
 
 /** A disk that layers cannot be put on, and why. */
@@ -64,7 +74,7 @@ export interface Domain {
 }
 
 const agentChannel = "org.qemu.guest_agent.0";
-const noVolumes: VolumePaths = new Map();
+const noVolumes: VolumeImages = new Map();
 
 /** A volume as a key; names of pools hold no slash. */
 export function volumeKey({ pool, volume }: VolumeName): string {
@@ -79,7 +89,7 @@ export function listVolumes(xml: string): readonly VolumeName[] {
 }
 
 /** Reads the XML of a domain. Errors: ConfigInvalid. */
-export function parseDomain(xml: string, volumes: VolumePaths = noVolumes): Domain {
+export function parseDomain(xml: string, volumes: VolumeImages = noVolumes): Domain {
   const root = parseXml(xml);
   const devices = childOf(root, "devices");
   const disks: DomainDisk[] = [];
@@ -134,7 +144,7 @@ export function withoutOtherDisks(xml: string, names: ReadonlySet<string>): stri
 }
 
 /** Paths of all images that the XML names, whatever the disks are. */
-export function readImagePaths(xml: string, volumes: VolumePaths = noVolumes): readonly string[] {
+export function readImagePaths(xml: string, volumes: VolumeImages = noVolumes): readonly string[] {
   return disksOf(parseXml(xml)).flatMap((disk) => chainOf(disk, volumes));
 }
 
@@ -151,10 +161,8 @@ export function nameImages(xml: string, images: ReadonlyMap<string, NamedImage>)
 function planImage(xml: string, element: XmlElement, image: NamedImage): readonly XmlEdit[] {
   const edits: XmlEdit[] = [];
   const source = present(childOf(element, "source"), "a disk that has layers has a source");
-  const { volume } = image;
-  const type = volume === undefined ? "file" : "volume";
+  const { type, named } = planSource(image);
   if (attributeOf(element, "type") !== type) edits.push(setAttributes(xml, element, { type }));
-  const named = volume ?? { file: image.path };
   edits.push(setAttributes(xml, source, { ...noSource, ...named }));
   const driver = childOf(element, "driver");
   if (driver === undefined) {
@@ -169,8 +177,21 @@ function planImage(xml: string, element: XmlElement, image: NamedImage): readonl
   return edits;
 }
 
+function planSource(image: NamedImage): { readonly type: string; readonly named: Attributes } {
+  const { path, volume } = image;
+  if (volume !== undefined) return { type: "volume", named: { ...volume } };
+  return image.isDevice === true
+    ? { type: "block", named: { dev: path } }
+    : { type: "file", named: { file: path } };
+}
+
 /** Attributes by which a source names an image, none set. */
-const noSource: Attributes = { file: undefined, pool: undefined, volume: undefined };
+const noSource: Attributes = {
+  file: undefined,
+  dev: undefined,
+  pool: undefined,
+  volume: undefined,
+};
 
 /** What attributes are to be; `undefined` takes one away. */
 type Attributes = Readonly<Record<string, string | undefined>>;
@@ -232,43 +253,63 @@ function targetOf(disk: XmlElement): string {
 function isSkipped(disk: XmlElement): boolean {
   const device = attributeOf(disk, "device") ?? "disk";
   const isShown = (name: string): boolean => childOf(disk, name) !== undefined;
-  return device !== "disk" || ["readonly", "shareable", "transient"].some(isShown);
+  const isRemovable = device !== "disk" && device !== "lun";
+  return isRemovable || ["readonly", "shareable", "transient"].some(isShown);
 }
 
-function readDisk(disk: XmlElement, name: string, volumes: VolumePaths): DomainDisk | RefusedDisk {
+function readDisk(disk: XmlElement, name: string, volumes: VolumeImages): DomainDisk | RefusedDisk {
+  const image = readImage(disk, volumes);
+  if (typeof image === "string") return { name, reason: image };
+  const { isDevice } = image;
+  const format = attributeOf(childOf(disk, "driver"), "type") ?? "raw";
+  const reason = whyNoLayers(disk, { format, isDevice });
+  if (reason !== undefined || (format !== "raw" && format !== "qcow2")) {
+    return { name, reason: reason ?? `its format "${format}" cannot have layers` };
+  }
+  return { name, format, chain: chainOf(disk, volumes), ...image };
+}
+
+/** What the domain opens, or why that is nothing to put layers on. */
+function readImage(
+  disk: XmlElement,
+  volumes: VolumeImages,
+): Pick<DomainDisk, "path" | "isDevice" | "volume"> | string {
   const type = attributeOf(disk, "type") ?? "";
-  const driver = childOf(disk, "driver");
-  const source = childOf(disk, "source");
-  const volume = volumeOf(source);
-  const format = attributeOf(driver, "type") ?? "raw";
-  const chain = chainOf(disk, volumes);
-  const [path] = chain;
-  if (volume !== undefined && path === undefined) {
-    const { pool } = volume;
-    return {
-      name,
-      reason: `volume "${volume.volume}" of pool "${pool}" is no image file of a started pool`,
-    };
+  const volume = volumeOf(childOf(disk, "source"));
+  if (volume !== undefined) {
+    const image = volumes.get(volumeKey(volume));
+    if (image !== undefined) return { ...image, volume };
+    const what = `volume "${volume.volume}" of pool "${volume.pool}"`;
+    return `${what} is no file or device of a started pool`;
   }
-  const isFile = type === "file" || volume !== undefined;
-  if (!isFile || path === undefined || path.startsWith("/dev/")) {
-    return { name, reason: `it is of type "${type}" and no image file` };
+  const [path] = chainOf(disk, volumes);
+  const isDevice = type === "block";
+  if (path === undefined || (!isDevice && type !== "file")) {
+    return `it is of type "${type}", neither an image file nor a block device`;
   }
-  if (format !== "raw" && format !== "qcow2") {
-    return { name, reason: `its format "${format}" cannot have layers` };
+  if (isDevice || !path.startsWith("/dev/")) return { path, isDevice };
+  return `"${path}" is named as a file; its XML must say type="block" and dev=`;
+}
+
+function whyNoLayers(
+  disk: XmlElement,
+  image: { readonly format: string; readonly isDevice: boolean },
+): string | undefined {
+  const { format, isDevice } = image;
+  if (attributeOf(disk, "device") === "lun") {
+    return 'it is passed through to the guest as a LUN (device="lun")';
   }
-  if (childOf(source, "encryption") !== undefined) {
-    return { name, reason: "it is encrypted, and layers of it would not be" };
+  if (isDevice && format !== "raw") {
+    return `it is a block device of format "${format}"; only raw ones have layers`;
   }
-  if (attributeOf(driver, "cache") === "unsafe") {
-    return {
-      name,
-      reason:
-        'its cache mode "unsafe" never makes a write durable, so that no recovery point would be ' +
-        'true; set another in its XML, for example cache="none", and start the VM again',
-    };
+  if (childOf(childOf(disk, "source"), "encryption") !== undefined) {
+    return "it is encrypted, and layers of it would not be";
   }
-  return { name, path, format, chain, ...(volume === undefined ? {} : { volume }) };
+  if (attributeOf(childOf(disk, "driver"), "cache") !== "unsafe") return undefined;
+  return (
+    'its cache mode "unsafe" never makes a write durable, so that no recovery point would be ' +
+    'true; set another in its XML, for example cache="none", and start the VM again'
+  );
 }
 
 function volumeOf(source: XmlElement | undefined): VolumeName | undefined {
@@ -284,7 +325,7 @@ function imagesOf(disk: XmlElement): readonly XmlElement[] {
 }
 
 /** Files of a disk from the top down, as far as the XML names them. */
-function chainOf(disk: XmlElement, volumes: VolumePaths): readonly string[] {
+function chainOf(disk: XmlElement, volumes: VolumeImages): readonly string[] {
   const chain: string[] = [];
   for (const image of imagesOf(disk)) {
     const source = childOf(image, "source");
@@ -292,7 +333,7 @@ function chainOf(disk: XmlElement, volumes: VolumePaths): readonly string[] {
     const path =
       attributeOf(source, "file") ??
       attributeOf(source, "dev") ??
-      (volume === undefined ? undefined : volumes.get(volumeKey(volume)));
+      (volume === undefined ? undefined : volumes.get(volumeKey(volume))?.path);
     if (path === undefined) break;
     chain.push(path);
   }

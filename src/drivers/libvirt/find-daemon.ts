@@ -5,7 +5,7 @@
 import { readdir, stat } from "node:fs/promises";
 
 import { readProcessIdentity, type ProcessIdentity } from "#drivers/process/process-identity.ts";
-import { orUnseen, readOrUnseen } from "./proc-files.ts";
+import { orUnseen, readOrUnseen } from "#drivers/process/proc-files.ts";
 
 /** As the kernel names them: libvirt in one, and its daemon for QEMU alone. */
 const daemonNames: readonly string[] = ["libvirtd", "virtqemud"];

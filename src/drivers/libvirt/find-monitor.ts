@@ -3,15 +3,16 @@
  * lives. libvirt tells nobody, and may keep its sockets where only it and QEMU see them, so QEMU's
  * process is asked: by what it was started with, what it has open and on what it listens.
  */
+import type { BigIntStats } from "node:fs";
 import { access, constants, readdir, stat } from "node:fs/promises";
 
-import { orUnseen, readOrUnseen } from "./proc-files.ts";
+import { orUnseen, readOrUnseen } from "#drivers/process/proc-files.ts";
 
 const monitorSuffix = "/monitor.sock";
 /** Of /proc/net/unix: the socket listens. */
 const listeningFlag = 0x10000;
 
-/** What a process has open: sockets by inode, files by device and inode. */
+/** What a process has open: sockets by inode, files by {@link toKey}. */
 interface OpenFiles {
   readonly sockets: ReadonlySet<bigint>;
   readonly files: ReadonlySet<string>;
@@ -65,12 +66,14 @@ async function readOpenFiles(folder: string): Promise<OpenFiles> {
   for (const name of await orUnseen(readdir(folder), [])) {
     const open = await orUnseen(stat(`${folder}/${name}`, { bigint: true }), undefined);
     if (open?.isSocket() === true) sockets.add(open.ino);
-    if (open?.isFile() === true) files.add(toKey(open));
+    if (open?.isFile() === true || open?.isBlockDevice() === true) files.add(toKey(open));
   }
   return { sockets, files };
 }
 
-function toKey(file: { readonly dev: bigint; readonly ino: bigint }): string {
+/** A file by its device and inode; a device by its number, since a QEMU may have nodes of its own. */
+function toKey(file: BigIntStats): string {
+  if (file.isBlockDevice()) return `device ${String(file.rdev)}`;
   return `${String(file.dev)}:${String(file.ino)}`;
 }
 

@@ -30,6 +30,11 @@ export interface LibvirtHypervisorOptions {
   readonly stateDirectory: string;
   /** Where libvirt keeps the XML of its domains; by default where its packages have it. */
   readonly configDirectory?: string;
+  /**
+   * Name of a started pool of type dir, fs or netfs, where layers of block devices are made. Needed
+   * for the first snapshot of a disk; its record keeps the place. A disk without one is refused.
+   */
+  readonly layerPool?: string;
   readonly clock?: Clock;
   /** Told after each durable step of an operation, before the next begins. */
   readonly onStep?: (step: VmStep) => Promise<void>;
@@ -69,6 +74,7 @@ class Domains extends LayerOperations<LibvirtVm, RunningMachine> implements Libv
       configDirectory: options.configDirectory ?? planConfigDirectory(options.uri),
       clock: options.clock ?? systemClock,
       onStep: options.onStep ?? (() => Promise.resolve()),
+      ...(options.layerPool === undefined ? {} : { layerPool: options.layerPool }),
     };
     super({
       findVm: (vmId, signal) => findLibvirtVm(host, vmId, signal),

@@ -5,18 +5,19 @@ import { present } from "#base/assert.ts";
 import type { Clock } from "#base/clock.ts";
 import { isKluisError } from "#base/kluis-error.ts";
 import { syncDirectory, syncFile } from "#drivers/layers/durable-file.ts";
-import type { LayeredVm, OriginalDisk } from "#drivers/layers/layered-vm.ts";
+import type { LayeredVm } from "#drivers/layers/layered-vm.ts";
 import { ensureVmDirectory, planVmDirectory } from "#drivers/layers/vm-directory.ts";
 import { readStoredRecord } from "#drivers/layers/vm-record-file.ts";
-import { activeLayer, findDisk, originalLayer, type VmRecord } from "#drivers/layers/vm-record.ts";
+import { activeLayer, isOnDevice, type VmRecord } from "#drivers/layers/vm-record.ts";
 import { assertCommitPossible } from "./assert-commit-possible.ts";
 import {
   nameImages,
   parseDomain,
   readImagePaths,
   type Domain,
-  type DomainDisk,
+  type RefusedDisk,
 } from "./domain-xml.ts";
+import { placeLayers } from "./place-layers.ts";
 import { readDomain, resolveVolumes } from "./read-domain.ts";
 import { isVirshRefusal, VIRSH_XML, type Virsh } from "./virsh.ts";
 
@@ -41,6 +42,8 @@ export interface LibvirtHost {
   readonly configDirectory: string;
   readonly clock: Clock;
   readonly onStep: LayeredVm["onStep"];
+  /** Pool for the layers of block devices whose record names no place yet. */
+  readonly layerPool?: string;
 }
 
 /** Finds a domain by its UUID or name. Errors: VmNotFound, QmpFailed, ConfigInvalid. */
@@ -52,11 +55,12 @@ export async function findLibvirtVm(
   const { virsh, clock, onStep } = host;
   const xml = await virsh.ask(["dumpxml", "--inactive", `--domain=${vmId}`], { signal });
   const parsed = parseDomain(xml, await resolveVolumes(virsh, xml));
-  const domain = { ...parsed, uuid: present(parsed.uuid, "libvirt gives every domain a UUID") };
-  const directory = planVmDirectory(host.stateDirectory, domain.uuid);
+  const found = { ...parsed, uuid: present(parsed.uuid, "libvirt gives every domain a UUID") };
+  const directory = planVmDirectory(host.stateDirectory, found.uuid);
   await ensureVmDirectory(directory);
   const stored = await readStoredRecord(directory);
-  const disks = domain.disks.map((disk) => toOriginal(disk, stored));
+  const { disks, refused } = await placeLayers(found, { virsh, layerPool: host.layerPool, stored });
+  const domain = withRefused(found, refused);
   return {
     host,
     virsh,
@@ -106,16 +110,13 @@ async function readConfigured(virsh: Virsh, uuid: string): Promise<ReadonlySet<s
   return named;
 }
 
-/** The image below all layers: the XML names the newest. */
-function toOriginal(disk: DomainDisk, stored: VmRecord | undefined): OriginalDisk {
-  const { name, path, format, volume } = disk;
-  const known = stored === undefined ? undefined : findDisk(stored, name);
-  if (known === undefined || !known.layers.some((layer) => layer.path === path)) {
-    return { name, path, format, ...(volume === undefined ? {} : { volume }) };
-  }
-  const { describedPath, volume: original } = known;
-  const image = { name, path: describedPath, format: originalLayer(known).format };
-  return original === undefined ? image : { ...image, volume: original };
+function withRefused(domain: DefinedDomain, refused: readonly RefusedDisk[]): DefinedDomain {
+  const names = new Set(refused.map((disk) => disk.name));
+  return {
+    ...domain,
+    disks: domain.disks.filter((disk) => !names.has(disk.name)),
+    refused: [...domain.refused, ...refused],
+  };
 }
 
 /** Defines the persistent XML, and the one inside a saved state, onto the active layers. */
@@ -129,7 +130,12 @@ async function nameLayers(
     record.disks.map((disk) => {
       const { number, path, format } = activeLayer(disk);
       const { describedPath, volume } = disk;
-      const original = { path: describedPath, format, ...(volume === undefined ? {} : { volume }) };
+      const original = {
+        path: describedPath,
+        format,
+        isDevice: isOnDevice(disk),
+        ...(volume === undefined ? {} : { volume }),
+      };
       return [disk.name, number === 0 ? original : { path, format }];
     }),
   );

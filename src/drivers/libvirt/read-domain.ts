@@ -5,20 +5,21 @@ import {
   parseDomain,
   volumeKey,
   type Domain,
-  type VolumePaths,
+  type VolumeImage,
+  type VolumeImages,
 } from "./domain-xml.ts";
 import { isVirshRefusal, type Virsh } from "./virsh.ts";
 
-/** Files of the volumes that the XML names; of those that are no files of a started pool none. */
-export async function resolveVolumes(virsh: Virsh, xml: string): Promise<VolumePaths> {
-  const paths = new Map<string, string>();
+/** Where the volumes lie that the XML names; those of a stopped pool are left out. */
+export async function resolveVolumes(virsh: Virsh, xml: string): Promise<VolumeImages> {
+  const images = new Map<string, VolumeImage>();
   for (const name of listVolumes(xml)) {
     const key = volumeKey(name);
-    if (paths.has(key)) continue;
-    const path = await findVolumeFile(virsh, name);
-    if (path !== undefined) paths.set(key, path);
+    if (images.has(key)) continue;
+    const image = await findVolumeImage(virsh, name);
+    if (image !== undefined) images.set(key, image);
   }
-  return paths;
+  return images;
 }
 
 /** Runs a command that prints the XML of a domain, and reads it. Errors: VmNotFound, QmpFailed. */
@@ -27,15 +28,17 @@ export async function readDomain(virsh: Virsh, args: readonly string[]): Promise
   return parseDomain(xml, await resolveVolumes(virsh, xml));
 }
 
-async function findVolumeFile(
+async function findVolumeImage(
   virsh: Virsh,
   name: { readonly pool: string; readonly volume: string },
-): Promise<string | undefined> {
+): Promise<VolumeImage | undefined> {
   try {
     const args = ["vol-dumpxml", `--pool=${name.pool}`, `--vol=${name.volume}`];
     const root = parseXml(await virsh.ask(args));
-    if (attributeOf(root, "type") !== "file") return undefined;
-    return childOf(childOf(root, "target"), "path")?.text;
+    const type = attributeOf(root, "type");
+    const path = childOf(childOf(root, "target"), "path")?.text;
+    if (path === undefined || (type !== "file" && type !== "block")) return undefined;
+    return { path, isDevice: type === "block" };
   } catch (error) {
     // The pool is not started, or the volume is gone: then libvirt cannot start the VM either.
     if (!isVirshRefusal(error)) throw error;

@@ -14,6 +14,7 @@ import type {
 import { readVirtualSize } from "#drivers/layers/overlay.ts";
 import {
   activeLayer,
+  isOnDevice,
   originalLayer,
   type DiskRecord,
   type VmRecord,
@@ -86,7 +87,12 @@ class VirshSession implements MachineSession {
       shown.get(name)?.[0] !== chains.get(name)?.[0];
     this.#lostDisk = disks.find(isLost)?.name;
     const used = new Map<string, UsedChain>();
-    for (const disk of disks) used.set(disk.name, await toUsedChain(disk, chains.get(disk.name)));
+    for (const disk of disks) {
+      const chain = await toUsedChain(disk, chains.get(disk.name));
+      const isBare = isOnDevice(disk) && chain.numbers.at(-1) === 0;
+      const sizeBytes = isBare ? await this.#readGuestSize(disk.name) : chain.sizeBytes;
+      used.set(disk.name, { ...chain, sizeBytes });
+    }
     return used;
   }
 
@@ -160,6 +166,17 @@ class VirshSession implements MachineSession {
     const layers = disks.flatMap((disk) => disk.layers).filter((each) => each.number === number);
     const paths = new Set(layers.map((layer) => layer.path));
     await closeOrphanNodes(this.#virsh, this.#uuid, paths);
+  }
+
+  /** As QEMU has it: a device that was made larger meanwhile has another size by itself. */
+  async #readGuestSize(diskName: string): Promise<number> {
+    const info = await this.#virsh.ask(["domblkinfo", this.#uuid, diskName]);
+    const sizeBytes = Number(/^Capacity:\s+(\d+)$/m.exec(info)?.[1]);
+    if (Number.isSafeInteger(sizeBytes) && sizeBytes > 0) return sizeBytes;
+    throw new KluisError(
+      "QmpFailed",
+      `Cannot tell the size of disk "${diskName}" of the running VM`,
+    );
   }
 
   /** Files of each disk from the top down, as libvirt knows them. */

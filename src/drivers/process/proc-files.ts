@@ -1,4 +1,4 @@
-/** Reading below /proc, where processes end at any time; internal to this folder. */
+/** Reading below /proc, where processes end at any time. */
 import { readFile } from "node:fs/promises";
 
 /** What a reading gives; `unseen` where the process has ended meanwhile, or is not ours to look at. */
