@@ -4,6 +4,7 @@
  */
 import { chmod, cp, mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { present } from "#base/assert.ts";
 import { planVirshAgent } from "#drivers/guest/virsh-agent-channel.ts";
 import { VIRSH_XML } from "#drivers/libvirt/virsh.ts";
 import type { DescribedDisk } from "#drivers/qemu/description.ts";
@@ -17,6 +18,7 @@ import type { GuestExec } from "./guest-exec.ts";
 import { runInGuest } from "./guest.ts";
 import { describeGuest } from "./guest-kind.ts";
 import { writeTestDisk, type DiskKind } from "./lab-vm.ts";
+import { openLoopDevice, type LoopDevice } from "./loop-device.ts";
 import { openLibvirtHost, type LibvirtHostOptions, type LibvirtLab } from "./libvirt-host.ts";
 import { diskNames, rawDisks, warmCaches, writeDisks } from "./template.ts";
 import { readTool } from "./tools.ts";
@@ -38,10 +40,18 @@ interface LibvirtTemplate {
   readonly disks: readonly DescribedDisk[];
 }
 
+/** How a disk of a domain is made: as that of any lab VM, or as a block device over a full raw copy. */
+export type LibvirtDiskKind = DiskKind | "device";
+
+/** A disk of a domain. */
+interface LabDisk extends DescribedDisk {
+  readonly device?: LoopDevice;
+}
+
 /** What a test asks of its domain. */
 export interface LibvirtVmOptions {
   /** How its disks hang together with the template, by name; `overlay` where none is named. */
-  readonly disks?: Readonly<Record<string, DiskKind>>;
+  readonly disks?: Readonly<Record<string, LibvirtDiskKind>>;
   /** `warm`: the first start loads the saved state (default). `cold`: every start boots. */
   readonly start?: "warm" | "cold";
   /** Changes the XML before it is defined. */
@@ -58,6 +68,8 @@ export interface LibvirtVm extends AsyncDisposable {
   /** By an agent of the tests' own, which libvirt does not know. */
   readonly exec: GuestExec;
   diskPath(name: string): string;
+  /** The device that a disk is; it has one where the test asked for that. */
+  device(name: string): LoopDevice;
   /** Kills QEMU and waits for its end; works without libvirtd. */
   cutPower(): Promise<void>;
 }
@@ -97,11 +109,13 @@ export class LibvirtVms implements AsyncDisposable {
     this.#count += 1;
     const directory = join(host.root, disksFolder, String(this.#count));
     await mkdir(directory, { recursive: true, mode: 0o755 });
-    const disks = await Promise.all(
-      template.disks.map((base) =>
-        writeTestDisk(base, options.disks?.[base.name] ?? "overlay", directory),
-      ),
-    );
+    await using owned = new AsyncDisposableStack();
+    const disks: LabDisk[] = [];
+    for (const base of template.disks) {
+      disks.push(
+        await writeDisk(base, options.disks?.[base.name] ?? "overlay", { directory, owned }),
+      );
+    }
     const planned = planDomainXml({ image: template.image, directory, disks });
     const xml = options.planXml?.(planned, directory) ?? planned;
     await host.virsh.run(["define", VIRSH_XML], { xml });
@@ -110,6 +124,7 @@ export class LibvirtVms implements AsyncDisposable {
       await cp(join(template.directory, stateFile), state);
       await host.virsh.run(["save-image-define", state, VIRSH_XML], { xml });
     }
+    const devices = owned.move();
     return {
       host,
       uuid: labDomain.uuid,
@@ -118,7 +133,10 @@ export class LibvirtVms implements AsyncDisposable {
       exec: createAgentExec(join(directory, execSocket)),
       cutPower: () => killQemu(host),
       diskPath: (name) => disks.find((disk) => disk.name === name)?.path ?? "",
+      device: (name) =>
+        present(disks.find((disk) => disk.name === name)?.device, `disk ${name} is a device`),
       [Symbol.asyncDispose]: async () => {
+        await using _ = devices;
         await removeDomain(host);
         await rm(directory, { recursive: true, force: true });
       },
@@ -128,6 +146,18 @@ export class LibvirtVms implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.host[Symbol.asyncDispose]();
   }
+}
+
+async function writeDisk(
+  base: DescribedDisk,
+  kind: LibvirtDiskKind,
+  place: { readonly directory: string; readonly owned: AsyncDisposableStack },
+): Promise<LabDisk> {
+  const { directory, owned } = place;
+  if (kind !== "device") return writeTestDisk(base, kind, directory);
+  const disk = await writeTestDisk(base, "raw", directory);
+  const device = owned.use(await openLoopDevice(disk.path, join(directory, `${base.name}.device`)));
+  return { ...disk, path: device.path, device };
 }
 
 async function killQemu(host: LibvirtLab): Promise<void> {
@@ -205,7 +235,7 @@ interface DomainPlan {
   readonly image: string;
   /** Where its sockets are. */
   readonly directory: string;
-  readonly disks: readonly DescribedDisk[];
+  readonly disks: readonly LabDisk[];
 }
 
 /** The machine of every domain of the lab; a saved state fits it with any images. */
@@ -244,11 +274,12 @@ ${channels.join("\n")}
 `;
 }
 
-function planDiskXml(disk: DescribedDisk): string {
+function planDiskXml(disk: LabDisk): string {
+  const [type, source] = disk.device === undefined ? ["file", "file"] : ["block", "dev"];
   return (
-    "<disk type='file' device='disk'>" +
+    `<disk type='${type}' device='disk'>` +
     `<driver name='qemu' type='${disk.format}' discard='unmap' detect_zeroes='unmap'/>` +
-    `<source file=${quoteXml(disk.path)}/><target dev='${disk.name}' bus='virtio'/>` +
+    `<source ${source}=${quoteXml(disk.path)}/><target dev='${disk.name}' bus='virtio'/>` +
     `<serial>${disk.name}</serial></disk>`
   );
 }

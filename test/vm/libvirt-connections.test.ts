@@ -40,7 +40,7 @@ for (const uri of [
 ]) {
   const isTcp = uri.startsWith("qemu+tcp");
   testHypervisor(`libvirt driver by ${isTcp ? "qemu+tcp" : "qemu+unix"}`, {
-    open: () => openLibvirtFixture(vms, uri),
+    open: () => openLibvirtFixture(vms, { uri }),
     rounds: 2,
     writtenZeros: "data",
     ...(isLong ? {} : { part: isTcp ? /detaches a running/ : /freezes the guest/ }),

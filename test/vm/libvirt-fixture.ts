@@ -1,6 +1,6 @@
 /** The hypervisor suite's VM as a domain of the lab. */
 import { execFileSync } from "node:child_process";
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import {
@@ -14,21 +14,44 @@ import type { LibvirtVm, LibvirtVms } from "../../lab/libvirt-vm.ts";
 /** Sizes of the data disks that the suite writes to; small, because the guest hashes them. */
 export const libvirtDevicesMiB: readonly [number, number] = [2, 2];
 
-/** Makes a domain, stopped. `uri` is another way to the same libvirt. */
+/** What a fixture is made of. */
+export interface LibvirtFixtureOptions {
+  /** Another way to the same libvirt. */
+  readonly uri?: string;
+  /** What the first data disk is; default `raw`. The layers of a device lie in a pool of the test. */
+  readonly vdb?: "raw" | "device";
+}
+
+/** The suite's VM, and what it is. */
+export interface LibvirtFixture extends HypervisorFixture {
+  readonly hypervisor: LibvirtHypervisor;
+  readonly vm: LibvirtVm;
+  /** Where the layers of a device lie. */
+  readonly pool: LayerPool | undefined;
+}
+
+/** Makes a domain, stopped. */
 export async function openLibvirtFixture(
   vms: LibvirtVms,
-  uri: string = vms.host.uri,
-): Promise<HypervisorFixture> {
-  const vm = await vms.create({ disks: { vdb: "raw" } });
+  options: LibvirtFixtureOptions = {},
+): Promise<LibvirtFixture> {
+  const { uri = vms.host.uri, vdb = "raw" } = options;
+  await using owned = new AsyncDisposableStack();
+  const vm = owned.use(await vms.create({ disks: { vdb } }));
+  const pool = vdb === "device" ? owned.use(await createLayerPool(vm)) : undefined;
   const reopen = (): Promise<LibvirtHypervisor> =>
     openLibvirtHypervisor({
       uri,
       stateDirectory: join(vm.directory, "state"),
       configDirectory: vm.host.configDirectory,
+      ...(pool === undefined ? {} : { layerPool: pool.name }),
     });
   const hypervisor = await reopen();
   let isMounted = true;
+  const ending = owned.move();
   return {
+    vm,
+    pool,
     hypervisor,
     vmId: vm.uuid,
     devices: [deviceOf("vdb", 0), deviceOf("vdc", 1)],
@@ -52,7 +75,30 @@ export async function openLibvirtFixture(
       execFileSync("qemu-img", ["convert", "-f", format, "-O", "raw", path, raw]);
       return readFile(raw);
     },
-    [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: () => ending.disposeAsync(),
+  };
+}
+
+/** A pool of files for layers; disposing stops it and leaves the files to the test's folder. */
+export interface LayerPool extends AsyncDisposable {
+  readonly name: string;
+  readonly directory: string;
+}
+
+/** Starts a pool below the folder of a test. */
+export async function createLayerPool(
+  { host, directory }: LibvirtVm,
+  name = "kluis-layers",
+): Promise<LayerPool> {
+  const target = join(directory, name);
+  await mkdir(target);
+  await host.virsh.run(["pool-create-as", name, "dir", "--target", target]);
+  return {
+    name,
+    directory: target,
+    [Symbol.asyncDispose]: async () => {
+      await host.virsh.run(["pool-destroy", name]);
+    },
   };
 }
 
