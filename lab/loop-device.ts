@@ -23,7 +23,7 @@ export async function openLoopDevice(file: string, path: string): Promise<LoopDe
   let keeper = await attach(file, path);
   const detach = async (): Promise<void> => {
     await keeper.close();
-    await rm(path);
+    await rm(path, { force: true });
   };
   return {
     path,
