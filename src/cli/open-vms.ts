@@ -29,7 +29,7 @@ export async function openVmsOf(input: CommandInput, environment: CliEnvironment
       "Cannot find VMs: --connect goes with neither --vm nor --vms",
     );
   }
-  const layerPool = input.text("layer-pool");
+  const layerPool = input.text("layerPool");
   if (layerPool !== undefined && connect === undefined) {
     throw new KluisError(
       "ArgumentInvalid",

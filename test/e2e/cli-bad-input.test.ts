@@ -56,6 +56,7 @@ test("cli errors: command lines that cannot be read", async () => {
     [["image", "list", "--store", "v", "--output", "xml"], /'--output <form>'.*table, json/],
     [["image", "list", "--store", "", "--key-file", "k"], /cannot read|--store|no such file/i],
     [["vm", "list"], /neither --vm, --vms nor --connect/],
+    [["vm", "list", "--vm", "v.json", "--layer-pool", "p"], /--layer-pool without --connect/],
   ];
   for (const [words, reason] of cases) {
     assertFailure(await world.run(words), "ArgumentInvalid", reason);

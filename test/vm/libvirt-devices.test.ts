@@ -6,12 +6,14 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdir, open, readdir, truncate } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdir, open, readdir, readFile, realpath, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { after, test } from "node:test";
 
 import type { ErrorCode } from "#base/error-codes.ts";
 import { isKluisError } from "#base/kluis-error.ts";
+import type { BackupOutput } from "#contract/cli-output.ts";
 import { systemClock } from "#base/clock.ts";
 import { imageAccess } from "#drivers/disk/image-access.ts";
 import { createDomainConfigurations } from "#drivers/libvirt/domain-configurations.ts";
@@ -26,8 +28,11 @@ import { fromSnapshotDisks } from "#protect/restore.ts";
 import { restoreVm } from "#protect/restore-vm.ts";
 import { fromSnapshot } from "#protect/vm-points.ts";
 import { diskOf, hashDevices, hashReader } from "#testing/suites/hypervisor-fixture.ts";
+import { createTempFolder } from "#testing/temp-folder.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import { LibvirtVms, type LibvirtVm } from "../../lab/libvirt-vm.ts";
+import { assertFailure, createWorld } from "../e2e/cli.ts";
+import { openLoopDevice } from "../../lab/loop-device.ts";
 import { ChildRun } from "./child-run.ts";
 import { createLayerPool, libvirtDevicesMiB, openLibvirtFixture } from "./libvirt-fixture.ts";
 
@@ -297,10 +302,11 @@ test("libvirt devices: a Kluis that was killed leaves nothing that the next one 
     await kluis.detach(uuid);
     assert.deepEqual(await readdir(pool.directory), []);
     assert.deepEqual(toLines(await readXml(vm)), toLines(xml));
-    await stop(vm);
-    await vm.host.virsh.run(["start", uuid]);
     assert.equal(await readNote(vm), String(round));
   }
+  await stop(vm);
+  await vm.host.virsh.run(["start", uuid]);
+  assert.equal(await readNote(vm), String(round));
 });
 
 test("libvirt devices: a point is restored to files, beside the VM whose disk is a device", async () => {
@@ -352,3 +358,96 @@ test("libvirt devices: a point is restored to files, beside the VM whose disk is
   });
   assert.equal(note, "kept\n");
 });
+
+test("libvirt devices: the commands refuse, back up, compare what nobody watched, and restore that", async () => {
+  await using fixture = await openLibvirtFixture(vms, { vdb: "device" });
+  await using world = await createWorld();
+  const { vm, vmId, pool } = fixture;
+  const { virsh } = vm.host;
+  const place = ["--connect", vm.host.uri, "--state", join(vm.directory, "commands")];
+  const words = ["vm", "backup", vmId, ...place, ...world.vault];
+  const back = (...more: readonly string[]): Promise<BackupOutput> =>
+    world.json([...words, ...more]);
+  const vdbOf = ({ point }: BackupOutput) => point.disks.find((disk) => disk.name === "vdb");
+  await virsh.run(["start", vmId]);
+  assertFailure(await world.run(words), "SnapshotFailed", /disk "vdb": .*--layer-pool POOL/);
+  assert.equal(vdbOf(await back("--layer-pool", pool?.name ?? ""))?.tracking, "full");
+  await fixture.run("echo two | dd of=/dev/vdb bs=4096 seek=5 conv=notrunc,fsync");
+  assert.equal(vdbOf(await back())?.tracking, "snapshot-difference");
+  await stop(vm);
+  await vm.device("vdb").reattach();
+  await writeBehind(vm.device("vdb").path, unsampledBytes);
+  await virsh.run(["start", vmId]);
+  const [hash] = await hashDevices(fixture);
+  const compared = await back();
+  assert.equal(vdbOf(compared)?.tracking, "checksum");
+  assert.match(vdbOf(compared)?.trackingReason ?? "", /may have been written/);
+  const others = compared.point.disks.filter((disk) => disk.name !== "vdb");
+  assert.ok(others.every((disk) => disk.tracking === "snapshot-difference"));
+  const folder = join(vm.directory, "restored");
+  await mkdir(folder);
+  const target = ["--directory", folder, "--name", "twin", "--target-format", "raw"];
+  await world.ok(["vm", "restore", vmId, ...place, ...world.vault, "--tier", "vault", ...target]);
+  await virsh.run(["undefine", "twin"]);
+  const restored = await readFile(join(folder, "vdb.raw"));
+  assert.equal(createHash("sha256").update(restored).digest("hex"), hash);
+  assert.equal(vdbOf(await back())?.tracking, "snapshot-difference");
+  await world.ok(["vm", "detach", vmId, ...place]);
+});
+
+test("libvirt devices: a volume of a pool of devices has layers, and is a volume again", async () => {
+  await using owned = new AsyncDisposableStack();
+  const folder = owned.use(await createTempFolder());
+  const file = join(folder.path, "whole.raw");
+  await truncate(await createFile(file), 4 * deviceBytes);
+  execFileSync("parted", ["-s", file, "mklabel", "msdos", "mkpart", "primary", "2048s", "6143s"]);
+  const whole = await realpath(owned.use(await openLoopDevice(file, `${file}.device`)).path);
+  execFileSync("addpart", [whole, "1", "2048", "4096"]);
+  owned.defer(() => {
+    execFileSync("delpart", [whole, "1"]);
+  });
+  const volume = `${whole.slice("/dev/".length)}p1`;
+  const source = `<source pool='devices' volume='${volume}'/>`;
+  await using vm = await vms.create({
+    disks: { vdb: "raw" },
+    planXml: (xml, directory) => {
+      execFileSync("dd", [`if=${join(directory, "vdb.raw")}`, `of=/dev/${volume}`, "conv=fsync"], {
+        stdio: "pipe",
+      });
+      return xml.replace(
+        /<disk type='file'([^>]*)>((?:(?!<\/disk>)[^])*)<source file='[^']*vdb.raw'\/>/,
+        (_, rest: string, driver: string) => `<disk type='volume'${rest}>${driver}${source}`,
+      );
+    },
+  });
+  const { host, uuid } = vm;
+  const xml = await readXml(vm);
+  const disk = ["disk", "--source-dev", whole, "--source-format", "dos", "--target", "/dev"];
+  await host.virsh.run(["pool-create-as", "devices", ...disk]);
+  owned.defer(async () => {
+    await host.virsh.run(["pool-destroy", "devices"]);
+  });
+  await using pool = await createLayerPool(vm);
+  const wrong = await openKluis(vm, "devices");
+  const words = /"devices" of --layer-pool: it is of type "disk"/;
+  await rejectsAs(wrong.takeSnapshot(uuid, crash), "SnapshotFailed", words);
+  const kluis = await openKluis(vm, pool.name);
+  const described = (await kluis.get(uuid)).disks.find((each) => each.name === "vdb");
+  assert.deepEqual([described?.path, described?.pool], [`/dev/${volume}`, "devices"]);
+  await kluis.start(uuid);
+  const base = await kluis.takeSnapshot(uuid, crash);
+  await writeNote(vm, "1");
+  const next = await kluis.takeSnapshot(uuid, crash);
+  assert.ok(!(await readXml(vm)).includes("type='volume'"));
+  // Nobody counts what is written to the whole disk.
+  const answer = await diskOf(next, "vdb").changesSince(base.id);
+  assert.ok(!answer.known && /may have been written/.test(answer.reason));
+  await kluis.detach(uuid);
+  assert.deepEqual(toLines(await readXml(vm)), toLines(xml));
+  assert.equal(await readNote(vm), "1");
+});
+
+async function createFile(path: string): Promise<string> {
+  await (await open(path, "wx")).close();
+  return path;
+}
