@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdir, open, readdir, readFile, realpath, truncate } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, realpath, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, test } from "node:test";
 
@@ -399,10 +399,9 @@ test("libvirt devices: a volume of a pool of devices has layers, and is a volume
   await using owned = new AsyncDisposableStack();
   const folder = owned.use(await createTempFolder());
   const file = join(folder.path, "whole.raw");
-  await truncate(await createFile(file), 4 * deviceBytes);
-  execFileSync("parted", ["-s", file, "mklabel", "msdos", "mkpart", "primary", "2048s", "6143s"]);
+  await writeFile(file, planPartitioned(4 * deviceBytes));
   const whole = await realpath(owned.use(await openLoopDevice(file, `${file}.device`)).path);
-  execFileSync("addpart", [whole, "1", "2048", "4096"]);
+  execFileSync("addpart", [whole, "1", "2048", String(deviceBytes / 512)]);
   owned.defer(() => {
     execFileSync("delpart", [whole, "1"]);
   });
@@ -447,7 +446,13 @@ test("libvirt devices: a volume of a pool of devices has layers, and is a volume
   assert.equal(await readNote(vm), "1");
 });
 
-async function createFile(path: string): Promise<string> {
-  await (await open(path, "wx")).close();
-  return path;
+/** A disk with one partition, from 1 MiB on and as large as the lab's device. */
+function planPartitioned(sizeBytes: number): Uint8Array {
+  const disk = Buffer.alloc(sizeBytes);
+  const entry = 446;
+  disk[entry + 4] = 0x83;
+  disk.writeUInt32LE(2048, entry + 8);
+  disk.writeUInt32LE(deviceBytes / 512, entry + 12);
+  disk.writeUInt16LE(0xaa55, 510);
+  return disk;
 }

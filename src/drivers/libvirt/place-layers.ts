@@ -10,7 +10,6 @@ import {
   type DiskRecord,
   type VmRecord,
 } from "#drivers/layers/vm-record.ts";
-import type { DefinedDomain } from "./libvirt-vm.ts";
 import type { DomainDisk, RefusedDisk } from "./domain-xml.ts";
 import { isVirshRefusal, type Virsh } from "./virsh.ts";
 import { attributeOf, childOf, parseXml } from "./xml.ts";
@@ -37,7 +36,7 @@ export interface PlacedDisks {
  * where those of a disk without layers will be. Errors: QmpFailed.
  */
 export async function placeLayers(
-  domain: Pick<DefinedDomain, "uuid" | "disks">,
+  domain: { readonly uuid: string; readonly disks: readonly DomainDisk[] },
   places: LayerPlaces,
 ): Promise<PlacedDisks> {
   const { stored, virsh, layerPool } = places;
