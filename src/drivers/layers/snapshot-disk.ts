@@ -113,8 +113,9 @@ async function holdSnapshot(
   const disk = snapshot?.disks.find((candidate) => candidate.name === at.diskName);
   if (disk === undefined) return undefined;
   let isWatched = true;
-  for (const layer of layersUpTo(record, disk))
+  for (const layer of layersUpTo(record, disk)) {
     isWatched = (await assertFrozen(layer)) && isWatched;
+  }
   return {
     record,
     disk,
@@ -166,7 +167,8 @@ async function readChanges(
   if (before.sizeBytes > disk.sizeBytes) return unknown("the disk has become smaller");
   if (!isWatched || before.watch !== findDisk(record, disk.name)?.watch) {
     return unknown(
-      "the host, or the device below the disk, was away since, and may have been written",
+      "the device below the disk may have been written since: the host was started anew, the device " +
+        "was away, or its writes are not counted",
     );
   }
   let changes: ChangedExtents = [];
