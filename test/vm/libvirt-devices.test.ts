@@ -40,6 +40,10 @@ const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
 const deviceBytes = libvirtDevicesMiB[0] * 1024 * 1024;
 /** No sample of a disk of that size lies here. */
 const unsampledBytes = 1_000_000;
+const isLong = process.env["KLUIS_LONG"] === "1";
+/** What follows each: overlays exist; record and XML name them; the instant is taken. */
+const snapshotSteps = ["created", "switched", "taken"] as const;
+const detachSteps = ["detach-marked", "detach-pending", "detach-recorded"] as const;
 const vms = await LibvirtVms.open(libvirtDevicesMiB);
 after(() => vms[Symbol.asyncDispose]());
 
@@ -286,7 +290,7 @@ test("libvirt devices: a Kluis that was killed leaves nothing that the next one 
     round += 1;
     await writeNote(vm, String(round));
   };
-  for (const step of ["created", "switched", "taken"] as const) {
+  for (const step of isLong ? snapshotSteps : (["created", "taken"] as const)) {
     await killAt("snapshot", step);
     const snapshot = await kluis.takeSnapshot(uuid, crash);
     const next = await kluis.takeSnapshot(uuid, crash);
@@ -296,7 +300,7 @@ test("libvirt devices: a Kluis that was killed leaves nothing that the next one 
     await kluis.releaseSnapshots(uuid, new Set(ids));
     assert.equal(await readNote(vm), String(round));
   }
-  for (const step of ["detach-marked", "detach-pending", "detach-recorded"] as const) {
+  for (const step of isLong ? detachSteps : (["detach-pending"] as const)) {
     await kluis.takeSnapshot(uuid, crash);
     await killAt("detach", step);
     await kluis.detach(uuid);
