@@ -29,3 +29,11 @@ testHypervisor("libvirt driver, unprivileged QEMU", {
   writtenZeros: "data",
   ...(isLong ? {} : { part: /detaches a running VM/ }),
 });
+
+if (isLong) {
+  testHypervisor("libvirt driver, unprivileged QEMU, block device", {
+    open: () => openLibvirtFixture(vms, { vdb: "device" }),
+    rounds: 10,
+    writtenZeros: "data",
+  });
+}
