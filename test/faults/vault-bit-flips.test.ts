@@ -16,6 +16,7 @@ import type { ObjectStore } from "#ports/object-store.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { takesAll } from "#testing/slice.ts";
 import { backUp, type KeptPoint } from "#testing/vault-points.ts";
 import { createKeyFileSecret } from "#vault/key-secret.ts";
 import { BlockReader } from "#vault/reader/block-reader.ts";
@@ -26,7 +27,7 @@ import { verifyVault, type VerifyReport } from "#vault/verify.ts";
 import { WorkerPool } from "#vault/workers/worker-pool.ts";
 
 const isLong = process.env["KLUIS_LONG"] === "1";
-const flipsMin = 2000;
+const flipsMin = takesAll ? 2000 : 800;
 const random = createSeededRandom("bit flips");
 const { secret } = createKeyFileSecret(random);
 

@@ -10,13 +10,14 @@ import { isKluisError } from "#base/kluis-error.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import type { ByteRange, ObjectInfo, ObjectStore, PutOutcome } from "#ports/object-store.ts";
 import { createSeededRandom, type SeededRandom } from "#testing/seeded-random.ts";
+import { takesAll } from "#testing/slice.ts";
 import { addVaultKey, removeVaultKeys, rotateVaultKeys } from "#vault/key-changes.ts";
 import { createKeyFileSecret, createRecoveryKey, type HeldSecret } from "#vault/key-secret.ts";
 import type { VaultKeys } from "#vault/keys/vault-keys.ts";
 import { createVaultFiles, openVaultFiles } from "#vault/vault-files.ts";
 
 const isLong = process.env["KLUIS_LONG"] === "1";
-const schedules = isLong ? 20_000 : 300;
+const schedules = isLong ? 20_000 : takesAll ? 300 : 120;
 const random = createSeededRandom("key races");
 
 /** A call that waits for its turn. */

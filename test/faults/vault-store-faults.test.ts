@@ -13,6 +13,7 @@ import { type Fault, FaultyStore, injectedError } from "#testing/faulty-store.ts
 import { createMemoryReader, MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { isInSlice, takesAll } from "#testing/slice.ts";
 import { watchThreads } from "#testing/thread-watch.ts";
 import { assertPointReads, backUp, type KeptPoint, pointIdOf } from "#testing/vault-points.ts";
 import type { Vault } from "#vault/vault.ts";
@@ -209,6 +210,7 @@ test("vault store faults: each put that fails, or whose answer is lost", async (
   using threads = watchThreads();
   for (const kind of ["error", "lost-answer"] as const) {
     for (let after = 0; after < puts; after++) {
+      if (!isInSlice(2)) continue;
       const stage = await openStage();
       const fault = { kind, error: injectedError() };
       stage.store.inject({ method: "put", name: needed, after, fault });
@@ -312,7 +314,7 @@ test("vault store faults: opening on a store that does not answer", async () => 
 test("vault store faults: an abort at each call of the store", async () => {
   using threads = watchThreads();
   let failed = 0;
-  for (let at = 0; ; at++) {
+  for (let at = 0; ; at += takesAll ? 1 : random.integer(1, 3)) {
     const stage = await openStage();
     const controller = new AbortController();
     const reason = new KluisError("Cancelled", `Cannot go on: cancelled at call ${at}`);
@@ -381,7 +383,7 @@ test("vault store faults: a disk that fails at any read, with the other disks at
   const whole = { running: 0, reads: 0 };
   await backUpScene(vault, { wrap: (reader) => watchReader(reader, whole, () => {}) });
   await vault[Symbol.asyncDispose]();
-  const step = isLong ? 1 : Math.ceil(whole.reads / 12);
+  const step = isLong ? 1 : Math.ceil(whole.reads / (takesAll ? 12 : 6));
   for (let at = 0; at < whole.reads; at += step) {
     const stage = await openStage();
     const watch = { running: 0, reads: 0 };
@@ -416,7 +418,7 @@ test("vault store faults: a thread that dies ends the backup or restore, not the
   const internal = (error: unknown): boolean =>
     isKluisError(error, "Internal") && error.message.includes("thread");
   let killed = 0;
-  for (let at = 0; at < (isLong ? 60 : 8); at++) {
+  for (let at = 0; at < (isLong ? 60 : takesAll ? 8 : 5); at++) {
     const stage = await openStage(2);
     const broken = backUpScene(stage.vault);
     const isEnded = broken.then(

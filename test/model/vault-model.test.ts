@@ -13,13 +13,14 @@ import type { Extent } from "#ports/disk.ts";
 import { createMemoryReader, createMemoryTarget, MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { takesAll } from "#testing/slice.ts";
 import { createMemoryStore } from "#drivers/store/memory-store.ts";
 import { copyToTarget } from "#vault/recovery-point.ts";
 import type { Vault } from "#vault/vault.ts";
 import type { DiskInput } from "#vault/writer/point-writer.ts";
 
 const page = 4096;
-const rounds = process.env["KLUIS_LONG"] === "1" ? 200 : 24;
+const rounds = process.env["KLUIS_LONG"] === "1" ? 200 : takesAll ? 24 : 12;
 
 interface Kept {
   readonly manifest: Manifest;

@@ -25,6 +25,7 @@ import type {
   VmsOutput,
 } from "#contract/cli-output.ts";
 import { createPrng, testSeed } from "#testing/seed.ts";
+import { takesAll } from "#testing/slice.ts";
 import type { GuestExec } from "../../lab/guest-exec.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import { createLabVm, type LabVm } from "../../lab/lab-vm.ts";
@@ -33,7 +34,7 @@ import { configureScripts, readTrace, scriptOf } from "./guest-scripts.ts";
 import { assertFailure, collect, createWorld, type CliWorld } from "../e2e/cli.ts";
 
 const isLong = process.env["KLUIS_LONG"] === "1";
-const rounds = isLong ? 40 : 6;
+const rounds = isLong ? 40 : takesAll ? 6 : 3;
 /** A guest that was frozen is thawed within this, whoever dies. */
 const thawLimitMs = 10_000;
 const agentLimitMs = 120_000;

@@ -21,11 +21,12 @@ import {
 import type { VmStep } from "#drivers/layers/layered-vm.ts";
 import type { SnapshotRequest } from "#ports/hypervisor.ts";
 import { createPrng, testSeed } from "#testing/seed.ts";
+import { takesAll } from "#testing/slice.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import { LibvirtVms, type LibvirtVm } from "../../lab/libvirt-vm.ts";
 
 const isLong = process.env["KLUIS_LONG"] === "1";
-const rounds = isLong ? 60 : 3;
+const rounds = isLong ? 60 : takesAll ? 3 : 2;
 /** A define and a snapshot take less. */
 const delayMsMax = 200;
 const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };

@@ -7,6 +7,7 @@ import { after } from "node:test";
 
 import { testFleecing } from "#testing/suites/fleecing-suite.ts";
 import { testHypervisor } from "#testing/suites/hypervisor-suite.ts";
+import { isInSlice } from "#testing/slice.ts";
 import { LibvirtVms } from "../../lab/libvirt-vm.ts";
 import { openLibvirtFleecing } from "./libvirt-fleecing-fixture.ts";
 import { libvirtDevicesMiB, openLibvirtFixture } from "./libvirt-fixture.ts";
@@ -26,8 +27,11 @@ testHypervisor("libvirt driver, block device", {
       }),
 });
 
-testFleecing("libvirt driver, block device", {
-  open: () => openLibvirtFleecing(vms, { vdb: "device" }),
-  rounds: isLong ? 20 : 2,
-  isBrief: !isLong,
-});
+// The same with image files runs each time.
+if (isInSlice(3)) {
+  testFleecing("libvirt driver, block device", {
+    open: () => openLibvirtFleecing(vms, { vdb: "device" }),
+    rounds: isLong ? 20 : 2,
+    isBrief: !isLong,
+  });
+}

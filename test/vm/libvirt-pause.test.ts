@@ -28,6 +28,7 @@ import {
   checkAcknowledgedRecords,
   startAcknowledgedWriter,
 } from "../../lab/acknowledged-writer.ts";
+import { sliceOf } from "#testing/slice.ts";
 import type { LibvirtLab } from "../../lab/libvirt-host.ts";
 import { LibvirtVms, type LibvirtVm } from "../../lab/libvirt-vm.ts";
 import { ChildRun } from "./child-run.ts";
@@ -147,7 +148,7 @@ function isRefusal(error: unknown): boolean {
   return isKluisError(error, "VmStateWrong") && /stop the VM first/.test(error.message);
 }
 
-for (const step of ["detach-pending", "detach-recorded"] as const) {
+for (const step of sliceOf(["detach-pending", "detach-recorded"] as const, 1)) {
   test(`pause: Kluis and libvirtd die at ${step}, the guest goes on and loses nothing`, async (t) => {
     await using run = await WritingVm.start();
     const { vm, hypervisor } = run;

@@ -169,9 +169,10 @@ const compareBytes = 4 * 1024 * 1024;
 /** The first place where two disks differ; `undefined` where they are equal. */
 export async function findDifference(a: DiskReader, b: DiskReader): Promise<number | undefined> {
   if (a.sizeBytes !== b.sizeBytes) return Math.min(a.sizeBytes, b.sizeBytes);
+  const [all, others] = [Buffer.alloc(compareBytes), Buffer.alloc(compareBytes)];
   for (let at = 0; at < a.sizeBytes; at += compareBytes) {
     const lengthBytes = Math.min(compareBytes, a.sizeBytes - at);
-    const [left, right] = [Buffer.alloc(lengthBytes), Buffer.alloc(lengthBytes)];
+    const [left, right] = [all.subarray(0, lengthBytes), others.subarray(0, lengthBytes)];
     await Promise.all([a.read(at, left), b.read(at, right)]);
     if (left.equals(right)) continue;
     return at + left.findIndex((byte, index) => byte !== right[index]);

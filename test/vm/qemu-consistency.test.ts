@@ -12,6 +12,7 @@ import { systemClock } from "#base/clock.ts";
 import { parseVmRecord } from "#drivers/layers/vm-record.ts";
 import type { SnapshotRequest, VmSnapshot } from "#ports/hypervisor.ts";
 import { releaseBefore } from "#testing/release-before.ts";
+import { takesAll } from "#testing/slice.ts";
 import { exportRawImage, needsJournalReplay, replayExt4Journal } from "../../lab/ext4.ts";
 import { runInGuest } from "../../lab/guest.ts";
 import {
@@ -27,7 +28,7 @@ import { createDrivenVm, type DrivenVm } from "./driven-vm.ts";
 const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
 const freeze: SnapshotRequest = { consistency: "file-system", freezeBudgetMs: 10_000 };
 const application: SnapshotRequest = { consistency: "application", freezeBudgetMs: 10_000 };
-const rounds = process.env["KLUIS_LONG"] === "1" ? 20 : 2;
+const rounds = process.env["KLUIS_LONG"] === "1" ? 20 : takesAll ? 2 : 1;
 const rowsTimeoutMs = 60_000;
 
 interface FrozenDatabase extends DatabaseInImage {

@@ -52,13 +52,14 @@ export function toOutcome(run: TestRun, figure: string): EvidenceOutcome {
   return { figure: `${run.passed} tests passed, ${run.failed} failed; ${figure}`, holds };
 }
 
-/** What the tests may see of the environment: where programs are, and how long to go on. */
+/** What the tests may see of the environment: where programs are, and how long to go on; every case runs. */
 function environment(): Record<string, string> {
   const names = ["PATH", "HOME", "TMPDIR", "KLUIS_LONG", "KLUIS_SEED"];
-  return Object.fromEntries(
+  const given = Object.fromEntries(
     names.flatMap((name) => {
       const value = process.env[name];
       return value === undefined ? [] : [[name, value]];
     }),
   );
+  return { ...given, KLUIS_WHOLE: "1" };
 }
