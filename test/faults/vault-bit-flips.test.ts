@@ -16,7 +16,7 @@ import type { ObjectStore } from "#ports/object-store.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
-import { takesAll } from "#testing/slice.ts";
+import { isInSlice, takesAll } from "#testing/slice.ts";
 import { backUp, type KeptPoint } from "#testing/vault-points.ts";
 import { createKeyFileSecret } from "#vault/key-secret.ts";
 import { BlockReader } from "#vault/reader/block-reader.ts";
@@ -179,7 +179,7 @@ test("vault bit flips: an object in the place of another is found", async () => 
   for (const [name, bytes] of objects) {
     for (const [other, text] of objects) {
       // A key record and its copy hold the same.
-      if (other === name || bytesEqual(text, bytes)) continue;
+      if (other === name || bytesEqual(text, bytes) || !isInSlice(3)) continue;
       await assertFound(name, text, `the content of "${other}"`);
       const swapped = new Map(objects).set(name, text).set(other, bytes);
       assert.ok((await failsToRead(swapped, [name, other])) || isMisnamed(name, text));

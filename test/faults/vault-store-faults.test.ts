@@ -236,7 +236,8 @@ test("vault store faults: a store that is full after any number of bytes", async
   };
   await backUpScene(vault);
   const committed: boolean[] = [];
-  for (const limit of steps) {
+  for (const [at, limit] of steps.entries()) {
+    if (at > 0 && !isInSlice(2)) continue;
     const stage = await openStage();
     stage.store.limitSpace(limit);
     let isCommitted = false;
@@ -281,6 +282,7 @@ test("vault store faults: each get that fails, while writing and while reading",
   const gets = await countCalls("get");
   assert.ok(gets > 0, "the base is read from the vault");
   for (let after = 0; after < gets; after++) {
+    if (!isInSlice(2)) continue;
     const stage = await openStage();
     const fault: Fault = { kind: "error", error: injectedError() };
     stage.store.inject({ method: "get", after, fault });

@@ -13,6 +13,7 @@ import { ManualClock } from "#testing/manual-clock.ts";
 import { MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { takesAll } from "#testing/slice.ts";
 import { assertPointReads, backUp, type KeptPoint } from "#testing/vault-points.ts";
 import type { Vault } from "#vault/vault.ts";
 
@@ -20,7 +21,7 @@ const dayMs = 24 * 3600 * 1000;
 const mib = 1024 * 1024;
 const policy = { periodMs: 14 * dayMs, generationMs: 10 * dayMs };
 const isLong = process.env["KLUIS_LONG"] === "1";
-const days = isLong ? 365 : 60;
+const days = isLong ? 365 : takesAll ? 60 : 45;
 const keptPoints = 5;
 
 function packBytes(world: MemoryWormOptions): number {

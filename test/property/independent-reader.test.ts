@@ -13,6 +13,7 @@ import { openFileStore } from "#drivers/store/file-store.ts";
 import { createMemoryReader, MemoryDisk } from "#testing/memory-disk.ts";
 import { openTestVault } from "#testing/memory-vault.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { takesAll } from "#testing/slice.ts";
 import { createTempFolder } from "#testing/temp-folder.ts";
 import { createKeyFileSecret } from "#vault/key-secret.ts";
 import type { Vault } from "#vault/vault.ts";
@@ -24,7 +25,7 @@ import { VaultReader } from "../independent-reader/vault-reader.ts";
 
 const page = 4096;
 const mib = 1024 * 1024;
-const rounds = process.env["KLUIS_LONG"] === "1" ? 60 : 10;
+const rounds = process.env["KLUIS_LONG"] === "1" ? 60 : takesAll ? 10 : 5;
 const random = createSeededRandom("independent reader");
 
 /** Writes, zeros and, now and then, another size; at times the disk ends inside of a page. */

@@ -12,7 +12,7 @@ import { runRounds } from "./exactness/run-rounds.ts";
 const growthMost = 1.3;
 const isLong = process.env["KLUIS_LONG"] === "1";
 /** A round under libvirt takes twice as long. */
-const rounds = { qemu: isLong ? 60 : 3, libvirt: isLong ? 30 : 1 };
+const rounds = { qemu: isLong ? 60 : 2, libvirt: isLong ? 30 : 1 };
 
 for (const driver of ["qemu", "libvirt"] as const) {
   test(`exactness: ${driver}: each recovery point is what was frozen, and costs what changed`, async (t) => {

@@ -27,6 +27,7 @@ import type { SnapshotRequest, VmSnapshot } from "#ports/hypervisor.ts";
 import { fromSnapshotDisks } from "#protect/restore.ts";
 import { restoreVm } from "#protect/restore-vm.ts";
 import { fromSnapshot } from "#protect/vm-points.ts";
+import { sliceOf } from "#testing/slice.ts";
 import { diskOf, hashDevices, hashReader } from "#testing/suites/hypervisor-fixture.ts";
 import { createTempFolder } from "#testing/temp-folder.ts";
 import { runInGuest } from "../../lab/guest.ts";
@@ -290,7 +291,7 @@ test("libvirt devices: a Kluis that was killed leaves nothing that the next one 
     round += 1;
     await writeNote(vm, String(round));
   };
-  for (const step of isLong ? snapshotSteps : (["created", "taken"] as const)) {
+  for (const step of isLong ? snapshotSteps : sliceOf(["created", "taken"] as const, 1)) {
     await killAt("snapshot", step);
     const snapshot = await kluis.takeSnapshot(uuid, crash);
     const next = await kluis.takeSnapshot(uuid, crash);

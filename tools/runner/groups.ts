@@ -71,7 +71,8 @@ export function planStages(request: {
       .flatMap((group) => wanted.filter((path) => groupsOf(path).includes(group)));
   }
   return [
-    { files: filesOf(false), concurrency: cores },
+    // One more than there are cores: some wait for a server or for their time.
+    { files: filesOf(false), concurrency: cores + 1 },
     { files: filesOf(true), concurrency: Math.min(cores, machineFilesMost) },
   ].filter((stage) => stage.files.length > 0);
 }
