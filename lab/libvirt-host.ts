@@ -46,6 +46,8 @@ export interface LibvirtHostOptions {
   readonly tcpPort?: number;
   /** One thread does all calls, so that what it writes comes in one order. */
   readonly isSerial?: boolean;
+  /** That of another host, whose name it gives too; a migration between libvirts needs that. */
+  readonly hostUuid?: string;
   /** What an earlier libvirt found out about QEMU; saves the time to ask again. */
   readonly capabilities?: string;
 }
@@ -108,7 +110,7 @@ export async function openLibvirtHost(options: LibvirtHostOptions = {}): Promise
 }
 
 async function writeConfiguration(root: string, options: LibvirtHostOptions): Promise<void> {
-  const { qemuUser: user = "root", tcpPort, isSerial = false } = options;
+  const { qemuUser: user = "root", tcpPort, isSerial = false, hostUuid } = options;
   for (const [folder] of mounts) await mkdir(join(root, folder), { recursive: true, mode: 0o755 });
   const name = user === "root" ? "root" : "nobody";
   const group = user === "root" ? "root" : "nogroup";
@@ -122,6 +124,7 @@ async function writeConfiguration(root: string, options: LibvirtHostOptions): Pr
     'stdio_handler = "file"',
   ];
   await writeFile(join(root, "etc", "qemu.conf"), `${qemu.join("\n")}\n`);
+  if (hostUuid !== undefined) await writeFile(join(root, "hostname"), `host-${hostUuid}\n`);
   const daemon = [
     `unix_sock_dir = "${join(root, "run")}"`,
     'auth_unix_rw = "none"',
@@ -131,6 +134,7 @@ async function writeConfiguration(root: string, options: LibvirtHostOptions): Pr
     'listen_addr = "127.0.0.1"',
     `tcp_port = "${String(tcpPort ?? 0)}"`,
     'auth_tcp = "none"',
+    ...(hostUuid === undefined ? [] : [`host_uuid = "${hostUuid}"`]),
     ...(isSerial ? ["min_workers = 1", "max_workers = 1", "prio_workers = 1"] : []),
   ];
   await writeFile(join(root, "etc", "libvirtd.conf"), `${daemon.join("\n")}\n`);
@@ -141,21 +145,26 @@ async function startDaemon(root: string, virsh: Virsh, flags: readonly string[])
   const script = [
     "set -e",
     "mount --make-rprivate /",
+    'if [ -e "$1/hostname" ]; then hostname -F "$1/hostname"; fi',
     ...binds,
     ...hideKvm,
     'rm -f "$1/run/libvirtd.pid"',
     'exec libvirtd -f "$1/etc/libvirtd.conf" -p "$1/run/libvirtd.pid" ${2:-}',
   ].join("\n");
-  return spawnDaemon("unshare", ["--mount", "sh", "-c", script, "kluis-libvirtd", root, ...flags], {
-    isReady: async () => {
-      try {
-        await virsh.run(["list"], { timeoutMs: probeTimeoutMs });
-        return true;
-      } catch {
-        // Not yet; the daemon's own end is seen by whoever waits.
-        return false;
-      }
+  return spawnDaemon(
+    "unshare",
+    ["--mount", "--uts", "sh", "-c", script, "kluis-libvirtd", root, ...flags],
+    {
+      isReady: async () => {
+        try {
+          await virsh.run(["list"], { timeoutMs: probeTimeoutMs });
+          return true;
+        } catch {
+          // Not yet; the daemon's own end is seen by whoever waits.
+          return false;
+        }
+      },
+      readyTimeoutMs,
     },
-    readyTimeoutMs,
-  });
+  );
 }

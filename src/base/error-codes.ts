@@ -362,14 +362,16 @@ export const errorRegistry = {
     exit: 33,
     retry: "after-change",
     title: "A frozen layer was written behind its overlay",
-    action: "Do not start the VM; restore it from its newest recovery point.",
+    action:
+      "Do what the message says; where it says nothing, do not start the VM and restore it from its newest recovery point.",
   },
   SnapshotInUse: {
     http: 409,
     exit: 33,
     retry: "backoff",
     title: "A snapshot is being read",
-    action: "Wait until the backup or restore that reads it has ended.",
+    action:
+      "Wait until the backup or restore that reads it has ended; of another program's do what the message says.",
   },
   // General.
   Busy: {

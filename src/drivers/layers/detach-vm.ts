@@ -2,6 +2,7 @@
 import { present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
+import { assertLayersFree } from "./assert-layers-free.ts";
 import { syncFile } from "./durable-file.ts";
 import { toUnfrozen, withMergedLayers } from "./layer-changes.ts";
 import { listReadSnapshots } from "./readers.ts";
@@ -30,7 +31,8 @@ export interface DetachWork {
 
 /**
  * Flattens every disk and forgets all snapshots. A disk that was flattened stays so where a later
- * one fails. Errors: SnapshotInUse (backoff) where a snapshot is being read; QmpFailed, ToolFailed.
+ * one fails. Errors: SnapshotInUse (backoff) where a snapshot is being read; those of assertLayersFree,
+ * with nothing done; QmpFailed, ToolFailed.
  */
 export async function detachVm(work: DetachWork): Promise<void> {
   const { context } = work;
@@ -39,6 +41,9 @@ export async function detachVm(work: DetachWork): Promise<void> {
     const ids = [...read].map((id) => `"${id}"`).join(", ");
     throw new KluisError("SnapshotInUse", `Cannot detach the VM: snapshot ${ids} is being read`);
   }
+  const layered = work.record.disks.filter((disk) => disk.layers.length > 1);
+  const going = layered.map((disk) => ({ disk, going: disk.layers.slice(1) }));
+  await assertLayersFree(work.machine, going, work.signal);
   // The original is written from here on: no snapshot is an instant any more.
   let record: VmRecord = { ...mapDisks(work.record, unfreezeAll), snapshots: [] };
   await writeVmRecord(context, { ...record, work: { kind: "detach" } });

@@ -62,7 +62,7 @@ function moveSnapshot(
   return {
     ...snapshot,
     disks: snapshot.disks.map((disk) => {
-      if (disk.name !== merge.diskName) return disk;
+      if (disk.name !== merge.diskName || disk.layers !== undefined) return disk;
       const layer = merge.kept.findLast((candidate) => candidate.number <= disk.layer);
       assert(layer !== undefined, "the original image is below every snapshot");
       return { ...disk, layer: layer.number };
@@ -130,14 +130,17 @@ export function planRelease(
   return { dropped, merges, blockedBy: isBlocked ? inUse.map(({ id }) => id) : [] };
 }
 
-/** The layer of a disk at which a snapshot was taken; -1 where it has no such disk. */
+/** The layer of a disk at which a snapshot was taken; -1 where it has none of those it has now. */
 function layerAt(snapshot: SnapshotRecord, diskName: string): number {
-  return snapshot.disks.find((disk) => disk.name === diskName)?.layer ?? -1;
+  const disk = snapshot.disks.find((each) => each.name === diskName);
+  return disk === undefined || disk.layers !== undefined ? -1 : disk.layer;
 }
 
 /** The highest layer of a disk that any of the snapshots shows; -1 where none does. */
 function topLayer(snapshots: readonly SnapshotRecord[], diskName: string): number {
-  return Math.max(-1, ...snapshots.map((snapshot) => layerAt(snapshot, diskName)));
+  const shown = snapshots.flatMap(({ disks }) => disks.filter(({ name }) => name === diskName));
+  // Layers of its own may be in use all the same.
+  return Math.max(-1, ...shown.map(({ layer }) => layer));
 }
 
 function planMerges(disk: DiskRecord, left: readonly SnapshotRecord[]): readonly LayerMerge[] {

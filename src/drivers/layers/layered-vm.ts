@@ -46,6 +46,8 @@ export interface OriginalDisk {
   readonly volume?: { readonly pool: string; readonly volume: string };
   /** Of a block device: what the paths of its layers begin with. */
   readonly layerStem?: string;
+  /** Whether another program has given the disk this image in place of its layers. Default: no. */
+  readonly isMoved?: boolean;
 }
 
 /** See above. */
@@ -123,6 +125,8 @@ export interface MachineSession extends AsyncDisposable {
    * stands on something that the record does not know.
    */
   queryChains(disks: readonly DiskRecord[]): Promise<ReadonlyMap<string, UsedChain>>;
+  /** Errors: Busy (backoff) where another program has a job on the VM or on one of these disks. */
+  assertFree(diskNames: readonly string[]): Promise<void>;
   /** Closes those layers that the machine holds open and no disk uses. */
   closeUnused(disks: readonly DiskRecord[], chains: ReadonlyMap<string, UsedChain>): Promise<void>;
   /** Opens a layer that is to be switched to. */

@@ -17,6 +17,7 @@ const qcow2Magic = Buffer.from("QFI\xfb", "latin1");
 const qcow2BackingOffset = 8;
 const qcow2BackingLengthOffset = 16;
 const qcow2SizeOffset = 24;
+const qcow2SnapshotsOffset = 60;
 /** QEMU's own limit for the name of a backing file. */
 const BACKING_NAME_BYTES_MAX = 1023;
 const REBASE_TIMEOUT_MS = 60_000;
@@ -76,6 +77,13 @@ export async function assertDescribedFormat(
   }
 }
 
+/** How many snapshots lie inside a layer, which are another program's. Errors: ImageInvalid. */
+export async function countInnerSnapshots(path: string): Promise<number> {
+  const { header } = await readHeader(path);
+  if (!isQcow2(header)) throw invalid(path, "it is no qcow2 layer");
+  return header.readUInt32BE(qcow2SnapshotsOffset);
+}
+
 /** The backing file that a layer's header names; `undefined` where it names none. */
 export async function readBackingPath(path: string): Promise<string | undefined> {
   const { header } = await readHeader(path);
@@ -131,7 +139,7 @@ async function readHeader(path: string): Promise<ImageHeader> {
       const status = await file.stat();
       const isDevice = status.isBlockDevice();
       if (!isDevice && !status.isFile()) throw invalid(path, "it is neither a file nor a device");
-      const header = Buffer.alloc(qcow2SizeOffset + 8);
+      const header = Buffer.alloc(qcow2SnapshotsOffset + 4);
       await file.read(header, 0, header.byteLength, 0);
       return { header, lengthBytes: isDevice ? await readDeviceBytes(path) : status.size };
     } finally {

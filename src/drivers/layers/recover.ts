@@ -14,12 +14,21 @@ import {
 } from "./layer-changes.ts";
 import { assertLayerUnchanged, readLayerFingerprint } from "./layer-fingerprint.ts";
 import { isOverlayEmpty, readBackingPath, rebaseOverlay } from "./overlay.ts";
+import { readHeaderChain, withForeignMerge } from "./old-chains.ts";
 import { removeLayers } from "./remove-layers.ts";
 import { settleFleece } from "./settle-fleece.ts";
 import type { LayeredVm, RunningMachine, UsedChain } from "./layered-vm.ts";
 import { layerPath, listLayerPaths } from "./vm-directory.ts";
 import { readVmRecord, unknownLayer, writeVmRecord } from "./vm-record-file.ts";
-import { isOnDevice, layerStem, withoutWork, withWatchEnded, type VmRecord } from "./vm-record.ts";
+import {
+  isOnDevice,
+  layerStem,
+  withoutWork,
+  withWatchEnded,
+  type DiskRecord,
+  type LayerRecord,
+  type VmRecord,
+} from "./vm-record.ts";
 
 /** How long a silent agent is waited for when a dead run may have left the guest frozen. */
 const CLEAR_FREEZE_TIMEOUT_MS = 5_000;
@@ -41,6 +50,7 @@ export async function recoverVm(
 ): Promise<VmRecord> {
   await endLeftoverGuard(context.directory.runDirectory, context.clock);
   const recorded = await readVmRecord(context);
+  await assertMoveHolds(context);
   const isOurs = options.isTransferOurs === true;
   // The run that left it may have died with the guest frozen.
   if (machine !== undefined && recorded.fleece !== undefined) await clearFreeze(context, machine);
@@ -49,8 +59,22 @@ export async function recoverVm(
     machine === undefined
       ? await settleStopped(await followNames(context, found))
       : await settleWithMachine(context, machine, found);
-  const frozen = await freezeLayers(context, settled);
+  const frozen = await freezeSettled(context, machine, settled);
   return removeGarbage(context, frozen);
+}
+
+/**
+ * What was read before the lock was taken may have been undone since: a disk is moved by what its
+ * configuration says now. Errors: Busy (backoff).
+ */
+async function assertMoveHolds({ description, readNames }: LayeredVm): Promise<void> {
+  const moved = description.disks.filter((disk) => disk.isMoved === true);
+  if (moved.length === 0) return;
+  const names = await readNames();
+  const other = moved.find((disk) => names.get(disk.name) !== disk.path);
+  if (other === undefined) return;
+  const reason = `disk "${other.name}" has just been given another image by another program`;
+  throw new KluisError("Busy", `Cannot work on the VM: ${reason}`);
 }
 
 /**
@@ -58,6 +82,7 @@ export async function recoverVm(
  * chain; the record, which decides, still has the longer one. Both show the same disk.
  */
 async function settleStopped(found: VmRecord): Promise<VmRecord> {
+  if (found.work === undefined) return await followHeaders(found);
   for (const disk of found.disks) {
     for (const [at, layer] of disk.layers.entries()) {
       const below = disk.layers[at - 1];
@@ -66,6 +91,20 @@ async function settleStopped(found: VmRecord): Promise<VmRecord> {
     }
   }
   return withoutWork(found);
+}
+
+/**
+ * Without work of ours, headers that leave layers out are another program's merge. Errors:
+ * SnapshotBaseChanged where one names what is no layer.
+ */
+async function followHeaders(record: VmRecord): Promise<VmRecord> {
+  let followed = record;
+  for (const disk of record.disks) {
+    const used = await readHeaderChain(disk);
+    if (used.length === disk.layers.length) continue;
+    followed = withForeignMerge(followed, disk, used);
+  }
+  return followed;
 }
 
 /**
@@ -94,7 +133,7 @@ async function settleWithMachine(
   await using session = await machine.open();
   await session.settle(found);
   const chains = await session.queryChains(found.disks);
-  const settled = withoutWork(followChains(found, chains));
+  const settled = withoutWork(followChains(await dropEmpty(found, chains), chains));
   await session.closeUnused(settled.disks, chains);
   return settled;
 }
@@ -114,21 +153,59 @@ async function clearFreeze(context: LayeredVm, machine: RunningMachine): Promise
 }
 
 /**
+ * A machine that another program brought back from a state of its own (`virsh restore`) writes the layer
+ * that was active then. Where those above hold nothing, or are gone, they go: without work of ours only.
+ */
+async function dropEmpty(
+  record: VmRecord,
+  chains: ReadonlyMap<string, UsedChain>,
+): Promise<VmRecord> {
+  if (record.work !== undefined) return record;
+  let followed = record;
+  for (const disk of record.disks) {
+    const used = chains.get(disk.name)?.numbers ?? [];
+    const unused = unusedLayers(disk, used);
+    if (unused.length === 0 || !(await areEmpty(unused))) continue;
+    followed = withForeignMerge(followed, disk, used);
+    followed = { ...followed, garbage: [...followed.garbage, ...unused.map(({ path }) => path)] };
+  }
+  return followed;
+}
+
+/** Layers above what QEMU writes. */
+function unusedLayers(disk: DiskRecord, used: readonly number[]): readonly LayerRecord[] {
+  const top = used.at(-1) ?? 0;
+  return disk.layers.filter((layer) => layer.number > top);
+}
+
+async function areEmpty(layers: readonly LayerRecord[]): Promise<boolean> {
+  for (const { path } of layers) {
+    try {
+      if (!(await isOverlayEmpty(path))) return false;
+    } catch (error) {
+      if (!isKluisError(error, "ImageNotFound")) throw error;
+    }
+  }
+  return true;
+}
+
+/**
  * The record as QEMU's chains say: layers above what QEMU writes were never used, layers that are
- * missing below have been merged into those below them.
+ * missing below have been merged into those below them, by a run of ours that died or another program.
  */
 function followChains(record: VmRecord, chains: ReadonlyMap<string, UsedChain>): VmRecord {
   let followed = record;
   for (const disk of record.disks) {
     const used = chains.get(disk.name)?.numbers ?? [];
     const top = used.at(-1) ?? 0;
-    const unused = disk.layers.filter((layer) => layer.number > top);
+    const unused = unusedLayers(disk, used);
     const isFlat = record.work?.kind === "detach" && top === 0;
     if (unused.length > 0 && record.work?.kind !== "snapshot" && !isFlat) {
       throw new KluisError(
         "SnapshotBaseChanged",
         `Cannot work on the VM: QEMU writes layer ${String(top)} of disk "${disk.name}", which ` +
-          "the record has as frozen; copy its data from inside before you stop it",
+          "the record has as frozen; copy its data from inside before you stop it, or, where another " +
+          `program has merged what lay above, remove ${listUnused(record, chains)}`,
         { details: { disk: disk.name } },
       );
     }
@@ -136,6 +213,10 @@ function followChains(record: VmRecord, chains: ReadonlyMap<string, UsedChain>):
     const merged = disk.layers.filter(
       (layer) => layer.number < top && !used.includes(layer.number),
     );
+    if (merged.length > 0 && record.work === undefined) {
+      followed = withForeignMerge(followed, disk, used);
+      continue;
+    }
     followed = withMergedLayers(
       followed,
       disk.name,
@@ -143,6 +224,29 @@ function followChains(record: VmRecord, chains: ReadonlyMap<string, UsedChain>):
     );
   }
   return followed;
+}
+
+function listUnused(record: VmRecord, chains: ReadonlyMap<string, UsedChain>): string {
+  const layers = record.disks.flatMap((disk) =>
+    unusedLayers(disk, chains.get(disk.name)?.numbers ?? []),
+  );
+  return layers.map(({ path }) => `"${path}"`).join(", ");
+}
+
+/** While another program merges layers they are not as they were frozen. Errors: Busy for that. */
+async function freezeSettled(
+  context: LayeredVm,
+  machine: RunningMachine | undefined,
+  record: VmRecord,
+): Promise<VmRecord> {
+  try {
+    return await freezeLayers(context, record);
+  } catch (error) {
+    if (!isKluisError(error, "SnapshotBaseChanged") || machine === undefined) throw error;
+    await using session = await machine.open();
+    await session.assertFree(record.disks.map((disk) => disk.name));
+    throw error;
+  }
 }
 
 /**
@@ -183,7 +287,8 @@ async function findUnrecorded(record: VmRecord): Promise<readonly string[]> {
   const unrecorded: string[] = [];
   for (const disk of record.disks) {
     const stem = layerStem(disk);
-    const known = [...disk.layers.map((layer) => layer.path), ...record.garbage];
+    const own = disk.layers.map((layer) => layer.path);
+    const known = [...own, ...(disk.left ?? []), ...record.garbage];
     for (const path of await listLayerPaths(stem)) {
       if (known.includes(path)) continue;
       const isNext = path === layerPath(stem, record.nextLayer);

@@ -4,6 +4,7 @@ import { rm, stat } from "node:fs/promises";
 import { KluisError, toKluisError } from "#base/kluis-error.ts";
 import { present } from "#base/assert.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
+import { assertLayersFree } from "./assert-layers-free.ts";
 import { syncFile } from "./durable-file.ts";
 import {
   planRelease,
@@ -68,6 +69,11 @@ function dropSnapshots(record: VmRecord, plan: ReleasePlan): VmRecord {
 async function applyMerges(work: ReleaseWork, plan: ReleasePlan): Promise<void> {
   const { context } = work;
   await rm(context.directory.mergeStopPath, { force: true });
+  const going = plan.merges.map((merge) => {
+    const disk = diskOf(work.record, merge);
+    return { disk, going: disk.layers.filter((layer) => isMergedBy(merge, layer)) };
+  });
+  await assertLayersFree(work.machine, going, work.signal);
   let record = dropSnapshots(work.record, plan);
   for (const merge of plan.merges) {
     record = thawWritten(record, merge);
@@ -122,8 +128,8 @@ async function settleMerge(
   const disk = diskOf(record, merge);
   const into = layerOf(disk, merge.into);
   const merged = disk.layers
-    .map((layer) => layer.number)
-    .filter((number) => number > merge.into && number <= merge.upTo);
+    .filter((layer) => isMergedBy(merge, layer))
+    .map((layer) => layer.number);
   const rest = isDone ? withMergedLayers(record, merge.diskName, merged) : record;
   const frozen = await readLayerFingerprint(into.path, context.clock);
   const settled = withLayer(rest, merge.diskName, { ...into, frozen });
@@ -219,6 +225,10 @@ function diskOf(record: VmRecord, merge: LayerMerge): DiskRecord {
 function layerOf(disk: DiskRecord, number: number): LayerRecord {
   const layer = disk.layers.find((candidate) => candidate.number === number);
   return present(layer, "a merge is planned on layers of the record");
+}
+
+function isMergedBy(merge: LayerMerge, { number }: LayerRecord): boolean {
+  return number > merge.into && number <= merge.upTo;
 }
 
 function layerAbove(disk: DiskRecord, merge: LayerMerge): LayerRecord | undefined {

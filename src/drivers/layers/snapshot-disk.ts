@@ -163,6 +163,12 @@ async function readChanges(
   if (base === undefined) return unknown(`snapshot "${request.baseId}" is not there any more`);
   const before = base.disks.find((candidate) => candidate.name === disk.name);
   if (before === undefined) return unknown(`snapshot "${base.id}" has no disk "${disk.name}"`);
+  if (!isSameChain(before, disk)) {
+    return unknown(
+      "the disk has another image since: its storage was moved, or another program took a snapshot " +
+        "or merged layers",
+    );
+  }
   if (before.layer > disk.layer) return unknown(`snapshot "${base.id}" is not older`);
   if (before.sizeBytes > disk.sizeBytes) return unknown("the disk has become smaller");
   if (!isWatched || before.watch !== findDisk(record, disk.name)?.watch) {
@@ -182,8 +188,14 @@ async function readChanges(
 }
 
 function layersUpTo(record: VmRecord, disk: SnapshotDiskRecord): readonly LayerRecord[] {
+  if (disk.layers !== undefined) return disk.layers;
   const layers = findDisk(record, disk.name)?.layers ?? [];
   return layers.filter((layer) => layer.number <= disk.layer);
+}
+
+/** Whether both are layers above one image; what is not certain to be the same is not. */
+function isSameChain(a: SnapshotDiskRecord, b: SnapshotDiskRecord): boolean {
+  return JSON.stringify(a.layers?.[0]) === JSON.stringify(b.layers?.[0]);
 }
 
 /** False where it is a device that was not watched all the time. */

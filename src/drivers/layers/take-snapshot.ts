@@ -1,13 +1,13 @@
 /** Freezes one instant of all disks of a VM; the order of steps is that of docs/design/qemu-driver.md. */
 import { KluisError, isKluisError, toKluisError } from "#base/kluis-error.ts";
-import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
 import { removeDurably, syncDirectory, syncFile } from "./durable-file.ts";
-import { isBlockDevice, isDeviceClaimed, listDeviceWriters } from "#drivers/disk/block-device.ts";
 import { GuestRound } from "#drivers/guest/guest-round.ts";
 import { withLayer, withoutTopLayers } from "./layer-changes.ts";
 import { readLayerFingerprint } from "./layer-fingerprint.ts";
 import { assertDeviceSize } from "./assert-device-size.ts";
+import { assertNoInnerSnapshots } from "./assert-layers-free.ts";
+import { assertNobodyWrites } from "./assert-nobody-writes.ts";
 import { chooseDisks } from "./choose-disks.ts";
 import { createOverlay, readVirtualSize } from "./overlay.ts";
 import { largestWith } from "./disk-space.ts";
@@ -29,8 +29,6 @@ import {
   type VmRecord,
 } from "./vm-record.ts";
 
-const PROBE_TIMEOUT_MS = 30_000;
-
 /** The layer that a snapshot puts on each disk, by disk name. */
 type NewLayers = ReadonlyMap<string, LayerRecord>;
 
@@ -48,7 +46,8 @@ interface SnapshotWork {
 
 /**
  * Takes a snapshot of a VM in order; the caller holds the VM's lock. Errors: SnapshotFailed (backoff),
- * GuestScriptFailed (after-change), and the VM goes on as it was; QmpFailed; ImageInUse where a
+ * GuestScriptFailed (after-change), SnapshotInUse (backoff) of assertNoInnerSnapshots, and the VM goes on
+ * as it was; QmpFailed; ImageInUse where a
  * stopped VM's image is open elsewhere.
  */
 export async function takeSnapshot(
@@ -58,6 +57,7 @@ export async function takeSnapshot(
   const disks = asked.record.disks.filter((disk) => names.includes(disk.name));
   const work = { ...asked, disks };
   assertRoom(work);
+  await assertNoInnerSnapshots(disks.map(activeLayer));
   const bare = disks.filter((disk) => disk.layers.length === 1).map((disk) => disk.name);
   if (bare.length > 0) await asked.context.assertMergePossible?.(bare);
   try {
@@ -304,37 +304,4 @@ async function freezeLayersOf(
     frozen = mapDisks(frozen, (each) => (each.name === disk.name ? { ...each, ...largest } : each));
   }
   return frozen;
-}
-
-/**
- * QEMU's image lock says whether another program writes the image of a stopped VM; of a device the
- * kernel does, since QEMUs of libvirt lock device nodes of their own.
- */
-async function assertNobodyWrites(layer: LayerRecord): Promise<void> {
-  const { path, format } = layer;
-  if (await isBlockDevice(path)) {
-    await assertNobodyWritesDevice(path);
-    return;
-  }
-  const result = await runTool("qemu-img", ["info", "-f", format, "--output=json", "--", path], {
-    timeoutMs: PROBE_TIMEOUT_MS,
-  });
-  if (/Failed to get .* lock/.test(result.stderr)) {
-    throw imageInUse(path, "another program writes");
-  }
-  assertToolSucceeded("qemu-img", result);
-}
-
-async function assertNobodyWritesDevice(path: string): Promise<void> {
-  const [writer] = await listDeviceWriters(path);
-  if (writer !== undefined) throw imageInUse(path, `process ${String(writer)} writes`);
-  if (await isDeviceClaimed(path)) throw imageInUse(path, "the host has mounted or claimed");
-}
-
-function imageInUse(path: string, who: string): KluisError {
-  return new KluisError(
-    "ImageInUse",
-    `Cannot take a snapshot: ${who} "${path}" although the VM is stopped`,
-    { details: { path } },
-  );
 }

@@ -1,6 +1,6 @@
 /** Where Kluis keeps what it knows of a VM; internal to this folder. */
 import { mkdir, readdir } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 
 /** Only the user that runs Kluis reads sockets and records. */
 const PRIVATE_MODE = 0o700;
@@ -44,14 +44,17 @@ export function layerPath(stem: string, number: number): string {
   return `${stem}.kluis-${String(number)}.qcow2`;
 }
 
+/** Whether that is the path of a layer, of any number. */
+export function isLayerPath(stem: string, path: string): boolean {
+  const prefix = `${stem}.kluis-`;
+  return path.startsWith(prefix) && /^\d+\.qcow2$/.test(path.slice(prefix.length));
+}
+
 /** Paths of all files that are layers of a disk, by their names; none where their folder is not there. */
 export async function listLayerPaths(stem: string): Promise<readonly string[]> {
   const folder = dirname(stem);
-  const prefix = `${basename(stem)}.kluis-`;
-  const names = (await readFolder(folder)).filter(
-    (name) => name.startsWith(prefix) && /^\d+\.qcow2$/.test(name.slice(prefix.length)),
-  );
-  return names.map((name) => join(folder, name));
+  const paths = (await readFolder(folder)).map((name) => join(folder, name));
+  return paths.filter((path) => isLayerPath(stem, path));
 }
 
 async function readFolder(folder: string): Promise<readonly string[]> {

@@ -4,11 +4,13 @@ import { readFile, realpath } from "node:fs/promises";
 import { KluisError } from "#base/kluis-error.ts";
 import { isBlockDevice } from "#drivers/disk/block-device.ts";
 import { writeDurably } from "./durable-file.ts";
+import { keepChains } from "./old-chains.ts";
 import { assertDescribedFormat } from "./overlay.ts";
 import type { LayeredVm, OriginalDisk } from "./layered-vm.ts";
-import { listLayerPaths, type VmDirectory } from "./vm-directory.ts";
+import { isLayerPath, listLayerPaths, type VmDirectory } from "./vm-directory.ts";
 import {
   encodeVmRecord,
+  layerStem,
   originalLayer,
   parseVmRecord,
   RECORD_BYTES_MAX,
@@ -18,7 +20,7 @@ import {
 
 /**
  * The record as it should be for the description: the one on disk, with disks that were added or
- * replaced. Writes nothing.
+ * replaced, or that another program gave another image. Writes nothing.
  *
  * Errors: ConfigInvalid where a disk with layers was taken out of the description or names another
  * image; SnapshotBaseChanged where layers lie beside an image that no record knows; ImageNotFound,
@@ -33,7 +35,11 @@ export async function readVmRecord(context: LayeredVm): Promise<VmRecord> {
   for (const described of description.disks) {
     disks.push(await followDisk(record, described));
   }
-  return { ...record, disks };
+  // A disk that is followed keeps its layers as they are.
+  const isReplaced = (known: DiskRecord): boolean =>
+    disks.some((disk) => disk.name === known.name && disk.layers !== known.layers);
+  const replaced = record.disks.filter(isReplaced);
+  return { ...record, disks, snapshots: keepChains(record.snapshots, replaced) };
 }
 
 /** Makes the record durable; the caller holds the VM's lock. */
@@ -67,6 +73,7 @@ function assertStillDescribed(disk: DiskRecord, description: LayeredVm["descript
   if (described === undefined) {
     throw mismatch(description, `disks: "${disk.name}" has layers and is not described any more`);
   }
+  if (described.isMoved === true) return;
   if (described.path !== disk.describedPath || described.format !== originalLayer(disk).format) {
     throw mismatch(
       description,
@@ -81,7 +88,8 @@ async function followDisk(record: VmRecord, described: OriginalDisk): Promise<Di
   // Names of devices stay, where what they lead to has another number after each start of the host.
   const path = isDevice ? described.path : await resolveImage(described.path);
   if (isDevice) await assertDevice(path);
-  if (known !== undefined && known.describedPath === described.path) {
+  const isMoved = described.isMoved === true;
+  if (known !== undefined && known.describedPath === described.path && !isMoved) {
     const original = originalLayer(known);
     if (original.path === path && original.format === described.format) {
       return withNames(known, { ...described, ...(await chooseStem(known, described)) });
@@ -94,16 +102,27 @@ async function followDisk(record: VmRecord, described: OriginalDisk): Promise<Di
       );
     }
   }
-  return adoptDisk(described, path);
+  return adoptDisk(described, path, known);
 }
 
-async function adoptDisk(described: OriginalDisk, path: string): Promise<DiskRecord> {
+async function adoptDisk(
+  described: OriginalDisk,
+  path: string,
+  known: DiskRecord | undefined,
+): Promise<DiskRecord> {
   const { name, format } = described;
   const layer = { number: 0, path, format };
   await assertDescribedFormat(layer);
-  const [strange] = await listLayerPaths(described.layerStem ?? path);
+  const above = known?.layers.slice(1).map((each) => each.path) ?? [];
+  const left = [...(known?.left ?? []), ...above];
+  // A layer that a newer record made is no image of another program.
+  const isLayer = known !== undefined && isLayerPath(layerStem(known), path);
+  if (isLayer && !left.includes(path)) throw unknownLayer(name, path);
+  const beside = await listLayerPaths(described.layerStem ?? path);
+  const strange = beside.find((each) => !left.includes(each));
   if (strange !== undefined) throw unknownLayer(name, strange);
-  return withNames({ name, describedPath: described.path, layers: [layer] }, described);
+  const disk = { name, describedPath: described.path, layers: [layer] };
+  return withNames(left.length === 0 ? disk : { ...disk, left }, described);
 }
 
 /** The disk, with its original named as it is described, and its layers where they are to lie. */

@@ -44,6 +44,8 @@ export interface DiskRecord {
    */
   readonly watch?: number;
   readonly layers: readonly LayerRecord[];
+  /** Layers of images that it had before another program gave it this one; never removed. */
+  readonly left?: readonly string[];
   /** The most that one layer above the original took when it was frozen. */
   readonly largestLayerBytes?: number;
 }
@@ -55,6 +57,8 @@ export interface SnapshotDiskRecord {
   readonly layer: number;
   /** That of its disk; see {@link DiskRecord}. */
   readonly watch?: number;
+  /** Where the disk has another image since: `layer` and all below it, oldest first. */
+  readonly layers?: readonly LayerRecord[];
 }
 
 /** A snapshot that can be read. */

@@ -1,4 +1,4 @@
-/** Jobs that others run on a domain, in which no snapshot can be taken. Internal to this folder. */
+/** Jobs that others run on a domain, during which its layers are left alone. Internal to this folder. */
 import { KluisError } from "#base/kluis-error.ts";
 import { findBlockJob } from "./block-jobs.ts";
 import type { Virsh } from "./virsh.ts";
@@ -22,5 +22,8 @@ export async function assertNoDiskJob(virsh: Virsh, uuid: string, disk: string):
 }
 
 function busy(reason: string): KluisError {
-  return new KluisError("Busy", `Cannot take a snapshot: ${reason}; wait for its end, or end it`);
+  return new KluisError(
+    "Busy",
+    `Cannot work on the layers of the VM: ${reason}; wait for its end, or end it`,
+  );
 }

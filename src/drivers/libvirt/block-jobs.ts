@@ -16,8 +16,10 @@ export interface BlockJobPlace {
   readonly disk: string;
 }
 
-/** How far a job is. */
+/** A job, and how far it is. */
 export interface BlockJob {
+  /** As virsh calls it, for example `Block Commit`. */
+  readonly type: string;
   readonly doneBytes: number;
   readonly allBytes: number;
 }
@@ -25,10 +27,11 @@ export interface BlockJob {
 /** The job of a disk; `undefined` where it has none. */
 export async function findBlockJob(place: BlockJobPlace): Promise<BlockJob | undefined> {
   const text = await place.virsh.ask(["blockjob", place.uuid, place.disk, "--raw"]);
+  const type = /^\s*type=(.*\S)/m.exec(text)?.[1] ?? "";
   const done = /^\s*cur=(\d+)$/m.exec(text)?.[1];
   const all = /^\s*end=(\d+)$/m.exec(text)?.[1];
   if (done === undefined || all === undefined) return undefined;
-  return { doneBytes: Number(done), allBytes: Number(all) };
+  return { type, doneBytes: Number(done), allBytes: Number(all) };
 }
 
 /** Waits until the disk has no job; false where it is not wanted any more, and goes on. */

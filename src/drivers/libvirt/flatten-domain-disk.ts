@@ -35,6 +35,8 @@ export interface PausedDomain {
   readonly daemon?: ProcessIdentity;
 }
 
+/** What virsh calls a commit of the layer that the VM writes. */
+const flattenJob = "Active Block Commit";
 /** A commit of a whole disk on a slow one. */
 const COMMIT_TIMEOUT_MS = 24 * 3_600_000;
 const READY_POLL_MS = 200;
@@ -205,7 +207,8 @@ export async function settleFlattening(vm: LibvirtVm, record: VmRecord): Promise
   if (await isShutOff(vm)) return;
   for (const disk of record.disks) {
     const place = { virsh, uuid: domain.uuid, disk: disk.name };
-    if ((await findBlockJob(place)) === undefined) continue;
+    // A copy is another program's.
+    if ((await findBlockJob(place))?.type !== flattenJob) continue;
     if (disk.layers.length === 1) {
       await virsh.run(["blockjob", place.uuid, place.disk, "--pivot"]);
     } else {

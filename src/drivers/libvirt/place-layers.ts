@@ -1,5 +1,5 @@
 /** Where the layers of a domain's disks lie: beside an image file, in a pool of files for a device. */
-import { stat } from "node:fs/promises";
+import { lstat, stat } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 
 import type { OriginalDisk } from "#drivers/layers/layered-vm.ts";
@@ -46,7 +46,7 @@ export async function placeLayers(
   for (const disk of domain.disks) {
     const { name } = disk;
     const known = stored === undefined ? undefined : findDisk(stored, name);
-    const original = toOriginal(disk, known);
+    const original = await toOriginal(disk, known);
     if (!isDeviceBelow(disk, known)) {
       disks.push(original);
     } else if (known?.layerStem !== undefined && (layerPool === undefined || hasLayers(known))) {
@@ -65,12 +65,13 @@ export async function placeLayers(
   return { disks, refused };
 }
 
-/** The image below all layers: the XML names the newest. */
-function toOriginal(disk: DomainDisk, known: DiskRecord | undefined): OriginalDisk {
+/** The image below all layers: the XML names the newest, unless another program has changed that. */
+async function toOriginal(disk: DomainDisk, known: DiskRecord | undefined): Promise<OriginalDisk> {
   const { name, path, format, volume } = disk;
-  if (known === undefined || !known.layers.some((layer) => layer.path === path)) {
-    return { name, path, format, ...(volume === undefined ? {} : { volume }) };
-  }
+  const isMoved = known !== undefined && hasLayers(known) && (await isMovedTo(path, known));
+  const named = { name, path, format, ...(volume === undefined ? {} : { volume }) };
+  if (isMoved) return { ...named, isMoved };
+  if (known === undefined || !isNamed(path, known)) return named;
   const { describedPath, volume: original } = known;
   const image = { name, path: describedPath, format: originalLayer(known).format };
   return original === undefined ? image : { ...image, volume: original };
@@ -79,6 +80,34 @@ function toOriginal(disk: DomainDisk, known: DiskRecord | undefined): OriginalDi
 function isDeviceBelow(disk: DomainDisk, known: DiskRecord | undefined): boolean {
   if (disk.isDevice || known === undefined) return disk.isDevice;
   return isOnDevice(known) && known.layers.some(({ path }) => path === disk.path);
+}
+
+function isNamed(path: string, known: DiskRecord): boolean {
+  return known.describedPath === path || known.layers.some((layer) => layer.path === path);
+}
+
+/**
+ * Whether another program has given the disk this image: one that is none of its layers, or a layer
+ * above which all are gone, as after a merge by hand. While they are there nobody can tell whether
+ * they hold what this one does not.
+ */
+async function isMovedTo(path: string, known: DiskRecord): Promise<boolean> {
+  if (!isNamed(path, known)) return true;
+  const at = known.layers.findIndex((layer) => layer.path === path);
+  const above = known.layers.slice(Math.max(0, at) + 1);
+  if (above.length === 0) return false;
+  for (const layer of above) if (await isThere(layer.path)) return false;
+  return true;
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+    throw error;
+  }
 }
 
 function hasLayers(disk: DiskRecord): boolean {

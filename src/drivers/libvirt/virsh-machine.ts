@@ -31,6 +31,8 @@ import { readDomain } from "./read-domain.ts";
 import { openVirshMonitor } from "./virsh-monitor.ts";
 import { isVirshRefusal, VIRSH_XML, type Virsh } from "./virsh.ts";
 
+/** What virsh calls a commit between two layers. */
+const mergeJob = "Block Commit";
 /** A snapshot flushes the layers; on a slow disk that takes its time, frozen or not. */
 const SNAPSHOT_TIMEOUT_MS = 60_000;
 /** How long libvirt may take to see that a job has ended. */
@@ -73,7 +75,8 @@ class VirshSession implements MachineSession {
     if (work?.kind !== "merge") return;
     for (const disk of record.disks) {
       const job = { virsh: this.#virsh, uuid: this.#uuid, disk: disk.name };
-      if ((await findBlockJob(job)) !== undefined) await abortBlockJob(job);
+      // That of a dead run; a copy is another program's.
+      if ((await findBlockJob(job))?.type === mergeJob) await abortBlockJob(job);
     }
   }
 
@@ -94,6 +97,11 @@ class VirshSession implements MachineSession {
       used.set(disk.name, { ...chain, sizeBytes });
     }
     return used;
+  }
+
+  async assertFree(diskNames: readonly string[]): Promise<void> {
+    await assertNoDomainJob(this.#virsh, this.#uuid);
+    for (const name of diskNames) await assertNoDiskJob(this.#virsh, this.#uuid, name);
   }
 
   /** libvirt closes what it does not use. */
@@ -234,7 +242,8 @@ async function toUsedChain(
   throw new KluisError(
     "QmpFailed",
     `Cannot tell which layers disk "${disk.name}" of the running VM uses: it stands on "${top}", ` +
-      "which no record knows",
+      `which no record knows; its XML must name what the VM writes, and names "${disk.describedPath}" ` +
+      "or a layer above it",
     { details: { disk: disk.name } },
   );
 }

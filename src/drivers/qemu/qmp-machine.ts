@@ -68,6 +68,11 @@ class QmpSession implements MachineSession {
     return queryChains(this.#qmp, disks);
   }
 
+  /** Nobody else speaks to its monitor. */
+  assertFree(): Promise<void> {
+    return Promise.resolve();
+  }
+
   closeUnused(disks: readonly DiskRecord[], chains: ReadonlyMap<string, UsedChain>): Promise<void> {
     return closeUnusedLayers(this.#qmp, disks, chains);
   }
