@@ -5,44 +5,52 @@ import { readBackingPath } from "./overlay.ts";
 import { activeLayer, type DiskRecord, type SnapshotRecord, type VmRecord } from "./vm-record.ts";
 
 /**
- * The snapshots, each with layers of its own of the disks `known`, which are about to get others.
- * Fingerprints say whether those are still as they were when somebody reads them.
+ * The snapshots, each with layers of its own of the disks `known`, which are about to get others from
+ * layer `from` on. Fingerprints say whether those are still as they were when somebody reads them.
  */
 export function keepChains(
   snapshots: readonly SnapshotRecord[],
   known: readonly DiskRecord[],
+  from = 0,
 ): readonly SnapshotRecord[] {
   if (known.length === 0) return snapshots;
   return snapshots.map((snapshot) => ({
     ...snapshot,
     disks: snapshot.disks.map((disk) => {
       const before = known.find((each) => each.name === disk.name);
-      if (before === undefined || disk.layers !== undefined) return disk;
+      if (before === undefined || disk.layers !== undefined || disk.layer < from) return disk;
       return { ...disk, layers: before.layers.filter((layer) => layer.number <= disk.layer) };
     }),
   }));
 }
 
 /**
- * The record of a disk of which another program has merged layers: those that are left are as they are
- * now, the files of the others stay where they are.
+ * The record of a disk of which another program has merged layers, or took them off: those that are
+ * left are as they are now, the files of the others stay where they are. Layers, and snapshots of them,
+ * below the one that was written are what they were.
+ *
+ * @param used Numbers of the layers that are left, oldest first.
  */
 export function withForeignMerge(
   record: VmRecord,
   disk: DiskRecord,
   used: readonly number[],
 ): VmRecord {
-  const isUsed = ({ number }: { readonly number: number }): boolean => used.includes(number);
-  const gone = disk.layers.filter((layer) => !isUsed(layer)).map((layer) => layer.path);
+  const gone = disk.layers.filter(({ number }) => !used.includes(number));
+  const [lowest] = gone;
+  if (lowest === undefined) return record;
+  const written = used.findLast((number) => number < lowest.number) ?? 0;
   const now: DiskRecord = {
     ...disk,
-    layers: disk.layers.filter(isUsed).map(toUnfrozen),
-    left: [...(disk.left ?? []), ...gone],
+    layers: disk.layers
+      .filter((layer) => !gone.includes(layer))
+      .map((layer) => (layer.number < written ? layer : toUnfrozen(layer))),
+    left: [...(disk.left ?? []), ...gone.map(({ path }) => path)],
   };
   return {
     ...record,
     disks: record.disks.map((each) => (each === disk ? now : each)),
-    snapshots: keepChains(record.snapshots, [disk]),
+    snapshots: keepChains(record.snapshots, [disk], written),
   };
 }
 

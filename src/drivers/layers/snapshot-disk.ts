@@ -193,9 +193,11 @@ function layersUpTo(record: VmRecord, disk: SnapshotDiskRecord): readonly LayerR
   return layers.filter((layer) => layer.number <= disk.layer);
 }
 
-/** Whether both are layers above one image; what is not certain to be the same is not. */
-function isSameChain(a: SnapshotDiskRecord, b: SnapshotDiskRecord): boolean {
-  return JSON.stringify(a.layers?.[0]) === JSON.stringify(b.layers?.[0]);
+/** Whether the layers of `before` are the lower ones of `now`; what is not certain is not so. */
+function isSameChain(before: SnapshotDiskRecord, now: SnapshotDiskRecord): boolean {
+  if (before.layers === undefined || now.layers === undefined) return before.layers === now.layers;
+  const lower = now.layers.slice(0, before.layers.length);
+  return JSON.stringify(lower) === JSON.stringify(before.layers);
 }
 
 /** False where it is a device that was not watched all the time. */
