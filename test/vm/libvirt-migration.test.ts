@@ -8,7 +8,7 @@
  */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { cp, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { cp, mkdir, readdir, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { after, test } from "node:test";
 
@@ -34,12 +34,12 @@ import { libvirtDevicesMiB, openLibvirtFixture, type LibvirtFixture } from "./li
 const crash: SnapshotRequest = { consistency: "crash", freezeBudgetMs: 1_000 };
 /** A migration under emulation. */
 const migrationTimeoutMs = 120_000;
-const casesInSlice = 2;
+const livesInSlice = 1;
 const names = ["vda", "vdb", "vdc"];
 const vms = await LibvirtVms.open(libvirtDevicesMiB);
 after(() => vms[Symbol.asyncDispose]());
 
-/** A VM with two recovery points, the second an increment; it runs. */
+/** A VM with a recovery point; it runs. */
 interface World {
   readonly fixture: LibvirtFixture;
   readonly vault: Vault;
@@ -64,7 +64,6 @@ async function openWorld(owned: AsyncDisposableStack): Promise<World> {
   const world = { fixture, vault, kluis, vmId, directory: vm.directory, virsh };
   await kluis.start(vmId);
   await backUp(world, names, "full");
-  await backUp(world);
   return world;
 }
 
@@ -195,8 +194,7 @@ async function moveStorage(world: World): Promise<void> {
   const { virsh, vmId, directory, kluis } = world;
   const old = await nameOf(world, "vdb");
   const shallowBase = await nameOf(world, "vdc");
-  const [, newest = ""] = await idsOf(world);
-  const kept = (await kluis.listSnapshots(vmId)).find(({ id }) => id === newest);
+  const [kept] = await kluis.listSnapshots(vmId);
   assert.ok(kept !== undefined);
   const before = await hashOf(kept, "vdb");
   for (const [disk, ...how] of [["vdb"], ["vdc", "--shallow"]] as const) {
@@ -212,8 +210,6 @@ async function moveStorage(world: World): Promise<void> {
   await kluis.releaseSnapshots(vmId, new Set((await idsOf(world)).slice(0, -1)));
   // The old image is the administrator's, and below the shallow copy it is in use.
   for (const path of [old, shallowBase]) assert.ok((await stat(path)).isFile());
-  await assertLeft(world, await write(world));
-  assert.equal(await nameOf(world, "vdb"), join(directory, "vdb.moved"));
 }
 
 async function hashOf(snapshot: Parameters<typeof diskOf>[0], disk: string): Promise<string> {
@@ -245,7 +241,6 @@ async function moveFiles(world: World): Promise<void> {
   await virsh("start", vmId);
   assert.deepEqual(await hashDevices(fixture), hashes);
   await backUp(world);
-  await assertLeft(world, await write(world));
 }
 
 /** A copy that does not end stays another program's, whatever is tried meanwhile. */
@@ -266,7 +261,6 @@ async function copyUnderWay(world: World): Promise<void> {
   await virsh("blockjob", vmId, "vdb", "--abort");
   await backUp(world);
   await kluis.releaseSnapshots(vmId, new Set(ids));
-  await assertLeft(world, await write(world));
 }
 
 /** Another program merges Kluis's own layers: those in between, then all. */
@@ -276,10 +270,9 @@ async function mergeLayers(world: World): Promise<void> {
   const place = "bs=4096 conv=notrunc,fsync";
   await fixture.run(`for at in 1 500; do echo x | dd of=/dev/vdb seek=$at ${place}; done`);
   await backUp(world);
-  const [base, first, second] = ["vdb.raw", "vdb.raw.kluis-1.qcow2", "vdb.raw.kluis-2.qcow2"].map(
-    (name) => join(directory, name),
-  );
-  const range = ["--base", base ?? "", "--top", second ?? ""];
+  const base = join(directory, "vdb.raw");
+  const first = `${base}.kluis-1.qcow2`;
+  const range = ["--base", base, "--top", first];
   await virsh("blockcommit", vmId, "vdb", ...range, "--bytes", "--bandwidth", "1024");
   const words = /block job on disk "vdb"/;
   await rejectsAs(runJob(world), "Busy", words);
@@ -287,8 +280,7 @@ async function mergeLayers(world: World): Promise<void> {
   await virsh("blockjob", vmId, "vdb", "--bandwidth", "0");
   await waitForNoJob(world);
   await backUp(world, ["vdb"]);
-  await backUp(world);
-  assert.ok((await stat(first ?? "")).isFile(), "what another program left is not removed");
+  assert.ok((await stat(first)).isFile(), "what another program left is not removed");
   // All of them: nobody can tell that from a start of the original as it was before.
   await virsh("blockcommit", vmId, "vdb", "--active", "--wait", "--pivot");
   assert.equal(await nameOf(world, "vdb"), base);
@@ -302,8 +294,6 @@ async function mergeLayers(world: World): Promise<void> {
   for (const [, path = ""] of list.matchAll(/"([^"]+)"/g)) await rm(path);
   assert.deepEqual(await hashDevices(fixture), hashes);
   await backUp(world, ["vdb"]);
-  await assertLeft(world, await write(world));
-  assert.equal(await nameOf(world, "vdb"), base);
 }
 
 async function waitForNoJob({ virsh, vmId }: World): Promise<void> {
@@ -337,8 +327,6 @@ async function foreignSnapshot(world: World): Promise<void> {
   await merge(below);
   await backUp(world, ["vdb"]);
   await take("last.qcow2");
-  await assertLeft(world, await write(world));
-  assert.equal(await nameOf(world, "vdb"), join(directory, "last.qcow2"));
 }
 
 /** A snapshot of another program inside Kluis's layers, and going back to it. */
@@ -348,7 +336,7 @@ async function innerSnapshot(world: World): Promise<void> {
   await virsh("snapshot-create-as", vmId, "inner");
   try {
     await write(world);
-    const words = /kluis-2\.qcow2" holds snapshots of another program; delete them/;
+    const words = /kluis-\d+\.qcow2" holds snapshots of another program; delete them/;
     await rejectsAs(runJob(world), "SnapshotInUse", words);
     await rejectsAs(kluis.detach(vmId), "SnapshotInUse", words);
     await virsh("snapshot-revert", vmId, "inner");
@@ -357,16 +345,11 @@ async function innerSnapshot(world: World): Promise<void> {
     await virsh("snapshot-delete", vmId, "inner");
   }
   await backUp(world);
-  await assertLeft(world, await write(world));
 }
 
 /** The machine is saved and brought back by others, with backups before, in between and after. */
 async function savedStates(world: World): Promise<void> {
   const { virsh, vmId, fixture, directory } = world;
-  await write(world);
-  await virsh("managedsave", vmId);
-  await virsh("start", vmId);
-  await backUp(world);
   const hashes = await write(world);
   await virsh("managedsave", vmId);
   const saved = await runJob(world);
@@ -375,9 +358,6 @@ async function savedStates(world: World): Promise<void> {
   await virsh("start", vmId);
   assert.deepEqual(await hashDevices(fixture), hashes);
   const state = join(directory, "state.save");
-  await virsh("save", vmId, state);
-  await virsh("restore", state);
-  await backUp(world);
   // Its XML names what was active when it was saved; a snapshot lies above that since.
   await virsh("save", vmId, state);
   const active = await nameOf(world, "vdb");
@@ -386,7 +366,6 @@ async function savedStates(world: World): Promise<void> {
   await virsh("restore", state);
   await backUp(world, names);
   await backUp(world);
-  await assertLeft(world, await write(world));
 }
 
 /** To another libvirt with the state folder, where one point more is made, and back. */
@@ -403,7 +382,7 @@ async function migrate(world: World): Promise<void> {
     const stateDirectory = stateOf(name);
     return { uri, kluis: await openLibvirtHypervisor({ uri, configDirectory, stateDirectory }) };
   };
-  await sendTo(host, other, vmId, ["--persistent"]);
+  await sendTo(world, host, other, ["--persistent"]);
   // It is defined here too, and stopped as far as this libvirt knows.
   const elsewhere = /another program writes ".*" although the VM is stopped here/;
   await rejectsAs(runJob(world), "ImageInUse", elsewhere);
@@ -411,16 +390,18 @@ async function migrate(world: World): Promise<void> {
   await rejectsAs(kluis.releaseSnapshots(vmId, new Set(ids.slice(0, -1))), "ImageInUse", elsewhere);
   await rejectsAs(kluis.detach(vmId), "ImageInUse", elsewhere);
   await rejectsAs(kluis.start(vmId), "ImageInUse", /lock/);
+  await reach(world, other);
   await cp(stateOf("state"), stateOf("moved"), { recursive: true });
   await backUp(world, [], "checksum", await open("moved"));
   // The old state folder does not know the layers made since.
   const unknown = /use the state folder that made it/;
   await rejectsAs(runJob(world), "SnapshotBaseChanged", unknown);
   await virsh("undefine", vmId);
-  await rejectsAs(runJob(world), "VmNotFound", /lab|6b6c/);
+  await rejectsAs(runJob(world), "VmNotFound", /Cannot find the VM/);
   const fresh = await open("fresh");
   await backUp(world, names, "checksum", fresh);
-  await sendTo(other, host, vmId, ["--persistent", "--undefinesource"]);
+  await sendTo(world, other, host, ["--persistent", "--undefinesource"]);
+  await reach(world, host);
   await cp(stateOf("fresh"), stateOf("back"), { recursive: true });
   const { uri, configDirectory } = host;
   const home = { uri, configDirectory, stateDirectory: stateOf("back") };
@@ -430,34 +411,63 @@ async function migrate(world: World): Promise<void> {
 }
 
 async function sendTo(
+  { vmId }: World,
   from: LibvirtLab,
   to: LibvirtLab,
-  vmId: string,
   flags: readonly string[],
 ): Promise<void> {
   const target = to.uri.replace("qemu:", "qemu+unix:");
   const stream = `unix://${join(to.root, "migration.sock")}`;
+  // QEMU removes its sockets when it ends: on this machine those of the other one too.
+  const files = { live: join(to.root, "live.xml"), persistent: join(to.root, "persistent.xml") };
+  for (const [kind, path] of Object.entries(files)) {
+    const how = kind === "live" ? "--migratable" : "--inactive";
+    const xml = await from.virsh.run(["dumpxml", how, vmId]);
+    await writeFile(path, xml.replace(/[^/']*exec[^/']*\.sock|to-[^/']*\.sock/, socketOf(to)));
+  }
   // Of a local file system libvirt cannot tell that both see it.
   const how = ["--live", "--p2p", "--unsafe", ...flags];
-  await from.virsh.run(["migrate", ...how, vmId, target, "--migrateuri", stream], {
+  const xml = ["--xml", files.live, "--persistent-xml", files.persistent];
+  await from.virsh.run(["migrate", ...how, vmId, target, "--migrateuri", stream, ...xml], {
     timeoutMs: migrationTimeoutMs,
   });
 }
 
-const cases: readonly (readonly [string, (world: World) => Promise<void>])[] = [
-  ["storage that was moved is compared once, and the old one is left alone", moveStorage],
-  ["files that were moved while the VM was off are compared once", moveFiles],
-  ["a copy under way is left alone, and nothing is begun beside it", copyUnderWay],
-  ["layers that another program merged are compared, or left to the user", mergeLayers],
-  ["another program's overlay above a layer is what the guest writes", foreignSnapshot],
-  ["snapshots of another program inside a layer are not buried", innerSnapshot],
-  ["a machine that was saved and restored goes on with its layers", savedStates],
-  ["a VM that went to another libvirt is backed up there, and left alone here", migrate],
+/** Leads the tests' own channel to where the VM is now; whoever starts it here takes its socket away. */
+async function reach({ directory }: World, at: LibvirtLab): Promise<void> {
+  await rm(join(directory, "exec.sock"), { force: true });
+  await symlink(socketOf(at), join(directory, "exec.sock"));
+}
+
+function socketOf(at: LibvirtLab): string {
+  return `to-${basename(at.root)}.sock`;
+}
+
+/** What is done one after the other to one VM. */
+const lives: readonly (readonly [string, ...((world: World) => Promise<void>)[]])[] = [
+  [
+    "storage that was moved, running and off, is compared once; the old is kept",
+    moveStorage,
+    moveFiles,
+  ],
+  [
+    "jobs, inner snapshots and saved states of others go on",
+    copyUnderWay,
+    innerSnapshot,
+    savedStates,
+  ],
+  ["layers that others merge, and overlays of theirs, are compared", mergeLayers, foreignSnapshot],
 ];
 
-for (const [name, run] of sliceOf(cases, casesInSlice)) {
+for (const life of sliceOf([...lives, undefined], livesInSlice)) {
+  const [name, ...steps] = life ?? [
+    "a VM that went to another libvirt is left alone here",
+    migrate,
+  ];
   test(`libvirt migration: ${name}`, async () => {
     await using owned = new AsyncDisposableStack();
-    await run(await openWorld(owned));
+    const world = await openWorld(owned);
+    for (const step of steps) await step(world);
+    if (life !== undefined) await assertLeft(world, await write(world));
   });
 }

@@ -112,8 +112,8 @@ export async function rebaseOverlay(above: DiskLayer, below: DiskLayer): Promise
 }
 
 /**
- * Whether a layer that nobody has open holds nothing of its own. The layers below are not looked
- * at, so they may be in use. A file that is no image yet, left by a run that died, is empty.
+ * Whether a layer holds nothing of its own; one that another program writes may hold something. The
+ * layers below are not looked at, so they may be in use. A file that is no image yet, left by a run that died, is empty.
  */
 export async function isOverlayEmpty(path: string): Promise<boolean> {
   const { header, lengthBytes } = await readHeader(path);
@@ -122,6 +122,7 @@ export async function isOverlayEmpty(path: string): Promise<boolean> {
   const alone = `json:${JSON.stringify({ driver: "qcow2", file, backing: null })}`;
   const args = ["map", "--output=json", "--", alone];
   const result = await runTool("qemu-img", args, { timeoutMs: MAP_TIMEOUT_MS });
+  if (/Failed to get .* lock/.test(result.stderr)) return false;
   assertToolSucceeded("qemu-img", result);
   const extents = JSON.parse(result.stdout) as readonly { readonly present?: boolean }[];
   return extents.every((extent) => extent.present === false);

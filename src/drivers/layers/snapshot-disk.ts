@@ -10,7 +10,7 @@ import { assertLayerUnchanged } from "./layer-fingerprint.ts";
 import { createReaderLease, type ReaderLease } from "./readers.ts";
 import type { LayeredVm } from "./layered-vm.ts";
 import { acquireVmLock, type VmLock } from "./vm-lock.ts";
-import { readVmRecord } from "./vm-record-file.ts";
+import { readStoredRecord } from "./vm-record-file.ts";
 import {
   findDisk,
   findSnapshot,
@@ -108,7 +108,9 @@ async function holdSnapshot(
     turn.release();
   });
   owned.use(await lockToRead(context, signal));
-  const record = await readVmRecord(context);
+  // Of the record alone: where the VM's disks are by now says nothing of its frozen layers.
+  const record = await readStoredRecord(directory);
+  if (record === undefined) return undefined;
   const snapshot = findSnapshot(record, at.snapshotId);
   const disk = snapshot?.disks.find((candidate) => candidate.name === at.diskName);
   if (disk === undefined) return undefined;
