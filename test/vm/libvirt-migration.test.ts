@@ -47,7 +47,7 @@ interface World {
   readonly vmId: string;
   readonly directory: string;
   /** Runs a command of the administrator. */
-  virsh(...args: readonly string[]): Promise<string>;
+  readonly virsh: (...args: readonly string[]) => Promise<string>;
 }
 
 /** What a backup goes through: the libvirt, by default the VM's own. */
@@ -281,6 +281,7 @@ async function mergeLayers(world: World): Promise<void> {
   await waitForNoJob(world);
   await backUp(world, ["vdb"]);
   assert.ok((await stat(first)).isFile(), "what another program left is not removed");
+  await write(world);
   // All of them: nobody can tell that from a start of the original as it was before.
   await virsh("blockcommit", vmId, "vdb", "--active", "--wait", "--pivot");
   assert.equal(await nameOf(world, "vdb"), base);
@@ -382,6 +383,7 @@ async function migrate(world: World): Promise<void> {
     const stateDirectory = stateOf(name);
     return { uri, kluis: await openLibvirtHypervisor({ uri, configDirectory, stateDirectory }) };
   };
+  await backUp(world);
   await sendTo(world, host, other, ["--persistent"]);
   // It is defined here too, and stopped as far as this libvirt knows.
   const elsewhere = /another program writes ".*" although the VM is stopped here/;
