@@ -10,6 +10,7 @@ import { KluisError } from "#base/kluis-error.ts";
 import type { Clock } from "#base/clock.ts";
 import type { RandomSource } from "#base/random.ts";
 import { openFetchedFrame, parseFetchedHeader, sealOf } from "#vault/container/container-reader.ts";
+import type { ContainerSeal } from "#vault/container/frame.ts";
 import { computeId } from "#vault/hashing.ts";
 import type { BlockLocation, PackExtent } from "#vault/index/entry-reader.ts";
 import type { StoredObject } from "#vault/inventory/inventory.ts";
@@ -34,8 +35,11 @@ interface NeededFrame {
   neededBytes: number;
 }
 
-/** Frames of one pack that lie side by side. */
-type FrameRange = readonly NeededFrame[];
+/** Frames of one pack that lie side by side, and what opens them. */
+interface FrameRange {
+  readonly frames: readonly NeededFrame[];
+  readonly seal: ContainerSeal;
+}
 
 /** See the file's head. */
 export class CopyOut {
@@ -97,9 +101,9 @@ export class CopyOut {
     });
     for await (const { range, bytes } of fetched) {
       let start = 0;
-      for (const frame of range) {
+      for (const frame of range.frames) {
         const end = start + frame.location.frameSealedBytes;
-        await this.#copy(frame, bytes.subarray(start, end), target);
+        await this.#copy(frame, { seal: range.seal, bytes: bytes.subarray(start, end) }, target);
         start = end;
       }
       freeBuffer(bytes);
@@ -113,21 +117,23 @@ export class CopyOut {
   *#rangesOf(type: "pack" | "mapPack", target: CopyTarget): Generator<FrameRange> {
     for (const extent of this.#extents) {
       if (extent.head.type !== type) continue;
-      let range: NeededFrame[] = [];
+      // Once for a pack: deriving a key takes longer than opening a small frame.
+      const seal = sealOf(this.#deps.keys, extent.head);
+      let frames: NeededFrame[] = [];
       let endBytes = 0;
       let startBytes = 0;
       for (const frame of this.#framesOf(extent, target)) {
         const { frameOffsetBytes, frameSealedBytes } = frame.location;
         const frameEnd = frameOffsetBytes + frameSealedBytes;
         if (frameOffsetBytes !== endBytes || frameEnd - startBytes > fetchBytesMax) {
-          if (range.length > 0) yield range;
-          range = [];
+          if (frames.length > 0) yield { frames, seal };
+          frames = [];
           startBytes = frameOffsetBytes;
         }
-        range.push(frame);
+        frames.push(frame);
         endBytes = frameEnd;
       }
-      if (range.length > 0) yield range;
+      if (frames.length > 0) yield { frames, seal };
     }
   }
 
@@ -161,20 +167,23 @@ export class CopyOut {
     return true;
   }
 
-  async #fetch(range: FrameRange): Promise<Uint8Array> {
-    const [first] = range;
+  async #fetch({ frames }: FrameRange): Promise<Uint8Array> {
+    const [first] = frames;
     if (first === undefined) return new Uint8Array();
     const offsetBytes = first.location.frameOffsetBytes;
-    const lengthBytes = range.reduce((sum, { location }) => sum + location.frameSealedBytes, 0);
+    const lengthBytes = frames.reduce((sum, { location }) => sum + location.frameSealedBytes, 0);
     const name = objectNameOf(first.location);
     return await this.#deps.store.get(name, { offsetBytes, lengthBytes }, this.#signal);
   }
 
-  async #copy(frame: NeededFrame, bytes: Uint8Array, target: CopyTarget): Promise<void> {
+  async #copy(
+    frame: NeededFrame,
+    { seal, bytes }: { readonly seal: ContainerSeal; readonly bytes: Uint8Array },
+    target: CopyTarget,
+  ): Promise<void> {
     const { location, blocks } = frame;
     const { pack, frameSealedBytes: sealedBytes, framePlainBytes: plainBytes } = location;
     const objectName = objectNameOf(location);
-    const seal = sealOf(this.#deps.keys, pack);
     const expected = { sealedBytes, plainBytes };
     if (frame.neededBytes === plainBytes) {
       const header = parseFetchedHeader(bytes, expected, objectName);
