@@ -220,6 +220,14 @@ export const errorRegistry = {
     title: "The file is not a disk image that can be read",
     action: "Name a raw or qcow2 image, and its --format where it cannot be told.",
   },
+  DiskKeyUnusable: {
+    http: 409,
+    exit: 20,
+    retry: "after-change",
+    title: "The secret of an encrypted disk cannot be used",
+    action:
+      "Define the secret that the message names, not private, and give it the passphrase (`virsh secret-set-value`); or leave the disk out.",
+  },
   ImageInUse: {
     http: 409,
     exit: 21,

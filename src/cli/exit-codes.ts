@@ -13,4 +13,4 @@ export const sourceExits: readonly number[] = [3, 20, 21, 22, 24];
 /** Targets of a restore. */
 export const targetExits: readonly number[] = [3, 23, 24];
 /** VMs of this host. */
-export const vmExits: readonly number[] = [3, 30, 31, 32, 33, 34];
+export const vmExits: readonly number[] = [3, 20, 30, 31, 32, 33, 34];

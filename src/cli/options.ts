@@ -111,6 +111,12 @@ export const overwriteOption: OptionSpec = {
   text: "replace targets that exist; devices and NBD exports are written in place",
 };
 
+/** That a disk which was encrypted on its host is to lie in the clear. */
+export const plaintextOption: OptionSpec = {
+  flags: "--plaintext",
+  text: "write a disk in the clear that was encrypted on its host",
+};
+
 /** Format of restored images. */
 export const targetFormatOption: OptionSpec = {
   flags: "--target-format <format>",

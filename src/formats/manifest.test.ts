@@ -32,6 +32,7 @@ const disk = fc
     fc.record(
       {
         trackingReason: text,
+        isEncrypted: fc.boolean(),
         source: text,
         rewrite: fc.record({ cursor: count, creditPages: fc.nat(63) }, { noNullPrototype: true }),
       },

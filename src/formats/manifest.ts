@@ -19,6 +19,8 @@ export type ChangeTracking = "full" | "snapshot-difference" | "dirty-bitmap" | "
 export interface ManifestDisk {
   readonly name: string;
   readonly sizeBytes: number;
+  /** Whether it was encrypted on its host, so that a restore must not leave it in the clear unasked. */
+  readonly isEncrypted?: boolean;
   /** Root of the map, 24 bytes; `undefined` where the disk is all zeros. */
   readonly root: Uint8Array | undefined;
   /** Level of the root; 0 for a leaf. */
@@ -143,6 +145,7 @@ function parseDisk(members: JsonMembers): ManifestDisk {
   return {
     name: textOf(members, "name"),
     sizeBytes: members.integer("sizeBytes", 0, diskBytesMax),
+    ...optional(members, "isEncrypted", (own, name) => own.boolean(name)),
     root: members.isNull("root") ? undefined : members.hex("root", idBytes),
     level: members.integer("level", 0, levelMax),
     tracking,

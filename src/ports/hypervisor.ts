@@ -186,6 +186,8 @@ export interface ExtensionState {
 export interface SnapshotDisk {
   readonly name: string;
   readonly sizeBytes: number;
+  /** Whether it is encrypted on its host; what is read of it is not. Default: no. */
+  readonly isEncrypted?: boolean;
   /** Opens the frozen content. The reader holds the snapshot: it cannot be released before it is closed. */
   open(signal?: AbortSignal): Promise<DiskReader>;
   /**

@@ -55,6 +55,8 @@ export interface TargetRequest {
   readonly sizeBytes: number;
   /** Whether what is there may go. */
   readonly overwrite: boolean;
+  /** Seals a new file by LUKS, as QEMU opens it. Without it the content lies in the clear. */
+  readonly passphrase?: Uint8Array;
 }
 
 /**

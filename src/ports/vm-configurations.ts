@@ -26,6 +26,15 @@ export interface VmConfigurations {
   read(vmId: string, signal?: AbortSignal): Promise<string>;
   /** Where {@link create} will write; throws what it would throw for the request, before any disk is made. */
   check(vm: Omit<RestoredVm, "disks">, signal?: AbortSignal): Promise<string>;
+  /**
+   * Passphrases of the disks that a configuration has as encrypted, by name, as this host keeps them.
+   * Errors: DiskKeyUnusable (after-change).
+   */
+  readDiskKeys(
+    configuration: string,
+    diskNames: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<ReadonlyMap<string, Uint8Array>>;
   /** Writes the configuration durably and returns its path. A VM starts from it. */
   create(vm: RestoredVm, signal?: AbortSignal): Promise<string>;
 }

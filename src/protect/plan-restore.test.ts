@@ -95,3 +95,15 @@ test("restore plan: names choose disks, no name chooses all", () => {
   );
   refuses(() => chooseDisks(point, ["x"]), "ArgumentInvalid", /disks vda, vdb/);
 });
+
+test("restore plan: a disk that was encrypted lies in the clear only where that is meant", () => {
+  const sealed = { ...point, disks: [{ ...diskOf("vda", 8192), isEncrypted: true }] };
+  const request = { targets: [vda], overwrite: false };
+  refuses(() => planRestore(sealed, request, new Map()), "ArgumentInvalid", /--plaintext/);
+  const passphrase = new Uint8Array(1);
+  const targets = [{ ...vda, passphrase }];
+  const kept = planRestore(sealed, { ...request, targets }, new Map());
+  assert.equal(kept.disks[0]?.passphrase, passphrase);
+  const meant = planRestore(sealed, { ...request, isPlaintextMeant: true }, new Map());
+  assert.equal(meant.disks[0]?.passphrase, undefined);
+});

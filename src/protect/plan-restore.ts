@@ -6,6 +6,8 @@ import type { ImageFormat, TargetInfo } from "#ports/source-image.ts";
 export interface RestorableDisk {
   readonly name: string;
   readonly sizeBytes: number;
+  /** Whether it was encrypted on its host. Default: no. */
+  readonly isEncrypted?: boolean;
 }
 
 /** What a restore has to know of a recovery point. */
@@ -20,6 +22,8 @@ export interface WantedTarget {
   /** Absolute path or NBD URI. */
   readonly place: string;
   readonly format: ImageFormat;
+  /** Seals the target; see the port. */
+  readonly passphrase?: Uint8Array;
 }
 
 /** What is asked of a restore. */
@@ -27,6 +31,8 @@ export interface RestoreRequest {
   readonly targets: readonly WantedTarget[];
   /** Whether targets that exist may go. */
   readonly overwrite: boolean;
+  /** Whether disks that were encrypted may lie in the clear. Default: no. */
+  readonly isPlaintextMeant?: boolean;
 }
 
 /** One disk of a plan. */
@@ -55,8 +61,8 @@ export function chooseDisks(
  *
  * @param found What is at each place of the request, by place.
  *
- * Errors (after-change): ArgumentInvalid for a disk that is not there and for a disk or a place
- * named twice; TargetExists; TargetTooSmall.
+ * Errors (after-change): ArgumentInvalid for a disk that is not there, for a disk or a place named
+ * twice, and for one that was encrypted and would lie in the clear unasked; TargetExists; TargetTooSmall.
  */
 export function planRestore(
   point: RestorablePoint,
@@ -67,6 +73,7 @@ export function planRestore(
   assertDistinct(request.targets, "place", "target");
   const disks = request.targets.map((target): PlannedDisk => {
     const disk = findDisk(point, target.diskName);
+    if (request.isPlaintextMeant !== true) assertSealed(disk, target);
     assertFits(disk, target, { info: found.get(target.place), overwrite: request.overwrite });
     return { ...target, disk, overwrite: request.overwrite };
   });
@@ -83,6 +90,15 @@ function findDisk(point: RestorablePoint, name: string): RestorableDisk {
   throw new KluisError(
     "ArgumentInvalid",
     `Cannot restore disk "${name}": recovery point ${point.pointId} has the disks ${names}`,
+  );
+}
+
+function assertSealed(disk: RestorableDisk, target: WantedTarget): void {
+  if (disk.isEncrypted !== true || target.passphrase !== undefined) return;
+  throw new KluisError(
+    "ArgumentInvalid",
+    `Cannot restore disk "${disk.name}" to "${target.place}": it was encrypted, and would lie there in ` +
+      "the clear; say --plaintext where that is meant, or restore the VM with kluis vm restore --connect",
   );
 }
 

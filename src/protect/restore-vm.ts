@@ -28,10 +28,11 @@ export interface VmRestoreOutcome {
 
 /**
  * Writes the disks and then the configuration: without the last step there is no VM, so that none
- * is started from disks that are not complete. Nothing that exists is replaced.
+ * is started from disks that are not complete. Nothing that exists is replaced. Disks that the
+ * configuration has as encrypted are, under the passphrases of this host.
  *
  * Errors: those of `prepareRestore` and `applyRestore`; ConfigInvalid, TargetExists for the
- * configuration, before any disk is written.
+ * configuration, DiskKeyUnusable, before any disk is written.
  */
 export async function restoreVm(
   point: RestorablePoint,
@@ -41,7 +42,13 @@ export async function restoreVm(
   const { directory, configuration, name, targets } = request;
   const vm = { directory, configuration, ...(name === undefined ? {} : { name }) };
   await deps.configurations.check(vm, deps.signal);
-  const plan = await prepareRestore(point, { targets, overwrite: false }, deps);
+  const names = targets.map(({ diskName }) => diskName);
+  const keys = await deps.configurations.readDiskKeys(configuration, names, deps.signal);
+  const sealed = targets.map((target) => {
+    const passphrase = keys.get(target.diskName);
+    return passphrase === undefined ? target : { ...target, passphrase };
+  });
+  const plan = await prepareRestore(point, { targets: sealed, overwrite: false }, deps);
   const outcome = await applyRestore(plan, deps);
   const disks = plan.disks.map(({ diskName, place, format }) => ({
     name: diskName,

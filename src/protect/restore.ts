@@ -116,11 +116,17 @@ async function restoreOne(
   planned: PlannedDisk,
   deps: RestoreDeps & { readonly signal: AbortSignal; readonly disksAtOnce: number },
 ): Promise<RestoredDiskOutcome> {
-  const { disk, place, format, overwrite } = planned;
+  const { disk, place, format, overwrite, passphrase } = planned;
   const startMs = deps.clock.monotonicMs();
   await using reader = await deps.openDisk(disk.name, deps.signal);
   await using writer = await deps.images.createTarget(
-    { place, format, sizeBytes: disk.sizeBytes, overwrite },
+    {
+      place,
+      format,
+      sizeBytes: disk.sizeBytes,
+      overwrite,
+      ...(passphrase === undefined ? {} : { passphrase }),
+    },
     deps.signal,
   );
   const bytes = await copyToTarget(reader, writer, {

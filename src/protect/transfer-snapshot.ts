@@ -196,7 +196,8 @@ async function prepareDisks(snapshot: VmSnapshot, run: DiskRun): Promise<readonl
   const disks: NewDisk[] = [];
   for (const disk of snapshot.disks) {
     assertGoingOn(run.deps.signal);
-    disks.push(await prepareDisk(disk, run));
+    const prepared = await prepareDisk(disk, run);
+    disks.push(disk.isEncrypted === true ? { ...prepared, isEncrypted: true } : prepared);
   }
   return disks;
 }

@@ -5,6 +5,7 @@ import type { Consistency, Hypervisor, VmSnapshot } from "#ports/hypervisor.ts";
 import { checkPointId, type RecoveryPoint } from "#vault/recovery-point.ts";
 import type { Vault } from "#vault/vault.ts";
 import { dayMs } from "#protect/plan-expiry.ts";
+import type { RestorableDisk } from "#protect/plan-restore.ts";
 import { listRecoveryPoints, type UnreadablePoint } from "#protect/points.ts";
 
 /** Where a recovery point can be restored from. */
@@ -20,7 +21,7 @@ export interface TieredPoint {
   readonly consistencyReason?: string;
   readonly frozenMs?: number;
   readonly vmConfiguration?: string;
-  readonly disks: readonly { readonly name: string; readonly sizeBytes: number }[];
+  readonly disks: readonly RestorableDisk[];
   /** There while the point is restored in minutes. */
   readonly snapshot?: VmSnapshot;
   /** When the days of the snapshot are over. */
@@ -110,7 +111,7 @@ function fromManifest(manifest: RecoveryPoint): TieredPoint {
     ...(consistencyReason === undefined ? {} : { consistencyReason }),
     ...(frozenMs === undefined ? {} : { frozenMs }),
     ...(vmConfiguration === undefined ? {} : { vmConfiguration }),
-    disks: disks.map(({ name, sizeBytes }) => ({ name, sizeBytes })),
+    disks: disks.map(toRestorable),
     manifest,
   };
 }
@@ -129,8 +130,12 @@ export function fromSnapshot(snapshot: VmSnapshot): TieredPoint {
     ...(reason === undefined ? {} : { consistencyReason: reason }),
     ...(frozenMs === undefined ? {} : { frozenMs: Math.round(frozenMs) }),
     vmConfiguration,
-    disks: snapshot.disks.map(({ name, sizeBytes }) => ({ name, sizeBytes })),
+    disks: snapshot.disks.map(toRestorable),
     snapshot,
     expiresAtMs: snapshot.takenAtMs + label.days * dayMs,
   };
+}
+
+function toRestorable({ name, sizeBytes, isEncrypted }: RestorableDisk): RestorableDisk {
+  return { name, sizeBytes, ...(isEncrypted === undefined ? {} : { isEncrypted }) };
 }

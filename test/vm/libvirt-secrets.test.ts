@@ -7,7 +7,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,6 +15,7 @@ import { after, test } from "node:test";
 import { systemClock } from "#base/clock.ts";
 import { planVirshAgent } from "#drivers/guest/virsh-agent-channel.ts";
 import { signalProcess } from "#drivers/process/process-identity.ts";
+import { isInProcesses } from "#testing/process-canary.ts";
 import { createPrng, testSeed } from "#testing/seed.ts";
 import { createAgentExec } from "../../lab/agent-exec.ts";
 import { runInGuest } from "../../lab/guest.ts";
@@ -31,21 +31,6 @@ const alphabet = Array.from(
 const vms = await LibvirtVms.open([2, 2]);
 after(() => vms[Symbol.asyncDispose]());
 
-/** Whether an argument list or an environment of any process holds the text. */
-function isSeen(text: string): boolean {
-  return readdirSync("/proc").some((pid) => {
-    if (!/^\d+$/.test(pid)) return false;
-    return ["cmdline", "environ"].some((name) => {
-      try {
-        return readFileSync(`/proc/${pid}/${name}`, "utf8").includes(text);
-      } catch {
-        // It has ended meanwhile.
-        return false;
-      }
-    });
-  });
-}
-
 /** Does `work` and tells whether the text was seen meanwhile, and how often it was looked for. */
 async function watch(
   text: string,
@@ -57,7 +42,7 @@ async function watch(
   });
   let [seen, looks] = [0, 0];
   while (!over.signal.aborted) {
-    if (isSeen(text)) seen += 1;
+    if (isInProcesses(text)) seen += 1;
     looks += 1;
     await systemClock.sleep(1);
   }
@@ -138,8 +123,8 @@ test("secrets: XML with passwords is in no file, not even of a call that was kil
     const exited = once(child, "exit");
     child.stdin.end(xml);
     // The new session's socket is in the arguments of the call that waits now.
-    await waitFor(() => isSeen("define\0"), "the call");
-    assert.ok(!isSeen(canary), "the canary was in an argument list or an environment");
+    await waitFor(() => isInProcesses("define\0"), "the call");
+    assert.ok(!isInProcesses(canary), "the canary was in an argument list or an environment");
     for (const place of [folder, "/dev/shm"]) assert.deepEqual(await findFiles(place, canary), []);
     child.kill("SIGKILL");
     await exited;

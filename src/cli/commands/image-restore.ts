@@ -12,6 +12,7 @@ import {
   keyOptions,
   outputOption,
   overwriteOption,
+  plaintextOption,
   pointOption,
   secondaryOption,
   storeOption,
@@ -47,6 +48,7 @@ export const imageRestore: CommandSpec = {
     { flags: "--disk <name>", text: "which disk, where the recovery point has several" },
     targetFormatOption,
     overwriteOption,
+    plaintextOption,
     ...workOptions,
     outputOption,
   ],
@@ -89,7 +91,11 @@ async function runImageRestore(input: CommandInput, environment: CliEnvironment)
   );
   const diskName = input.text("disk") ?? onlyDiskOf(point);
   const format = targetFormatOf(input, place);
-  const request = { targets: [{ diskName, place, format }], overwrite: input.flag("overwrite") };
+  const request = {
+    targets: [{ diskName, place, format }],
+    overwrite: input.flag("overwrite"),
+    isPlaintextMeant: input.flag("plaintext"),
+  };
   const plan = await prepareRestore(point, request, { images, signal });
   const outcome = await restoreWithProgress(plan, environment, {
     openDisk: fromVault(vault, point),

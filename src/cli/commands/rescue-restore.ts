@@ -12,6 +12,7 @@ import {
   diskOption,
   outputOption,
   overwriteOption,
+  plaintextOption,
   pointOption,
   recoveryKeyOption,
   storeOption,
@@ -45,6 +46,7 @@ export const rescueRestore: CommandSpec = {
       otherwise: "raw",
     },
     overwriteOption,
+    plaintextOption,
     outputOption,
   ],
   examples: [
@@ -74,7 +76,11 @@ async function runRescueRestore(input: CommandInput, environment: CliEnvironment
   const directory = resolve(environment.workingFolder, input.requiredText("directory"));
   const format = input.text("targetFormat") === "qcow2" ? "qcow2" : "raw";
   const targets = targetsInFolder(chooseDisks(point, input.texts("disk")), directory, format);
-  const request = { targets, overwrite: input.flag("overwrite") };
+  const request = {
+    targets,
+    overwrite: input.flag("overwrite"),
+    isPlaintextMeant: input.flag("plaintext"),
+  };
   const plan = await prepareRestore(point, request, { images, signal });
   const outcome = await restoreWithProgress(plan, environment, {
     openDisk: fromVault(vault, point),

@@ -24,7 +24,7 @@ import {
   readImageInfo,
   readLayerInfo,
 } from "./image-info.ts";
-import { createQcow2File, openExportTarget } from "./nbd-writer.ts";
+import { createLuksFile, createQcow2File, openExportTarget } from "./nbd-writer.ts";
 import {
   openKnownImage,
   openNbdDisk,
@@ -96,7 +96,7 @@ class OverlayServer implements AsyncDisposable {
 
   constructor(info: ImageInfo, signal: AbortSignal | undefined) {
     this.#info = info;
-    this.#ahead = startOverlayServer(info, signal);
+    this.#ahead = startOverlayServer(info, { signal });
     // Started again for who asks for the changes.
     this.#ahead.catch(() => undefined);
   }
@@ -104,7 +104,7 @@ class OverlayServer implements AsyncDisposable {
   async readExtents(signal: AbortSignal | undefined): Promise<ChangedExtents> {
     // One that could not start ahead may do so now; if not, it says why.
     const ahead = await this.#takeAhead()?.catch(() => undefined);
-    const server = ahead ?? (await startOverlayServer(this.#info, signal));
+    const server = ahead ?? (await startOverlayServer(this.#info, { signal }));
     try {
       const { extents } = await collectOverlay(server, signal);
       return extents;
@@ -201,11 +201,18 @@ async function inspectTarget(place: string, signal?: AbortSignal): Promise<Targe
 }
 
 async function createTarget(request: TargetRequest, signal?: AbortSignal): Promise<DiskWriter> {
-  const { format, overwrite, place, sizeBytes } = request;
+  const { format, overwrite, place, sizeBytes, passphrase } = request;
   const { kind, sizeBytes: haveBytes } = await inspectTarget(place, signal);
   const options = { path: place, sizeBytes, overwrite, signal };
   if (kind === "absent" || kind === "file") {
-    return format === "raw" ? createRawFile(options) : createQcow2File(options);
+    if (passphrase === undefined) {
+      return format === "raw" ? createRawFile(options) : createQcow2File(options);
+    }
+    const sealed = { ...options, passphrase };
+    return format === "raw" ? createLuksFile(sealed) : createQcow2File(sealed);
+  }
+  if (passphrase !== undefined) {
+    throw new KluisError("ArgumentInvalid", `Cannot write "${place}": ${kind}s are not encrypted`);
   }
   if (format !== "raw") {
     throw new KluisError(

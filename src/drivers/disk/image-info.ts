@@ -5,6 +5,7 @@ import { resolve } from "node:path";
 import { present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import { lastLine, runTool } from "#drivers/process/run-tool.ts";
+import { isKeyRefusal, keyRefused } from "./image-key.ts";
 
 /** How long qemu-img may look at an image. */
 const IMAGE_INFO_TIMEOUT_MS = 60_000;
@@ -35,6 +36,8 @@ export interface ImageLayer {
   readonly protocol?: "file" | "host_device";
   /** Size of a cluster, for formats that have them. */
   readonly clusterBytes?: number;
+  /** Whether its content is sealed under a passphrase. Default: no. */
+  readonly isEncrypted?: boolean;
 }
 
 /** Whether a layer is a file or device of this host by its path. */
@@ -102,6 +105,7 @@ export function toImageError(path: string, stderr: string): KluisError {
       `Cannot open image "${path}": another program has it open for writing`,
     );
   }
+  if (isKeyRefusal(stderr)) return keyRefused(path);
   // The last line may be a hint; the first one says what is wrong.
   const first = stderr.trim().split("\n")[0] ?? "";
   const reason = first.replace(/^qemu-[a-z]+: /, "") || (lastLine(stderr) ?? "QEMU says nothing");
@@ -164,5 +168,6 @@ function parseLayer(path: string, value: unknown): ImageLayer {
     format,
     sizeBytes,
     ...(typeof clusterBytes === "number" ? { clusterBytes } : {}),
+    ...(layer["encrypted"] === true ? { isEncrypted: true } : {}),
   };
 }

@@ -64,3 +64,23 @@ test("image node: other formats and places are left to QEMU", () => {
   const many = Array.from({ length: 201 }, () => top);
   assert.equal(toImageNode(toInfo(many), { withBacking: true }), undefined);
 });
+
+test("image node: encrypted layers are opened by the passphrase at hand, else left to QEMU", () => {
+  const sealed: ImageLayer = { ...top, isEncrypted: true };
+  const luks: ImageLayer = { ...base, file: "/base", protocol: "file", format: "luks" };
+  const info = toInfo([sealed, luks]);
+  assert.deepEqual(parse(toImageNode(info, { withBacking: true, isKeyed: true })), {
+    driver: "qcow2",
+    encrypt: { format: "luks", "key-secret": "kluis-key" },
+    "l2-cache-entry-size": 131_072,
+    file: { driver: "file", filename: '/a "top",x=1' },
+    backing: {
+      driver: "luks",
+      "key-secret": "kluis-key",
+      file: { driver: "file", filename: "/base" },
+    },
+  });
+  for (const layers of [[sealed], [luks], [top, luks]]) {
+    assert.equal(toImageNode(toInfo(layers), { withBacking: true }), undefined);
+  }
+});

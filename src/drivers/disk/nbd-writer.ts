@@ -5,6 +5,9 @@ import { isKluisError, KluisError } from "#base/kluis-error.ts";
 import { openNbdClient, type NbdClient } from "#drivers/nbd/nbd-client.ts";
 import { lastLine, runTool } from "#drivers/process/run-tool.ts";
 import type { DiskWriter } from "#ports/disk.ts";
+import { readImageInfo } from "./image-info.ts";
+import { imageKeyId, runMeasured, withImageKey } from "./image-key.ts";
+import { toImageNode } from "./image-node.ts";
 import { startQemuNbd, type QemuNbd } from "./qemu-nbd.ts";
 import type { RawTargetOptions } from "./raw-writer.ts";
 import { TargetFile, targetExists, targetTooSmall, toTargetError } from "./target-file.ts";
@@ -19,27 +22,60 @@ const WRITE_ALIGN_BYTES = 4096;
 
 const zeros = new Uint8Array(ZERO_PIECE_BYTES);
 
+/** A file that a qemu-nbd writes. */
+export interface ImageTargetOptions extends RawTargetOptions {
+  /** Seals the image by LUKS; one that is not qcow2 always is. */
+  readonly passphrase?: Uint8Array;
+}
+
 /**
  * Makes a qcow2 file, not preallocated, readable by its owner only, under a temporary name until
  * commit.
  *
  * Errors: TargetExists, TargetNoSpace (after-change), TargetWriteFailed (backoff), ToolMissing.
  */
-export async function createQcow2File(options: RawTargetOptions): Promise<DiskWriter> {
-  const { path, signal, sizeBytes } = options;
+export function createQcow2File(options: ImageTargetOptions): Promise<DiskWriter> {
+  return createImageFile("qcow2", options);
+}
+
+/**
+ * Makes a LUKS file; otherwise as {@link createQcow2File}. What was never written is no zero there, so
+ * all of it is written.
+ */
+export function createLuksFile(
+  options: ImageTargetOptions & { readonly passphrase: Uint8Array },
+): Promise<DiskWriter> {
+  return createImageFile("luks", options);
+}
+
+async function createImageFile(
+  format: "qcow2" | "luks",
+  options: ImageTargetOptions,
+): Promise<DiskWriter> {
+  const { path, sizeBytes } = options;
   const target = await TargetFile.plan(path, options.overwrite);
   let server: QemuNbd;
   try {
-    await createEmptyQcow2(target, sizeBytes);
+    await createEmptyImage(target, format, options);
     await chmod(target.tempPath, 0o600);
-    server = await startQemuNbd({ path: target.tempPath, format: "qcow2", writable: true, signal });
+    server = await openForWriting(target.tempPath, format, options);
   } catch (error) {
     await target.remove();
     throw toTargetError(path, error);
   }
   const { client } = server;
+  const actions = actionsOf(client, (error) => toFileError(path, error, server));
+  if (format === "luks") {
+    try {
+      await actions.overwriteWithZeros(0, sizeBytes);
+    } catch (error) {
+      await server[Symbol.asyncDispose]();
+      await target.remove();
+      throw error;
+    }
+  }
   return new FreshTargetWriter(sizeBytes, {
-    ...actionsOf(client, (error) => toFileError(path, error, server)),
+    ...actions,
     commit: async () => {
       try {
         await client.flush();
@@ -114,6 +150,16 @@ function actionsOf(
   };
 }
 
+/** What seals a new image under the passphrase of {@link imageKeyId}. */
+function sealOptions(
+  format: "qcow2" | "luks",
+  passphrase: Uint8Array | undefined,
+): readonly string[] {
+  if (passphrase === undefined) return [];
+  if (format === "luks") return [`key-secret=${imageKeyId}`];
+  return ["encrypt.format=luks", `encrypt.key-secret=${imageKeyId}`];
+}
+
 /** Names the file instead of the socket between us and our qemu-nbd. */
 async function toFileError(path: string, error: unknown, server: QemuNbd): Promise<unknown> {
   if (isKluisError(error, "NbdUnavailable")) {
@@ -129,10 +175,28 @@ async function toFileError(path: string, error: unknown, server: QemuNbd): Promi
   return new KluisError(code, message, { details, cause: error });
 }
 
-async function createEmptyQcow2(target: TargetFile, sizeBytes: number): Promise<void> {
-  const args = ["create", "-q", "-f", "qcow2", "-o", "preallocation=off", "--", target.tempPath];
-  const result = await runTool("qemu-img", [...args, String(sizeBytes)], {
-    timeoutMs: CREATE_TIMEOUT_MS,
+async function openForWriting(
+  path: string,
+  format: "qcow2" | "luks",
+  { passphrase, signal }: ImageTargetOptions,
+): Promise<QemuNbd> {
+  const place = { path, format, writable: true, signal };
+  if (passphrase === undefined) return await startQemuNbd(place);
+  const info = await readImageInfo(path, { format, signal });
+  const node = toImageNode(info, { withBacking: false, isKeyed: true });
+  return await startQemuNbd({ ...place, node, passphrase });
+}
+
+async function createEmptyImage(
+  target: TargetFile,
+  format: "qcow2" | "luks",
+  { sizeBytes, passphrase }: ImageTargetOptions,
+): Promise<void> {
+  const layout = ["preallocation=off", ...sealOptions(format, passphrase)].join(",");
+  const result = await withImageKey(passphrase, async (key) => {
+    const args = ["create", "-q", ...key.args, "-f", format, "-o", layout, "--", target.tempPath];
+    const options = { timeoutMs: CREATE_TIMEOUT_MS, ...key.options };
+    return await runMeasured(() => runTool("qemu-img", [...args, String(sizeBytes)], options));
   });
   if (result.exitCode === 0) return;
   const isFull = /No space left|quota exceeded/i.test(result.stderr);

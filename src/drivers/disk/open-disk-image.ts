@@ -23,6 +23,8 @@ export interface OpenDiskOptions {
    * is not noticed before {@link DiskReader.assertUnchanged}. Default: no.
    */
   readonly isShared?: boolean | undefined;
+  /** What opens its encrypted layers. */
+  readonly passphrase?: Uint8Array | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -33,8 +35,8 @@ export interface OpenDiskOptions {
  * own, which holds QEMU's locks: no VM can write the image meanwhile. An NBD server is trusted to
  * serve one instant; {@link DiskReader.assertUnchanged} cannot check that.
  *
- * Errors: ImageNotFound, ImageInvalid, ImageInUse, ImageChangedDuringRead (all after-change),
- * ToolMissing, Nbd*.
+ * Errors: ImageNotFound, ImageInvalid, ImageInUse, ImageChangedDuringRead, DiskKeyUnusable (all
+ * after-change), ToolMissing, Nbd*.
  */
 export async function openDiskImage(
   target: string,
@@ -60,9 +62,8 @@ export async function openLocalImage(
 ): Promise<LocalImage> {
   const { format, isShared, signal } = options;
   const info = await readImageInfo(path, { format, signal });
-  return isRawAlone(info)
-    ? await openRawImage(info, { isShared })
-    : await openKnownImage(info, signal);
+  if (isRawAlone(info)) return await openRawImage(info, { isShared });
+  return await openByQemuNbd(info, await readLayerStates(info), options);
 }
 
 /**
@@ -77,7 +78,7 @@ export async function openKnownImage(
   states?: readonly (FileState | undefined)[],
 ): Promise<LocalImage> {
   if (isRawAlone(info)) return await openRawImage(info);
-  return openByQemuNbd(info, states ?? (await readLayerStates(info)), signal);
+  return openByQemuNbd(info, states ?? (await readLayerStates(info)), { signal });
 }
 
 function isRawAlone(info: ImageInfo): boolean {
@@ -147,10 +148,11 @@ function assertUsable(client: NbdClient, uri: string, wanted: readonly string[])
 async function openByQemuNbd(
   info: ImageInfo,
   states: readonly (FileState | undefined)[],
-  signal: AbortSignal | undefined,
+  { passphrase, signal }: Pick<OpenDiskOptions, "passphrase" | "signal">,
 ): Promise<LocalImage> {
-  const node = toImageNode(info, { withBacking: true });
-  const server = await startQemuNbd({ path: info.path, format: info.format, node, signal });
+  const { path, format } = info;
+  const node = toImageNode(info, { withBacking: true, isKeyed: passphrase !== undefined });
+  const server = await startQemuNbd({ path, format, node, passphrase, signal });
   const assertUnchanged = async (): Promise<void> => {
     for (const [index, state] of states.entries()) {
       if (state !== undefined) await assertSameState(info.layers[index]?.file ?? "", state);

@@ -11,6 +11,13 @@ const DEPTH_CONTEXT = "qemu:allocation-depth";
 /** Its value for what the top layer itself holds. */
 const DEPTH_LOCAL = 1;
 
+/** How an overlay is opened. */
+export interface OverlayOptions {
+  /** Where it is encrypted. */
+  readonly passphrase?: Uint8Array | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** What an overlay holds of its own. */
 export interface OverlayChanges {
   readonly sizeBytes: number;
@@ -26,31 +33,37 @@ export interface OverlayChanges {
  * the overlay is larger than its backing file, the new part is not named unless it was written; it
  * reads as zeros.
  *
- * Errors: ImageNotFound, ImageInvalid, ImageInUse (after-change), DiskReadFailed (backoff).
+ * Errors: ImageNotFound, ImageInvalid, ImageInUse, DiskKeyUnusable (after-change), DiskReadFailed
+ * (backoff).
  */
 export async function readOverlayExtents(
   path: string,
-  signal?: AbortSignal,
+  options: OverlayOptions = {},
 ): Promise<OverlayChanges> {
-  return await readExtentsOf(await readImageInfo(path, { format: "qcow2", signal }), signal);
+  const { signal } = options;
+  return await readExtentsOf(await readImageInfo(path, { format: "qcow2", signal }), options);
 }
 
 /** {@link readOverlayExtents} of an overlay that was looked at before. */
 export async function readExtentsOf(
   info: ImageInfo,
-  signal?: AbortSignal,
+  options: OverlayOptions = {},
 ): Promise<OverlayChanges> {
-  await using server = await startOverlayServer(info, signal);
-  return await collectOverlay(server, signal);
+  await using server = await startOverlayServer(info, options);
+  return await collectOverlay(server, options.signal);
 }
 
 /** The first half of {@link readExtentsOf}, which takes a process; the caller disposes of it. */
-export async function startOverlayServer(info: ImageInfo, signal?: AbortSignal): Promise<QemuNbd> {
+export async function startOverlayServer(
+  info: ImageInfo,
+  { passphrase, signal }: OverlayOptions = {},
+): Promise<QemuNbd> {
   return await startQemuNbd({
     path: info.path,
     format: "qcow2",
     // Alone: what lies below costs time and tells nothing of this layer.
-    node: toImageNode(info, { withBacking: false }),
+    node: toImageNode(info, { withBacking: false, isKeyed: passphrase !== undefined }),
+    passphrase,
     metaContexts: [DEPTH_CONTEXT],
     signal,
   });

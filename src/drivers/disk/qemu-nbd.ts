@@ -11,9 +11,12 @@ import type { ExitStatus } from "#drivers/process/child.ts";
 import { spawnDaemon, type Daemon } from "#drivers/process/daemon.ts";
 import { lastLine } from "#drivers/process/run-tool.ts";
 import { toImageError } from "./image-info.ts";
+import { type ImageKeyInput, withImageKey } from "./image-key.ts";
 
 /** How long qemu-nbd may take to open an image. */
 const QEMU_NBD_READY_TIMEOUT_MS = 60_000;
+/** How long where layers are encrypted: the passphrase is worked out anew for each, some 2 s. */
+const QEMU_NBD_UNLOCK_TIMEOUT_MS = 300_000;
 /** How long a reader's qemu-nbd may take to end after we hung up, before it is told to. */
 const QEMU_NBD_READER_END_MS = 5_000;
 /** How long a writer's may: it writes back what it has cached. */
@@ -30,6 +33,8 @@ export interface QemuNbdOptions {
   /** What QEMU is given instead of path and format: see `toImageNode`. */
   readonly node?: string | undefined;
   readonly writable?: boolean;
+  /** What opens the encrypted images that `node` names. */
+  readonly passphrase?: Uint8Array | undefined;
   /** Contexts beside `base:allocation`. */
   readonly metaContexts?: readonly string[];
   readonly signal?: AbortSignal | undefined;
@@ -80,9 +85,18 @@ export async function startQemuNbd(options: QemuNbdOptions): Promise<QemuNbd> {
 }
 
 async function spawn(options: QemuNbdOptions, folder: string): Promise<Daemon> {
-  const { format, node, path, signal } = options;
+  return await withImageKey(options.passphrase, (key) => spawnWithKey(options, folder, key));
+}
+
+async function spawnWithKey(
+  options: QemuNbdOptions,
+  folder: string,
+  key: ImageKeyInput,
+): Promise<Daemon> {
+  const { format, node, path, passphrase, signal } = options;
   const pidPath = join(folder, "pid");
   const args = [
+    ...key.args,
     ...(options.writable === true ? ["--discard=unmap"] : ["--read-only"]),
     ...(options.metaContexts?.includes("qemu:allocation-depth") === true
       ? ["--allocation-depth"]
@@ -97,7 +111,9 @@ async function spawn(options: QemuNbdOptions, folder: string): Promise<Daemon> {
   try {
     return await spawnDaemon("qemu-nbd", args, {
       isReady: () => exists(pidPath),
-      readyTimeoutMs: QEMU_NBD_READY_TIMEOUT_MS,
+      readyTimeoutMs:
+        passphrase === undefined ? QEMU_NBD_READY_TIMEOUT_MS : QEMU_NBD_UNLOCK_TIMEOUT_MS,
+      ...key.options,
       ...(signal === undefined ? {} : { signal }),
     });
   } catch (error) {

@@ -2,7 +2,7 @@
 import { KluisError } from "#base/kluis-error.ts";
 import { isBlockDevice, isDeviceClaimed, listDeviceWriters } from "#drivers/disk/block-device.ts";
 import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
-import type { DiskLayer } from "./disk-layer.ts";
+import { qemuFormat, type DiskLayer } from "./disk-layer.ts";
 
 const PROBE_TIMEOUT_MS = 30_000;
 
@@ -12,14 +12,13 @@ const PROBE_TIMEOUT_MS = 30_000;
  * nodes of their own. Errors: ImageInUse (after-change).
  */
 export async function assertNobodyWrites(layer: DiskLayer): Promise<void> {
-  const { path, format } = layer;
+  const { path } = layer;
   if (await isBlockDevice(path)) {
     await assertNobodyWritesDevice(path);
     return;
   }
-  const result = await runTool("qemu-img", ["info", "-f", format, "--output=json", "--", path], {
-    timeoutMs: PROBE_TIMEOUT_MS,
-  });
+  const args = ["info", "-f", qemuFormat(layer), "--output=json", "--", path];
+  const result = await runTool("qemu-img", args, { timeoutMs: PROBE_TIMEOUT_MS });
   if (/Failed to get .* lock/.test(result.stderr)) {
     throw imageInUse(path, "another program writes");
   }

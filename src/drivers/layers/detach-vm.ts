@@ -1,16 +1,16 @@
 /** Flattens every disk of a VM into its original image. */
 import { present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
-import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import { assertLayersFree } from "./assert-layers-free.ts";
+import { commitLayers } from "./commit-layers.ts";
 import { syncFile } from "./durable-file.ts";
 import { toUnfrozen, withMergedLayers } from "./layer-changes.ts";
+import { readLayerKey } from "./layer-key.ts";
 import { listReadSnapshots } from "./readers.ts";
 import { removeLayers } from "./remove-layers.ts";
 import type { LayeredVm, RunningMachine } from "./layered-vm.ts";
 import { writeVmRecord } from "./vm-record-file.ts";
 import {
-  activeLayer,
   mapDisks,
   originalLayer,
   withoutWork,
@@ -80,15 +80,14 @@ async function flattenStopped(
   disk: DiskRecord,
 ): Promise<VmRecord> {
   const { context, signal } = work;
-  const top = activeLayer(disk);
   const original = originalLayer(disk);
-  const args = ["commit", "-q", "-d", "-f", top.format, "-b", original.path, "--", top.path];
-  const result = await runTool("qemu-img", args, {
+  await commitLayers({
+    chain: disk.layers,
+    into: original.number,
+    passphrase: await readLayerKey(context, original),
     timeoutMs: COMMIT_TIMEOUT_MS,
-    dieWithParent: true,
-    ...(signal === undefined ? {} : { signal }),
+    signal,
   });
-  assertToolSucceeded("qemu-img", result);
   await syncFile(original.path);
   await context.onStep("detach-pending");
   const flat = planFlat(record, disk);

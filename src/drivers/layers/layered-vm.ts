@@ -46,6 +46,8 @@ export interface OriginalDisk {
   readonly volume?: { readonly pool: string; readonly volume: string };
   /** Of a block device: what the paths of its layers begin with. */
   readonly layerStem?: string;
+  /** Where it is encrypted by LUKS: names the passphrase for {@link LayeredVm.readSecret}. */
+  readonly secretId?: string;
   /** Whether another program has given the disk this image in place of its layers. Default: no. */
   readonly isMoved?: boolean;
 }
@@ -69,6 +71,8 @@ export interface LayeredVm {
    * only Kluis starts it, from the record.
    */
   readonly nameLayers: (record: VmRecord) => Promise<void>;
+  /** The passphrase of that name. Errors: DiskKeyUnusable. Absent where no disk can be encrypted. */
+  readonly readSecret?: (secretId: string) => Promise<Uint8Array>;
   /** Errors: SnapshotFailed where a first layer on one of these disks could not be merged later. */
   readonly assertMergePossible?: (diskNames: readonly string[]) => Promise<void>;
   /** The images that the next start uses, by disk; empty where the record alone says that. */

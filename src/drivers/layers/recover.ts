@@ -14,6 +14,8 @@ import {
 } from "./layer-changes.ts";
 import { assertLayerUnchanged, readLayerFingerprint } from "./layer-fingerprint.ts";
 import { isOverlayEmpty, readBackingPath, rebaseOverlay } from "./overlay.ts";
+import { readLayerKey } from "./layer-key.ts";
+import type { OpenedLayer } from "./layer-node.ts";
 import { readHeaderChain, withForeignMerge } from "./old-chains.ts";
 import { removeLayers } from "./remove-layers.ts";
 import { settleFleece } from "./settle-fleece.ts";
@@ -23,6 +25,7 @@ import { readVmRecord, unknownLayer, writeVmRecord } from "./vm-record-file.ts";
 import {
   isOnDevice,
   layerStem,
+  originalLayer,
   withoutWork,
   withWatchEnded,
   type DiskRecord,
@@ -57,7 +60,7 @@ export async function recoverVm(
   const found = await settleFleece(context, machine, { record: recorded, isOurs });
   const settled =
     machine === undefined
-      ? await settleStopped(await followNames(context, found))
+      ? await settleStopped(context, await followNames(context, found))
       : await settleWithMachine(context, machine, found);
   const frozen = await freezeSettled(context, machine, settled);
   return removeGarbage(context, frozen);
@@ -81,13 +84,14 @@ async function assertMoveHolds({ description, readNames }: LayeredVm): Promise<v
  * A merge that was complete when everything died has given a layer a header that names the merged
  * chain; the record, which decides, still has the longer one. Both show the same disk.
  */
-async function settleStopped(found: VmRecord): Promise<VmRecord> {
+async function settleStopped(context: LayeredVm, found: VmRecord): Promise<VmRecord> {
   if (found.work === undefined) return await followHeaders(found);
   for (const disk of found.disks) {
     for (const [at, layer] of disk.layers.entries()) {
       const below = disk.layers[at - 1];
       if (below === undefined || layer.frozen !== undefined) continue;
-      if ((await readBackingPath(layer.path)) !== below.path) await rebaseOverlay(layer, below);
+      if ((await readBackingPath(layer.path)) === below.path) continue;
+      await rebaseOverlay(layer, below, await readLayerKey(context, layer));
     }
   }
   return withoutWork(found);
@@ -133,7 +137,7 @@ async function settleWithMachine(
   await using session = await machine.open();
   await session.settle(found);
   const chains = await session.queryChains(found.disks);
-  const settled = withoutWork(followChains(await dropEmpty(found, chains), chains));
+  const settled = withoutWork(followChains(await dropEmpty(context, found, chains), chains));
   await session.closeUnused(settled.disks, chains);
   return settled;
 }
@@ -157,6 +161,7 @@ async function clearFreeze(context: LayeredVm, machine: RunningMachine): Promise
  * that was active then. Where those above hold nothing, or are gone, they go: without work of ours only.
  */
 async function dropEmpty(
+  context: LayeredVm,
   record: VmRecord,
   chains: ReadonlyMap<string, UsedChain>,
 ): Promise<VmRecord> {
@@ -165,7 +170,7 @@ async function dropEmpty(
   for (const disk of record.disks) {
     const used = chains.get(disk.name)?.numbers ?? [];
     const unused = unusedLayers(disk, used);
-    if (unused.length === 0 || !(await areEmpty(unused))) continue;
+    if (unused.length === 0 || !(await areEmpty(context, unused))) continue;
     followed = withForeignMerge(followed, disk, used);
     followed = { ...followed, garbage: [...followed.garbage, ...unused.map(({ path }) => path)] };
   }
@@ -178,10 +183,10 @@ function unusedLayers(disk: DiskRecord, used: readonly number[]): readonly Layer
   return disk.layers.filter((layer) => layer.number > top);
 }
 
-async function areEmpty(layers: readonly LayerRecord[]): Promise<boolean> {
-  for (const { path } of layers) {
+async function areEmpty(context: LayeredVm, layers: readonly LayerRecord[]): Promise<boolean> {
+  for (const layer of layers) {
     try {
-      if (!(await isOverlayEmpty(path))) return false;
+      if (!(await isOverlayEmpty(layer, await readLayerKey(context, layer)))) return false;
     } catch (error) {
       if (!isKluisError(error, "ImageNotFound")) throw error;
     }
@@ -271,7 +276,7 @@ async function freezeLayers(context: LayeredVm, record: VmRecord): Promise<VmRec
 
 /** Records what was found, then removes files that are in no chain. */
 async function removeGarbage(context: LayeredVm, record: VmRecord): Promise<VmRecord> {
-  const unrecorded = await findUnrecorded(record);
+  const unrecorded = await findUnrecorded(context, record);
   await context.nameLayers(record);
   await writeVmRecord(context, record);
   await removeLayers(context, record, [...record.garbage, ...unrecorded]);
@@ -283,7 +288,7 @@ async function removeGarbage(context: LayeredVm, record: VmRecord): Promise<VmRe
  * that the record does not know holds what a guest wrote under a newer record. Errors:
  * SnapshotBaseChanged.
  */
-async function findUnrecorded(record: VmRecord): Promise<readonly string[]> {
+async function findUnrecorded(context: LayeredVm, record: VmRecord): Promise<readonly string[]> {
   const unrecorded: string[] = [];
   for (const disk of record.disks) {
     const stem = layerStem(disk);
@@ -292,7 +297,9 @@ async function findUnrecorded(record: VmRecord): Promise<readonly string[]> {
     for (const path of await listLayerPaths(stem)) {
       if (known.includes(path)) continue;
       const isNext = path === layerPath(stem, record.nextLayer);
-      if (!isNext || !(await isOverlayEmpty(path))) throw unknownLayer(disk.name, path);
+      const layer: OpenedLayer = { ...originalLayer(disk), path, format: "qcow2" };
+      const isLeft = isNext && (await isOverlayEmpty(layer, await readLayerKey(context, layer)));
+      if (!isLeft) throw unknownLayer(disk.name, path);
       unrecorded.push(path);
     }
   }

@@ -3,8 +3,8 @@ import { rm, stat } from "node:fs/promises";
 
 import { KluisError, toKluisError } from "#base/kluis-error.ts";
 import { present } from "#base/assert.ts";
-import { assertToolSucceeded, runTool } from "#drivers/process/run-tool.ts";
 import { assertLayersFree } from "./assert-layers-free.ts";
+import { commitLayers } from "./commit-layers.ts";
 import { syncFile } from "./durable-file.ts";
 import {
   planRelease,
@@ -15,6 +15,7 @@ import {
   type ReleasePlan,
 } from "./layer-changes.ts";
 import { readLayerFingerprint } from "./layer-fingerprint.ts";
+import { readLayerKey } from "./layer-key.ts";
 import { rebaseOverlay } from "./overlay.ts";
 import { listReadSnapshots } from "./readers.ts";
 import { removeLayers } from "./remove-layers.ts";
@@ -81,7 +82,10 @@ async function applyMerges(work: ReleaseWork, plan: ReleasePlan): Promise<void> 
     await context.onStep("merge-marked");
     const isDone = await commit(work, diskOf(record, merge), merge);
     await context.onStep("merge-committed");
-    record = await writeVmRecord(context, await settleMerge(context, record, { merge, isDone }));
+    const settled = await settleMerge(context, record, { merge, isDone });
+    // Encrypted layers are named one by one, so that no start looks for those that go.
+    if (isEncrypted(record, merge)) await context.nameLayers(settled);
+    record = await writeVmRecord(context, settled);
     await context.onStep("merge-recorded");
     await removeLayers(context, record, record.garbage);
     record = { ...record, garbage: [] };
@@ -163,22 +167,22 @@ async function commitStopped(
   merge: LayerMerge,
 ): Promise<boolean> {
   const into = layerOf(disk, merge.into);
-  const upTo = layerOf(disk, merge.upTo);
   const above = layerAbove(disk, merge);
   const stop = new AbortController();
   const ended = new AbortController();
   const watching = watchForStop(work.context, stop, ended.signal);
   const signals = work.signal === undefined ? [stop.signal] : [stop.signal, work.signal];
   try {
-    const args = ["commit", "-q", "-d", "-f", upTo.format, "-b", into.path, "--", upTo.path];
-    const result = await runTool("qemu-img", args, {
+    const passphrase = await readLayerKey(work.context, into);
+    await commitLayers({
+      chain: disk.layers.filter(({ number }) => number <= merge.upTo),
+      into: merge.into,
+      passphrase,
       timeoutMs: MERGE_TIMEOUT_MS,
       signal: AbortSignal.any(signals),
-      dieWithParent: true,
     });
-    assertToolSucceeded("qemu-img", result);
     await syncFile(into.path);
-    if (above !== undefined) await rebaseOverlay(above, into);
+    if (above !== undefined) await rebaseOverlay(above, into, passphrase);
     return true;
   } catch (error) {
     if (stop.signal.aborted) return false;
@@ -220,6 +224,10 @@ async function isMergeUnwanted(context: LayeredVm): Promise<boolean> {
 
 function diskOf(record: VmRecord, merge: LayerMerge): DiskRecord {
   return present(findDisk(record, merge.diskName), "a merge is planned on a disk of the record");
+}
+
+function isEncrypted(record: VmRecord, merge: LayerMerge): boolean {
+  return activeLayer(diskOf(record, merge)).secretId !== undefined;
 }
 
 function layerOf(disk: DiskRecord, number: number): LayerRecord {

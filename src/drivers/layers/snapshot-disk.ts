@@ -7,6 +7,8 @@ import type { ChangedExtents, DiskReader, Extent } from "#ports/disk.ts";
 import type { ChangesAnswer, SnapshotDisk, VmSnapshot } from "#ports/hypervisor.ts";
 import { unionChanges, withGrowth } from "./change-union.ts";
 import { assertLayerUnchanged } from "./layer-fingerprint.ts";
+import { qemuFormat } from "./disk-layer.ts";
+import { readLayerKey } from "./layer-key.ts";
 import { createReaderLease, type ReaderLease } from "./readers.ts";
 import type { LayeredVm } from "./layered-vm.ts";
 import { acquireVmLock, type VmLock } from "./vm-lock.ts";
@@ -46,7 +48,13 @@ export function toVmSnapshot(
     id: snapshot.id,
     takenAtMs: snapshot.takenAtMs,
     consistency: snapshot.consistency,
-    disks: snapshot.disks.map((disk) => toSnapshotDisk(place, snapshot.id, disk)),
+    disks: snapshot.disks.map((disk) => {
+      const isEncrypted = layersUpTo(record, disk).at(-1)?.secretId !== undefined;
+      return {
+        ...toSnapshotDisk(place, snapshot.id, disk),
+        ...(isEncrypted ? { isEncrypted } : {}),
+      };
+    }),
   };
 }
 
@@ -137,8 +145,9 @@ async function openAt(
   try {
     const layer = layersUpTo(record, disk).at(-1) as LayerRecord;
     const reader = await openDiskImage(layer.path, {
-      format: layer.format,
+      format: qemuFormat(layer),
       isShared: true,
+      passphrase: await readLayerKey(place.context, layer),
       ...(signal === undefined ? {} : { signal }),
     });
     return new HeldReader(reader, lease);
@@ -182,7 +191,8 @@ async function readChanges(
   let changes: ChangedExtents = [];
   for (const layer of layersUpTo(record, disk)) {
     if (layer.number <= before.layer) continue;
-    const { extents } = await readOverlayExtents(layer.path, signal);
+    const passphrase = await readLayerKey(place.context, layer);
+    const { extents } = await readOverlayExtents(layer.path, { passphrase, signal });
     changes = unionChanges(changes, extents);
   }
   const sizes = { beforeBytes: before.sizeBytes, nowBytes: disk.sizeBytes };

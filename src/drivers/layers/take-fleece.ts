@@ -38,6 +38,7 @@ import {
   layerStem,
   originalLayer,
   withFleeceBase,
+  type DiskRecord,
   type FleeceRecord,
   type VmRecord,
 } from "./vm-record.ts";
@@ -122,8 +123,15 @@ export async function takeFleece(work: FleeceWork): Promise<TakenFleece> {
   }
 }
 
-function assertPossible({ context, record, machine }: FleeceWork): RunningMachine {
+function assertPossible({ context, record, request, machine }: FleeceWork): RunningMachine {
   const what = `Cannot back up VM "${context.description.name}" without a snapshot`;
+  const names = chooseDisks(context.description, request.disks);
+  const isSealed = (disk: DiskRecord): boolean => originalLayer(disk).secretId !== undefined;
+  const sealed = record.disks.find((disk) => names.includes(disk.name) && isSealed(disk));
+  if (sealed !== undefined) {
+    const reason = `disk "${sealed.name}" is encrypted, and what is kept aside of it would not be`;
+    throw new KluisError("VmStateWrong", `${what}: ${reason}; take a snapshot, or leave it out`);
+  }
   if (record.disks.some((disk) => disk.layers.length > 1)) {
     const reason = "it has snapshots, or layers of some; `kluis vm detach` takes them away";
     throw new KluisError("VmStateWrong", `${what}: ${reason}`);

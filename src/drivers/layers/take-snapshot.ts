@@ -3,6 +3,7 @@ import { KluisError, isKluisError, toKluisError } from "#base/kluis-error.ts";
 import type { ConsistencyRecord, SnapshotRequest } from "#ports/hypervisor.ts";
 import { removeDurably, syncDirectory, syncFile } from "./durable-file.ts";
 import { GuestRound } from "#drivers/guest/guest-round.ts";
+import { readLayerKey } from "./layer-key.ts";
 import { withLayer, withoutTopLayers } from "./layer-changes.ts";
 import { readLayerFingerprint } from "./layer-fingerprint.ts";
 import { assertDeviceSize } from "./assert-device-size.ts";
@@ -21,6 +22,7 @@ import {
   layerStem,
   LAYERS_MAX,
   mapDisks,
+  originalLayer,
   SNAPSHOTS_MAX,
   withoutWork,
   type DiskRecord,
@@ -243,18 +245,27 @@ async function createLayers(
   work: SnapshotWork,
   sizes: ReadonlyMap<string, number>,
 ): Promise<NewLayers> {
-  const { record, disks, signal } = work;
+  const { context, record, disks, signal } = work;
   const number = record.nextLayer;
   const layers = new Map<string, LayerRecord>();
   for (const disk of disks) {
-    layers.set(disk.name, { number, path: layerPath(layerStem(disk), number), format: "qcow2" });
+    const { secretId } = activeLayer(disk);
+    layers.set(disk.name, {
+      number,
+      path: layerPath(layerStem(disk), number),
+      format: "qcow2",
+      ...(secretId === undefined ? {} : { secretId }),
+    });
   }
   const paths = [...layers.values()].map((layer) => layer.path);
   try {
     for (const disk of disks) {
       const path = layerPath(layerStem(disk), number);
       const sizeBytes = sizes.get(disk.name) ?? 0;
-      await createOverlay({ path, backing: activeLayer(disk), sizeBytes }, signal);
+      const passphrase = await readLayerKey(context, activeLayer(disk));
+      const seal =
+        passphrase === undefined ? {} : { seal: { passphrase, original: originalLayer(disk) } };
+      await createOverlay({ path, backing: activeLayer(disk), sizeBytes, ...seal }, signal);
     }
     for (const folder of new Set(paths.map(folderOf))) await syncDirectory(folder);
   } catch (error) {

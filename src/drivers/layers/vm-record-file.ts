@@ -74,12 +74,21 @@ function assertStillDescribed(disk: DiskRecord, description: LayeredVm["descript
     throw mismatch(description, `disks: "${disk.name}" has layers and is not described any more`);
   }
   if (described.isMoved === true) return;
-  if (described.path !== disk.describedPath || described.format !== originalLayer(disk).format) {
+  const { format, secretId } = originalLayer(disk);
+  if (described.path !== disk.describedPath || described.format !== format) {
     throw mismatch(
       description,
       `disks: "${disk.name}" has layers on "${disk.describedPath}" and names another image`,
     );
   }
+  if (described.secretId === secretId) return;
+  const sealed =
+    secretId === undefined ? "are not encrypted" : `are encrypted by secret "${secretId}"`;
+  const named = described.secretId === undefined ? "no secret" : `secret "${described.secretId}"`;
+  throw mismatch(
+    description,
+    `disks: "${disk.name}" has layers that ${sealed}, and names ${named}`,
+  );
 }
 
 async function followDisk(record: VmRecord, described: OriginalDisk): Promise<DiskRecord> {
@@ -91,7 +100,11 @@ async function followDisk(record: VmRecord, described: OriginalDisk): Promise<Di
   const isMoved = described.isMoved === true;
   if (known !== undefined && known.describedPath === described.path && !isMoved) {
     const original = originalLayer(known);
-    if (original.path === path && original.format === described.format) {
+    const isSame =
+      original.path === path &&
+      original.format === described.format &&
+      original.secretId === described.secretId;
+    if (isSame) {
       return withNames(known, { ...described, ...(await chooseStem(known, described)) });
     }
     if (known.layers.length > 1) {
@@ -110,8 +123,8 @@ async function adoptDisk(
   path: string,
   known: DiskRecord | undefined,
 ): Promise<DiskRecord> {
-  const { name, format } = described;
-  const layer = { number: 0, path, format };
+  const { name, format, secretId } = described;
+  const layer = { number: 0, path, format, ...(secretId === undefined ? {} : { secretId }) };
   await assertDescribedFormat(layer);
   const above = known?.layers.slice(1).map((each) => each.path) ?? [];
   const left = [...(known?.left ?? []), ...above];

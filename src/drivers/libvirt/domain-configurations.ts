@@ -9,10 +9,12 @@ import {
   giveNewIdentity,
   nameImages,
   parseDomain,
+  readDiskSecrets,
   withoutOtherDisks,
   type Domain,
 } from "./domain-xml.ts";
 import { assertThisHost } from "./libvirt-place.ts";
+import { readSecret } from "./read-secret.ts";
 import { Virsh, VIRSH_XML } from "./virsh.ts";
 
 /**
@@ -30,6 +32,13 @@ export function createDomainConfigurations(uri: string): VmConfigurations {
       const path = pathOf(vm, parseDomain(xml));
       await assertFree(virsh, { xml, path, directory: vm.directory }, signal);
       return path;
+    },
+    readDiskKeys: async (configuration, diskNames, signal) => {
+      const keys = new Map<string, Uint8Array>();
+      for (const [name, secretId] of readDiskSecrets(configuration)) {
+        if (diskNames.includes(name)) keys.set(name, await readSecret(virsh, secretId, signal));
+      }
+      return keys;
     },
     create: async (vm, signal) => {
       const identity = planIdentity(vm);

@@ -11,6 +11,7 @@ import {
   listVolumes,
   nameImages,
   parseDomain,
+  readDiskSecrets,
   readImagePaths,
   volumeKey,
 } from "./domain-xml.ts";
@@ -91,7 +92,7 @@ test("domain XML: says which disks cannot have layers, and which no snapshot tak
     <disk type='file' device='disk'><driver type='vmdk'/><source file='/v'/>
       <target dev='vdc'/></disk>
     <disk type='file' device='disk'><driver type='qcow2'/><source file='/e'>
-      <encryption format='luks'/></source><target dev='vdd'/></disk>
+      <encryption format='luks2'/></source><target dev='vdd'/></disk>
     <disk type='block' device='disk'><driver type='qcow2'/><source dev='/dev/sdb'/>
       <target dev='vde'/></disk>
     <disk type='block' device='lun'><driver type='raw'/><source dev='/dev/sdb'/>
@@ -173,4 +174,76 @@ test("domain XML: a volume may be a block device", () => {
   const original = { path: "/dev/vg/lv", format: "raw", volume, isDevice: true } as const;
   const back = nameImages(layered, new Map([["vdb", original]]));
   assert.deepEqual(parseDomain(back, volumes), parseDomain(xml, volumes));
+});
+
+const secretId = "0a81f5b2-8403-7b23-c8d6-21ccc2f80d6f";
+const other = "11111111-2222-4333-8444-555555555555";
+
+function encryption(id: string): string {
+  return `<encryption format='luks'>
+        <secret type='passphrase' uuid='${id}'/>
+      </encryption>`;
+}
+
+test("domain XML: an encrypted disk names all its layers with their secret, and the original alone again", () => {
+  const disk = `
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw' cache='none'/>
+      <source file='/images/a.luks'>
+        ${encryption(secretId)}
+      </source>
+      <target dev='vdb' bus='virtio'/>
+    </disk>`;
+  const xml = domainOf(disk);
+  const [read] = parseDomain(xml).disks;
+  assert.deepEqual([read?.format, read?.path, read?.secretId], ["raw", "/images/a.luks", secretId]);
+  assert.deepEqual([...readDiskSecrets(xml)], [["vdb", secretId]]);
+  const below = [
+    { path: "/images/<1>", format: "qcow2", secretId },
+    { path: "/images/a.luks", format: "raw", secretId },
+  ] as const;
+  const image = { path: "/images/2", format: "qcow2", below } as const;
+  const layered = nameImages(xml, new Map([["vdb", image]]));
+  const [layer] = parseDomain(layered).disks;
+  assert.deepEqual(layer?.chain, ["/images/2", "/images/<1>", "/images/a.luks"]);
+  assert.deepEqual([layer?.format, layer?.secretId], ["qcow2", secretId]);
+  assert.equal(layered.match(/<encryption format='luks'>/g)?.length, 3);
+  assert.match(layered, /<format type='raw'\/>.*<backingStore\/><\/backingStore>/s);
+  // libvirt gives it back in lines of its own.
+  const asLibvirtHasIt = layered.replaceAll("><", ">\n<");
+  assert.equal(nameImages(asLibvirtHasIt, new Map([["vdb", image]])), asLibvirtHasIt);
+  for (const changed of [below.slice(1), [{ ...below[0], secretId: other }, below[1]]]) {
+    const named = nameImages(layered, new Map([["vdb", { ...image, below: changed }]]));
+    assert.notEqual(named, layered);
+    assert.equal(parseDomain(named).disks[0]?.chain.length, changed.length + 1);
+  }
+  const original = { path: "/images/a.luks", format: "raw" } as const;
+  assert.equal(nameImages(layered, new Map([["vdb", original]])), xml);
+});
+
+test("domain XML: encryption beside the source counts too, and only that which QEMU can give to layers", () => {
+  const diskOf = (element: string): string =>
+    domainOf(`<disk type='file' device='disk'><driver type='qcow2'/><source file='/e'/>${element}
+      <target dev='vdb'/></disk>`);
+  assert.equal(parseDomain(diskOf(encryption(secretId))).disks[0]?.secretId, secretId);
+  for (const [element, reason] of [
+    ["<encryption format='luks2' engine='librbd'/>", /"luks2" by "librbd"/],
+    ["<encryption format='qcow'/>", /"qcow"/],
+    ["<encryption format='luks'/>", /one secret of type "passphrase"/],
+    [
+      "<encryption format='luks'><secret type='volume' uuid='u'/></encryption>",
+      /type "passphrase"/,
+    ],
+    ["<encryption format='luks'><secret type='passphrase' usage='u'/></encryption>", /by uuid/],
+  ] as const) {
+    const { disks, refused } = parseDomain(diskOf(element));
+    assert.deepEqual(disks, []);
+    assert.match(refused[0]?.reason ?? "", reason);
+  }
+  const clear = `<backingStore type='file'><format type='raw'/><source file='/b'>
+    ${encryption(secretId)}</source><backingStore/></backingStore>`;
+  assert.match(parseDomain(diskOf(clear)).refused[0]?.reason ?? "", /lies on an encrypted image/);
+  const device = domainOf(`<disk type='block' device='disk'><driver type='raw'/>
+    <source dev='/dev/sdb'>${encryption(secretId)}</source><target dev='vdb'/></disk>`);
+  assert.match(parseDomain(device).refused[0]?.reason ?? "", /encrypted block device/);
 });

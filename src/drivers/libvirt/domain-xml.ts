@@ -2,6 +2,8 @@
 import { present } from "#base/assert.ts";
 import { KluisError } from "#base/kluis-error.ts";
 import type { DiskLayer } from "#drivers/layers/disk-layer.ts";
+import { backingStoreXml, isBackingStoreOf, type ImageBelow } from "./backing-store.ts";
+import { readEncryption, type DiskEncryption } from "./disk-encryption.ts";
 import {
   applyEdits,
   attributeOf,
@@ -26,6 +28,8 @@ export interface DomainDisk {
   readonly volume?: VolumeName;
   /** Whether it is a block device. */
   readonly isDevice: boolean;
+  /** Where it is encrypted by LUKS: UUID of libvirt's secret that opens it. */
+  readonly secretId?: string;
 }
 
 /** A volume of a pool, as disks name it. */
@@ -49,6 +53,8 @@ export interface NamedImage extends Pick<DiskLayer, "path" | "format"> {
   readonly volume?: VolumeName;
   /** Whether it is a block device. Default: no. */
   readonly isDevice?: boolean;
+  /** All that lies below it, from the top down, where that is to be named too. Default: nothing is. */
+  readonly below?: readonly ImageBelow[];
 }
 
 /** A disk that layers cannot be put on, and why. */
@@ -143,6 +149,15 @@ export function withoutOtherDisks(xml: string, names: ReadonlySet<string>): stri
   return applyEdits(xml, edits);
 }
 
+/** Secrets by which disks are encrypted, by the disk's name, whatever the disks are. */
+export function readDiskSecrets(xml: string): ReadonlyMap<string, string> {
+  const secrets = disksOf(parseXml(xml)).flatMap((disk) => {
+    const encryption = readEncryption(disk);
+    return encryption.kind === "luks" ? [[targetOf(disk), encryption.secretId] as const] : [];
+  });
+  return new Map(secrets);
+}
+
 /** Paths of all images that the XML names, whatever the disks are. */
 export function readImagePaths(xml: string, volumes: VolumeImages = noVolumes): readonly string[] {
   return disksOf(parseXml(xml)).flatMap((disk) => chainOf(disk, volumes));
@@ -171,9 +186,16 @@ function planImage(xml: string, element: XmlElement, image: NamedImage): readonl
   } else {
     edits.push(setAttributes(xml, driver, { type: image.format }));
   }
-  // libvirt finds the chain in the headers of the layers, which are right at any moment.
   const backing = childOf(element, "backingStore");
-  if (backing !== undefined) edits.push({ start: backing.start, end: backing.end, text: "" });
+  const { below } = image;
+  if (below !== undefined) {
+    if (isBackingStoreOf(backing, below)) return edits;
+    const { start, end } = backing ?? { start: source.end, end: source.end };
+    edits.push({ start, end, text: backingStoreXml(below) });
+  } else if (backing !== undefined) {
+    // libvirt finds a chain in the headers of the layers, which are right at any moment.
+    edits.push({ start: backing.start, end: backing.end, text: "" });
+  }
   return edits;
 }
 
@@ -262,11 +284,13 @@ function readDisk(disk: XmlElement, name: string, volumes: VolumeImages): Domain
   if (typeof image === "string") return { name, reason: image };
   const { isDevice } = image;
   const format = attributeOf(childOf(disk, "driver"), "type") ?? "raw";
-  const reason = whyNoLayers(disk, { format, isDevice });
+  const encryption = readWholeEncryption(disk);
+  const reason = whyNoLayers(disk, { format, isDevice, encryption });
   if (reason !== undefined || (format !== "raw" && format !== "qcow2")) {
     return { name, reason: reason ?? `its format "${format}" cannot have layers` };
   }
-  return { name, format, chain: chainOf(disk, volumes), ...image };
+  const sealed = encryption.kind === "luks" ? { secretId: encryption.secretId } : {};
+  return { name, format, chain: chainOf(disk, volumes), ...image, ...sealed };
 }
 
 /** What the domain opens, or why that is nothing to put layers on. */
@@ -293,23 +317,37 @@ function readImage(
 
 function whyNoLayers(
   disk: XmlElement,
-  image: { readonly format: string; readonly isDevice: boolean },
+  image: {
+    readonly format: string;
+    readonly isDevice: boolean;
+    readonly encryption: DiskEncryption;
+  },
 ): string | undefined {
-  const { format, isDevice } = image;
+  const { format, isDevice, encryption } = image;
   if (attributeOf(disk, "device") === "lun") {
     return 'it is passed through to the guest as a LUN (device="lun")';
   }
   if (isDevice && format !== "raw") {
     return `it is a block device of format "${format}"; only raw ones have layers`;
   }
-  if (childOf(childOf(disk, "source"), "encryption") !== undefined) {
-    return "it is encrypted, and layers of it would not be";
+  if (encryption.kind === "refused") return encryption.reason;
+  if (encryption.kind === "luks" && isDevice) {
+    return "it is an encrypted block device; of encrypted disks only image files have layers";
   }
   if (attributeOf(childOf(disk, "driver"), "cache") !== "unsafe") return undefined;
   return (
     'its cache mode "unsafe" never makes a write durable, so that no recovery point would be ' +
     'true; set another in its XML, for example cache="none", and start the VM again'
   );
+}
+
+/** Of the disk; a layer in the clear on an encrypted image is another program's, and stays as it is. */
+function readWholeEncryption(disk: XmlElement): DiskEncryption {
+  const [encryption, ...below] = imagesOf(disk).map(readEncryption);
+  if (encryption === undefined || encryption.kind !== "none") return encryption ?? { kind: "none" };
+  if (below.every(({ kind }) => kind === "none")) return encryption;
+  const reason = "it lies on an encrypted image and is not encrypted itself; merge them first";
+  return { kind: "refused", reason };
 }
 
 function volumeOf(source: XmlElement | undefined): VolumeName | undefined {

@@ -8,17 +8,25 @@ import { syncDirectory, syncFile } from "#drivers/layers/durable-file.ts";
 import type { LayeredVm } from "#drivers/layers/layered-vm.ts";
 import { ensureVmDirectory, planVmDirectory } from "#drivers/layers/vm-directory.ts";
 import { readStoredRecord } from "#drivers/layers/vm-record-file.ts";
-import { activeLayer, isOnDevice, type VmRecord } from "#drivers/layers/vm-record.ts";
+import {
+  activeLayer,
+  isOnDevice,
+  originalLayer,
+  type DiskRecord,
+  type VmRecord,
+} from "#drivers/layers/vm-record.ts";
 import { assertCommitPossible } from "./assert-commit-possible.ts";
 import {
   nameImages,
   parseDomain,
   readImagePaths,
   type Domain,
+  type NamedImage,
   type RefusedDisk,
 } from "./domain-xml.ts";
 import { placeLayers } from "./place-layers.ts";
 import { readDomain, resolveVolumes } from "./read-domain.ts";
+import { readSecret } from "./read-secret.ts";
 import { isVirshRefusal, VIRSH_XML, type Virsh } from "./virsh.ts";
 
 /** A domain that libvirt knows. */
@@ -76,6 +84,7 @@ export async function findLibvirtVm(
     onStep,
     assertMergePossible: (diskNames) => assertCommitPossible({ virsh, domain }, diskNames),
     nameLayers: (record) => nameLayers(host, domain, record),
+    readSecret: (secretId) => readSecret(virsh, secretId),
     readConfigured: () => readConfigured(virsh, domain.uuid),
     readNames: async () => {
       const now = await readDomain(virsh, ["dumpxml", "--inactive", `--domain=${domain.uuid}`]);
@@ -126,19 +135,7 @@ async function nameLayers(
   record: VmRecord,
 ): Promise<void> {
   const { virsh } = host;
-  const images = new Map(
-    record.disks.map((disk) => {
-      const { number, path, format } = activeLayer(disk);
-      const { describedPath, volume } = disk;
-      const original = {
-        path: describedPath,
-        format,
-        isDevice: isOnDevice(disk),
-        ...(volume === undefined ? {} : { volume }),
-      };
-      return [disk.name, number === 0 ? original : { path, format }];
-    }),
-  );
+  const images = new Map(record.disks.map((disk) => [disk.name, toNamedImage(disk)]));
   const target = `--domain=${domain.uuid}`;
   // With passwords, which a definition without them would take away.
   const xml = await virsh.ask(["dumpxml", "--inactive", "--security-info", target]);
@@ -153,6 +150,23 @@ async function nameLayers(
   if (renamed !== saved) {
     await virsh.run(["managedsave-define", target, VIRSH_XML], { xml: renamed });
   }
+}
+
+/** What the XML is to name: the active layer, and with it all below where they are encrypted. */
+function toNamedImage(disk: DiskRecord): NamedImage {
+  const { describedPath, volume } = disk;
+  const { number, path, format, secretId } = activeLayer(disk);
+  const original = { ...originalLayer(disk), path: describedPath };
+  if (number === 0) {
+    return {
+      path: describedPath,
+      format,
+      isDevice: isOnDevice(disk),
+      ...(volume === undefined ? {} : { volume }),
+    };
+  }
+  if (secretId === undefined) return { path, format };
+  return { path, format, below: [...disk.layers.slice(1, -1).toReversed(), original] };
 }
 
 /** The XML that a start from the domain's saved state would use; `undefined` where it has none. */

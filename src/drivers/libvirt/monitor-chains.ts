@@ -2,6 +2,7 @@
 import { KluisError } from "#base/kluis-error.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
 import { disksOf } from "./domain-xml.ts";
+import { toFilePath } from "./image-file-name.ts";
 import { runMonitorCommand } from "./monitor-command.ts";
 import { attributeOf, childOf, parseXml } from "./xml.ts";
 import type { Virsh } from "./virsh.ts";
@@ -33,7 +34,7 @@ function toFiles(inserted: unknown): readonly string[] {
   const files: string[] = [];
   let image: unknown = isObject(inserted) ? inserted["image"] : undefined;
   while (isObject(image)) {
-    files.push(String(image["filename"]));
+    files.push(toFilePath(String(image["filename"])));
     image = image["backing-image"];
   }
   return files;

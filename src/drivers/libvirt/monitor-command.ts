@@ -3,6 +3,12 @@ import { KluisError } from "#base/kluis-error.ts";
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
 import type { Virsh } from "./virsh.ts";
 
+/** A command of QEMU's monitor. */
+export interface MonitorCommand {
+  readonly execute: string;
+  readonly arguments?: JsonObject;
+}
+
 /**
  * Runs a command in QEMU's monitor and returns its value. libvirt marks the domain as tainted by that
  * (custom-monitor) until it stops. Errors: QmpFailed, with `refused` in the details where QEMU or
@@ -11,7 +17,7 @@ import type { Virsh } from "./virsh.ts";
 export async function runMonitorCommand(
   virsh: Virsh,
   uuid: string,
-  command: { readonly execute: string; readonly arguments?: JsonObject },
+  command: MonitorCommand,
 ): Promise<unknown> {
   const text = await virsh.run(["qemu-monitor-command", uuid, JSON.stringify(command)]);
   const answer: unknown = JSON.parse(text);

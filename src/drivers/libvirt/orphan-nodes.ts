@@ -1,6 +1,7 @@
 /** Block nodes that a libvirtd opened in QEMU for a snapshot and then died, before QEMU used them. */
 import { isObject, type JsonObject } from "#formats/qmp-wire.ts";
-import { runMonitorCommand } from "./monitor-command.ts";
+import { toFilePath } from "./image-file-name.ts";
+import { runMonitorCommand, type MonitorCommand } from "./monitor-command.ts";
 import { isVirshRefusal, type Virsh } from "./virsh.ts";
 
 /**
@@ -20,28 +21,31 @@ export async function closeOrphanNodes(
   if (!Array.isArray(nodes)) return;
   const orphans = nodes.filter(
     (node: unknown): node is JsonObject =>
-      isObject(node) && typeof node["file"] === "string" && paths.has(toPath(node["file"])),
+      isObject(node) && typeof node["file"] === "string" && paths.has(toFilePath(node["file"])),
   );
   // An image is open as long as its format is.
   const isFile = (node: JsonObject): boolean => node["drv"] === "file";
   for (const node of [...orphans.filter((each) => !isFile(each)), ...orphans.filter(isFile)]) {
-    try {
-      const args = { "node-name": String(node["node-name"]) };
-      await runMonitorCommand(virsh, uuid, { execute: "blockdev-del", arguments: args });
-    } catch (error) {
-      // In use: the snapshot was taken.
-      if (!isVirshRefusal(error)) throw error;
-    }
+    const name = String(node["node-name"]);
+    const isClosed = await tryCommand(virsh, uuid, {
+      execute: "blockdev-del",
+      arguments: { "node-name": name },
+    });
+    // In use: the snapshot was taken.
+    if (!isClosed || isFile(node)) continue;
+    // Of an encrypted image libvirt gives the name of its secret again, too; of others there is none.
+    const id = `${name}-encryption-secret0`;
+    await tryCommand(virsh, uuid, { execute: "object-del", arguments: { id } });
   }
 }
 
-/** The file behind a name of QEMU's, which is JSON where the image was opened by more than a path. */
-function toPath(name: string): string {
-  const json = "json:";
-  let image: unknown = name.startsWith(json) ? JSON.parse(name.slice(json.length)) : undefined;
-  while (isObject(image)) {
-    if (typeof image["filename"] === "string") return image["filename"];
-    image = image["file"];
+/** False where QEMU refuses. */
+async function tryCommand(virsh: Virsh, uuid: string, command: MonitorCommand): Promise<boolean> {
+  try {
+    await runMonitorCommand(virsh, uuid, command);
+    return true;
+  } catch (error) {
+    if (!isVirshRefusal(error)) throw error;
+    return false;
   }
-  return name;
 }

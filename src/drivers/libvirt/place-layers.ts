@@ -3,6 +3,7 @@ import { lstat, stat } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 
 import type { OriginalDisk } from "#drivers/layers/layered-vm.ts";
+import { whyNotSealed } from "#drivers/layers/overlay.ts";
 import {
   findDisk,
   isOnDevice,
@@ -47,7 +48,10 @@ export async function placeLayers(
     const { name } = disk;
     const known = stored === undefined ? undefined : findDisk(stored, name);
     const original = await toOriginal(disk, known);
-    if (!isDeviceBelow(disk, known)) {
+    const strange = await whyNotSealedBelow(original, known);
+    if (strange !== undefined) {
+      refused.push({ name, reason: strange });
+    } else if (!isDeviceBelow(disk, known)) {
       disks.push(original);
     } else if (known?.layerStem !== undefined && (layerPool === undefined || hasLayers(known))) {
       disks.push({ ...original, layerStem: known.layerStem });
@@ -67,14 +71,24 @@ export async function placeLayers(
 
 /** The image below all layers: the XML names the newest, unless another program has changed that. */
 async function toOriginal(disk: DomainDisk, known: DiskRecord | undefined): Promise<OriginalDisk> {
-  const { name, path, format, volume } = disk;
+  const { name, path, format, volume, secretId } = disk;
+  const sealed = secretId === undefined ? {} : { secretId };
   const isMoved = known !== undefined && hasLayers(known) && (await isMovedTo(path, known));
-  const named = { name, path, format, ...(volume === undefined ? {} : { volume }) };
+  const named = { name, path, format, ...sealed, ...(volume === undefined ? {} : { volume }) };
   if (isMoved) return { ...named, isMoved };
   if (known === undefined || !isNamed(path, known)) return named;
   const { describedPath, volume: original } = known;
-  const image = { name, path: describedPath, format: originalLayer(known).format };
+  const image = { name, path: describedPath, format: originalLayer(known).format, ...sealed };
   return original === undefined ? image : { ...image, volume: original };
+}
+
+/** Of a disk without layers: that its image is encrypted as its XML says, in a way that layers can be. */
+async function whyNotSealedBelow(
+  original: OriginalDisk,
+  known: DiskRecord | undefined,
+): Promise<string | undefined> {
+  const isLayered = known !== undefined && hasLayers(known) && original.isMoved !== true;
+  return original.secretId === undefined || isLayered ? undefined : await whyNotSealed(original);
 }
 
 function isDeviceBelow(disk: DomainDisk, known: DiskRecord | undefined): boolean {

@@ -22,6 +22,7 @@ import {
 import { parseXml, attributeOf, quoteXml } from "./xml.ts";
 import { assertNoDiskJob, assertNoDomainJob } from "./assert-no-other-job.ts";
 import { abortBlockJob, findBlockJob, waitForBlockJob } from "./block-jobs.ts";
+import { encryptionXml } from "./disk-encryption.ts";
 import { parseDomain, type Domain } from "./domain-xml.ts";
 import { flattenDomainDisk, settleFlattening } from "./flatten-domain-disk.ts";
 import type { LibvirtVm } from "./libvirt-vm.ts";
@@ -254,10 +255,11 @@ function planSnapshotXml(domain: Domain, switches: readonly LayerSwitch[]): stri
   const lines = [...names, ...domain.skipped].map((name) => {
     const change = switches.find((each) => each.diskName === name);
     if (change === undefined) return `<disk name=${quoteXml(name)} snapshot='no'/>`;
-    const { path, format } = change.to;
+    const { path, format, secretId } = change.to;
+    const sealed = secretId === undefined ? "" : encryptionXml(secretId);
     return (
       `<disk name=${quoteXml(name)} snapshot='external' type='file'>` +
-      `<driver type=${quoteXml(format)}/><source file=${quoteXml(path)}/></disk>`
+      `<driver type=${quoteXml(format)}/><source file=${quoteXml(path)}>${sealed}</source></disk>`
     );
   });
   return `<domainsnapshot><disks>${lines.join("")}</disks></domainsnapshot>`;

@@ -1,5 +1,5 @@
 /** Starts a program that stays, waits until it is ready, and ends it. */
-import { open } from "node:fs/promises";
+import { open, type FileHandle } from "node:fs/promises";
 import { Socket } from "node:net";
 
 import { systemClock, type Clock } from "#base/clock.ts";
@@ -36,6 +36,8 @@ export interface DaemonOptions {
   readonly logPath?: string;
   /** Its standard input is a pipe that we hold open: it reads the end of file when we die. */
   readonly lifeline?: boolean;
+  /** Is its standard input, in place of a `lifeline`; stays open here. */
+  readonly stdinFile?: FileHandle;
   readonly clock?: Clock;
 }
 
@@ -88,9 +90,10 @@ async function launch(
   const stays = options.lifetime === "stays";
   const log = options.logPath === undefined ? undefined : await open(options.logPath, "a", 0o600);
   const errors = log?.fd ?? (stays ? "ignore" : "pipe");
+  const input = options.stdinFile?.fd ?? (options.lifeline === true ? "pipe" : "ignore");
   try {
     return await startChild(command, args, {
-      stdio: [options.lifeline === true ? "pipe" : "ignore", log?.fd ?? "ignore", errors],
+      stdio: [input, log?.fd ?? "ignore", errors],
       dieWithParent: !stays,
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       ...(options.env === undefined ? {} : { env: options.env }),

@@ -1,4 +1,4 @@
-/** Text that a program reads from its standard input and that lies nowhere under a name. */
+/** Text or bytes that a program reads from its standard input and that lie nowhere under a name. */
 import { constants } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 
@@ -14,7 +14,7 @@ const TMPFILE = 0o20_000_000;
  * closed it, however we end. A program that opens /dev/stdin reads it from its start. (Node's pipes
  * are sockets, which cannot be opened by a path.) The caller closes it. Errors: ToolFailed.
  */
-export async function openSecretInput(text: string): Promise<FileHandle> {
+export async function openSecretInput(text: string | Uint8Array): Promise<FileHandle> {
   try {
     const file = await open(FOLDER, TMPFILE | constants.O_DIRECTORY | constants.O_RDWR, 0o600);
     try {

@@ -27,6 +27,8 @@ export function createVmConfigurations(descriptionPaths: readonly string[]): VmC
       await assertFree(path, vm.directory);
       return path;
     },
+    // No description has an encrypted disk.
+    readDiskKeys: () => Promise.resolve(new Map()),
     async create(vm, signal) {
       signal?.throwIfAborted();
       const kept = parseKept(vm);

@@ -51,6 +51,8 @@ export interface DiskInput {
   readonly name: string;
   /** Content at the instant of the point. Not disposed here. */
   readonly reader: DiskReader;
+  /** Whether it is encrypted on its host. */
+  readonly isEncrypted?: boolean;
   /** Windows that hold data, where somebody has asked already; for a full read. */
   readonly dataWindows?: Promise<readonly WindowRun[]>;
   /** Absent for a full read. Changes are extents in which the disk may differ from the base. */
@@ -230,6 +232,7 @@ function describeDisk(
   return {
     name: disk.name,
     sizeBytes: disk.reader.sizeBytes,
+    ...(disk.isEncrypted === true ? { isEncrypted: true } : {}),
     root: built.root,
     level: built.level,
     tracking: disk.tracking,
