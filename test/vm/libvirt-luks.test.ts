@@ -342,43 +342,49 @@ async function detachByHand(vm: LibvirtVm): Promise<void> {
   }
 }
 
-test("libvirt LUKS: layers of a stopped VM merge, and it detaches", async () => {
-  await using vm = await createEncryptedVm();
-  const { uuid, host } = vm;
-  const xml = await readXml(vm);
-  await rm(join(host.saveDirectory, "lab.save"), { force: true });
-  const hypervisor = await openKluis(vm);
-  const ids: string[] = [];
-  for (const value of [11, 22, 33]) {
-    ids.push((await hypervisor.takeSnapshot(uuid, crash)).id);
+if (isInSlice(2)) {
+  test("libvirt LUKS: layers of a stopped VM merge, and it detaches", async () => {
+    await using vm = await createEncryptedVm();
+    const { uuid, host } = vm;
+    const xml = await readXml(vm);
+    await rm(join(host.saveDirectory, "lab.save"), { force: true });
+    const hypervisor = await openKluis(vm);
+    const ids: string[] = [];
+    for (const value of [11, 22, 33]) {
+      ids.push((await hypervisor.takeSnapshot(uuid, crash)).id);
+      for (const name of encrypted) {
+        const layers = await readLayers(vm, name);
+        const node = toLayerNode(layers.at(-1) as DiskLayer, layers.slice(0, -1));
+        const commands = [
+          `write -P ${String(value)} 1M 4k`,
+          `write -P ${String(value)} ${String(value)}k 1k`,
+        ];
+        runKeyed("qemu-io", [...commands.flatMap((each) => ["-c", each]), node]);
+      }
+    }
+    const contents = new Map<string, Buffer>();
+    for (const name of encrypted) {
+      contents.set(name, await readIndependently(vm, await readLayers(vm, name)));
+    }
+    await hypervisor.releaseSnapshots(uuid, new Set(ids.slice(0, 2)));
     for (const name of encrypted) {
       const layers = await readLayers(vm, name);
-      const node = toLayerNode(layers.at(-1) as DiskLayer, layers.slice(0, -1));
-      const commands = [
-        `write -P ${String(value)} 1M 4k`,
-        `write -P ${String(value)} ${String(value)}k 1k`,
-      ];
-      runKeyed("qemu-io", [...commands.flatMap((each) => ["-c", each]), node]);
+      assert.equal(layers.length, 2);
+      assert.ok(
+        (await readIndependently(vm, layers)).equals(contents.get(name) ?? Buffer.alloc(0)),
+      );
     }
-  }
-  const contents = new Map<string, Buffer>();
-  for (const name of encrypted) {
-    contents.set(name, await readIndependently(vm, await readLayers(vm, name)));
-  }
-  await hypervisor.releaseSnapshots(uuid, new Set(ids.slice(0, 2)));
-  for (const name of encrypted) {
-    const layers = await readLayers(vm, name);
-    assert.equal(layers.length, 2);
-    assert.ok((await readIndependently(vm, layers)).equals(contents.get(name) ?? Buffer.alloc(0)));
-  }
-  await hypervisor.detach(uuid);
-  assert.deepEqual(toLines(await readXml(vm)), toLines(xml));
-  for (const name of encrypted) {
-    const layers = await readLayers(vm, name);
-    assert.equal(layers.length, 1);
-    assert.ok((await readIndependently(vm, layers)).equals(contents.get(name) ?? Buffer.alloc(0)));
-  }
-});
+    await hypervisor.detach(uuid);
+    assert.deepEqual(toLines(await readXml(vm)), toLines(xml));
+    for (const name of encrypted) {
+      const layers = await readLayers(vm, name);
+      assert.equal(layers.length, 1);
+      assert.ok(
+        (await readIndependently(vm, layers)).equals(contents.get(name) ?? Buffer.alloc(0)),
+      );
+    }
+  });
+}
 
 test("libvirt LUKS: what cannot be encrypted is refused before anything is made, with what to do", async () => {
   await using vm = await createEncryptedVm();
