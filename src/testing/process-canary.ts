@@ -3,7 +3,8 @@ import { readdirSync, readFileSync } from "node:fs";
 
 import { systemClock } from "#base/clock.ts";
 
-const LOOK_MS = 200;
+/** A look at all processes takes some milliseconds of a processor that tests need. */
+const PAUSE_MS_DEFAULT = 200;
 
 /** Disposing ends the search, and throws where the text was seen. */
 export interface ProcessCanary extends AsyncDisposable {
@@ -26,15 +27,15 @@ export function isInProcesses(text: string): boolean {
   });
 }
 
-/** Looks for the text again and again. */
-export function watchProcesses(text: string): ProcessCanary {
+/** Looks for the text again and again, with so long a pause between two looks. */
+export function watchProcesses(text: string, pauseMs = PAUSE_MS_DEFAULT): ProcessCanary {
   const over = new AbortController();
   let [seen, looks] = [0, 0];
   const looking = (async () => {
     while (!over.signal.aborted) {
       if (isInProcesses(text)) seen += 1;
       looks += 1;
-      await systemClock.sleep(LOOK_MS);
+      await systemClock.sleep(pauseMs);
     }
   })();
   return {

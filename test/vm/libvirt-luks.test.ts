@@ -211,7 +211,7 @@ async function readPoint(vm: LibvirtVm, vault: Vault, point: RecoveryPoint, disk
 
 test("libvirt LUKS: backups, increments, restores, expiry and detach of a running VM", async () => {
   await using vm = await createEncryptedVm();
-  await using _ = watchProcesses(passphrase);
+  await using canaries = watchProcesses(passphrase);
   const { host, uuid, directory } = vm;
   const xml = await readXml(vm);
   const hypervisor = await openKluis(vm);
@@ -282,6 +282,7 @@ test("libvirt LUKS: backups, increments, restores, expiry and detach of a runnin
     [],
   );
   await assertNothingInTheClear(vm);
+  assert.ok(canaries.looks > 10, `looked ${String(canaries.looks)} times`);
 });
 
 /** Restores the point as another VM, whose disks libvirt can open and nobody else. */

@@ -117,12 +117,14 @@ export class CopyOut {
   *#rangesOf(type: "pack" | "mapPack", target: CopyTarget): Generator<FrameRange> {
     for (const extent of this.#extents) {
       if (extent.head.type !== type) continue;
+      const needed = this.#framesOf(extent, target);
+      if (needed.length === 0) continue;
       // Once for a pack: deriving a key takes longer than opening a small frame.
       const seal = sealOf(this.#deps.keys, extent.head);
       let frames: NeededFrame[] = [];
       let endBytes = 0;
       let startBytes = 0;
-      for (const frame of this.#framesOf(extent, target)) {
+      for (const frame of needed) {
         const { frameOffsetBytes, frameSealedBytes } = frame.location;
         const frameEnd = frameOffsetBytes + frameSealedBytes;
         if (frameOffsetBytes !== endBytes || frameEnd - startBytes > fetchBytesMax) {
